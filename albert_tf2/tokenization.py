@@ -1,0 +1,307 @@
+"""Text to WordPiece tokens, exactly as the original BERT and ALBERT do it.
+
+    >>> tokenizer = Tokenizer("vocab.txt")
+    >>> tokenizer.tokenize("使用ALBERT模型")
+    Encoding(tokens=['使', '用', 'al', '##bert', '模', '型'],
+             ids=[886, 4500, 9266, 10491, 3563, 1798],
+             offsets=[(0, 1), (1, 2), (2, 4), (4, 8), (8, 9), (9, 10)])
+
+The steps are those of the originals: drop control characters, put every
+Chinese character on its own, split at white space, lower-case, strip accents
+(NFD without its non-spacing marks), split off punctuation, then cut each word
+greedily into the longest known pieces. Offsets count characters of the text
+as it was given, through all of that.
+"""
+
+import os
+import unicodedata
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from albert_tf2.errors import UserError
+
+PADDING, UNKNOWN, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
+SPECIAL_TOKENS = (PADDING, UNKNOWN, CLS, SEP, MASK)
+PIECE_PREFIX = "##"
+# A longer word (without a space) becomes one [UNK], as in the originals.
+MAX_CHARACTERS_PER_WORD = 200
+
+# The blocks of the originals. Kana and Hangul are not among them: those
+# scripts are written in words.
+CHINESE_BLOCKS = (
+    (0x4E00, 0x9FFF),
+    (0x3400, 0x4DBF),
+    (0x20000, 0x2A6DF),
+    (0x2A700, 0x2B73F),
+    (0x2B740, 0x2B81F),
+    (0x2B820, 0x2CEAF),
+    (0xF900, 0xFAFF),
+    (0x2F800, 0x2FA1F),
+)
+
+
+class Encoding(NamedTuple):
+    """The tokens of one text; the three lists have one length.
+
+    `offsets` are half-open (start, end) in characters of the original text.
+    """
+
+    tokens: list[str]
+    ids: list[int]
+    offsets: list[tuple[int, int]]
+
+
+class Vocabulary:
+    """The tokens of a model, in the order of their ids."""
+
+    def __init__(self, tokens: Sequence[str], *, source: str = "vocabulary"):
+        """Checks and keeps a list of tokens.
+
+        Args:
+            tokens: All tokens; the position is the id.
+            source: How error messages call this vocabulary.
+
+        Raises:
+            UserError: If a token is empty or occurs twice, or if one of
+                `SPECIAL_TOKENS` is missing.
+        """
+        self.tokens = tuple(tokens)
+        self.ids: dict[str, int] = {}
+        for token_id, token in enumerate(self.tokens):
+            if not token:
+                raise UserError(
+                    f"{source}, line {token_id + 1}: the line is empty; a "
+                    "vocabulary has one token per line"
+                )
+            if token in self.ids:
+                raise UserError(
+                    f"{source}, line {token_id + 1}: token {token!r} is "
+                    f"already on line {self.ids[token] + 1}; every token "
+                    "must occur once"
+                )
+            self.ids[token] = token_id
+        missing = [t for t in SPECIAL_TOKENS if t not in self.ids]
+        if missing:
+            raise UserError(
+                f"{source}: the special tokens {' '.join(missing)} are "
+                "missing; is this a WordPiece vocabulary?"
+            )
+        self.padding_id = self.ids[PADDING]
+        self.unknown_id = self.ids[UNKNOWN]
+        self.cls_id = self.ids[CLS]
+        self.sep_id = self.ids[SEP]
+        self.mask_id = self.ids[MASK]
+
+    @classmethod
+    def load(
+        cls, vocab_file: str | os.PathLike, *, size: int | None = None
+    ) -> "Vocabulary":
+        """Reads `vocab.txt`: UTF-8, one token per line.
+
+        Args:
+            vocab_file: The file.
+            size: The `vocab_size` of the model, if one must be met.
+        """
+        source = os.fspath(vocab_file)
+        try:
+            with open(vocab_file, "rb") as stream:
+                text = stream.read().decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{source} is not UTF-8 (byte {error.start}): convert it first"
+            ) from None
+        except OSError as error:
+            raise UserError(
+                f"vocabulary {source} cannot be read ({error.strerror}): "
+                "check the path"
+            ) from None
+        # Only "\n" ends a line: token 343 of the Chinese vocabulary is the
+        # line separator U+2028, where `splitlines` would cut too.
+        lines = text.removeprefix("\ufeff").split("\n")
+        if lines[-1] == "":
+            lines.pop()
+        vocabulary = cls(
+            [line.removesuffix("\r") for line in lines], source=source
+        )
+        if size is not None and len(vocabulary) != size:
+            raise UserError(
+                f"{source} has {len(vocabulary)} tokens, but the model's "
+                f"`vocab_size` is {size}: use the vocabulary that came with "
+                "the model"
+            )
+        return vocabulary
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def special_ids(self) -> tuple[int, ...]:
+        """The ids of `SPECIAL_TOKENS`, in that order."""
+        return tuple(self.ids[token] for token in SPECIAL_TOKENS)
+
+
+class Tokenizer:
+    """The originals' tokenizer over one vocabulary, with offsets."""
+
+    def __init__(
+        self,
+        vocab_file: str | os.PathLike | Vocabulary,
+        do_lower_case: bool = True,
+    ):
+        """Loads a vocabulary.
+
+        Args:
+            vocab_file: `vocab.txt`, or a loaded `Vocabulary`.
+            do_lower_case: Lower-case and strip accents, as all released
+                Chinese models expect.
+        """
+        if not isinstance(vocab_file, Vocabulary):
+            vocab_file = Vocabulary.load(vocab_file)
+        self.vocabulary = vocab_file
+        self.do_lower_case = do_lower_case
+
+    def tokenize(self, text: str) -> Encoding:
+        """Cuts `text` into tokens, without [CLS] and [SEP]."""
+        ids: list[int] = []
+        offsets: list[tuple[int, int]] = []
+        for characters, origins in split_words(text, self.do_lower_case):
+            for token_id, start, end in self.cut_word(characters):
+                ids.append(token_id)
+                offsets.append((origins[start], origins[end - 1] + 1))
+        return Encoding(self.ids_to_tokens(ids), ids, offsets)
+
+    def cut_word(self, word: str) -> list[tuple[int, int, int]]:
+        """Cuts one word greedily into the longest known pieces.
+
+        Returns:
+            (id, start, end) per piece, or a single [UNK] over the whole
+            word if any part of it is unknown or it is too long.
+        """
+        ids, length = self.vocabulary.ids, len(word)
+        unknown = [(self.vocabulary.unknown_id, 0, length)]
+        if length > MAX_CHARACTERS_PER_WORD:
+            return unknown
+        pieces = []
+        start = 0
+        while start < length:
+            prefix = PIECE_PREFIX if start else ""
+            for end in range(length, start, -1):
+                token_id = ids.get(prefix + word[start:end])
+                if token_id is not None:
+                    pieces.append((token_id, start, end))
+                    start = end
+                    break
+            else:
+                return unknown
+        return pieces
+
+    def tokens_to_ids(self, tokens: Sequence[str]) -> list[int]:
+        """Returns ids; an unknown token is a `UserError`."""
+        try:
+            return [self.vocabulary.ids[token] for token in tokens]
+        except KeyError as error:
+            raise UserError(
+                f"token {error.args[0]!r} is not in the vocabulary"
+            ) from None
+
+    def ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
+        """Returns the token of each id."""
+        tokens = self.vocabulary.tokens
+        return [tokens[token_id] for token_id in ids]
+
+
+def split_words(
+    text: str, do_lower_case: bool = True
+) -> Iterator[tuple[str, list[int]]]:
+    """Yields normalised words, the input of WordPiece.
+
+    A word is a Chinese character, a punctuation mark, or a longest run of
+    anything else between those and white space.
+
+    Yields:
+        The word, and for each of its characters the position in `text` of
+        the character it came from.
+    """
+    for run, origins in _split_at_spaces(text):
+        if do_lower_case:
+            run, origins = _lower_and_strip(run, origins)
+        start = 0
+        for i, character in enumerate(run):
+            if is_punctuation(character):
+                if start < i:
+                    yield run[start:i], origins[start:i]
+                yield character, origins[i : i + 1]
+                start = i + 1
+        if start < len(run):
+            yield run[start:], origins[start:]
+
+
+def _split_at_spaces(text: str) -> Iterator[tuple[str, list[int]]]:
+    """Yields runs without white space; a Chinese character is a run."""
+    run: list[str] = []
+    origins: list[int] = []
+    for i, character in enumerate(text):
+        if is_removed(character):
+            continue
+        chinese = is_chinese(character)
+        # `isspace` and not only category Zs: the originals end with
+        # `str.split`, which also cuts at U+2028 and U+2029.
+        if (chinese or character.isspace()) and run:
+            yield "".join(run), origins
+            run, origins = [], []
+        if chinese:
+            yield character, [i]
+        elif not character.isspace():
+            run.append(character)
+            origins.append(i)
+    if run:
+        yield "".join(run), origins
+
+
+def _lower_and_strip(run: str, origins: list[int]) -> tuple[str, list[int]]:
+    """Lower-cases and removes accents; one character may become several."""
+    if run.isascii():
+        return run.lower(), origins
+    lowered = run.lower()  # of the whole run: a final sigma has its own form
+    letters = [(c, o) for c, o in zip(run, origins, strict=True)]
+    sources = [
+        origin
+        for character, origin in letters
+        for lower in character.lower()
+        for mark in unicodedata.normalize("NFD", lower)
+        if unicodedata.category(mark) != "Mn"
+    ]
+    stripped = "".join(
+        mark
+        for mark in unicodedata.normalize("NFD", lowered)
+        if unicodedata.category(mark) != "Mn"
+    )
+    assert len(stripped) == len(sources), (run, stripped)
+    return stripped, sources
+
+
+def is_removed(character: str) -> bool:
+    """Control and format characters, NUL and U+FFFD leave no trace."""
+    if character in "\t\n\r":  # control characters that count as spaces
+        return False
+    return character == "\ufffd" or unicodedata.category(character) in (
+        "Cc",
+        "Cf",
+    )
+
+
+def is_chinese(character: str) -> bool:
+    """Whether the character stands alone (see `CHINESE_BLOCKS`)."""
+    code = ord(character)
+    if code < 0x3400:
+        return False
+    return any(first <= code <= last for first, last in CHINESE_BLOCKS)
+
+
+def is_punctuation(character: str) -> bool:
+    """Unicode punctuation, and every ASCII sign such as `$` or `^`."""
+    if character.isascii():
+        return character.isprintable() and not (
+            character.isalnum() or character == " "
+        )
+    return unicodedata.category(character).startswith("P")

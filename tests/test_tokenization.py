@@ -1,0 +1,136 @@
+"""The tokenizer against the originals' output and its own offsets."""
+
+import json
+import unicodedata
+
+import pytest
+
+from albert_tf2 import Tokenizer, UserError, Vocabulary
+from albert_tf2.tokenization import MAX_CHARACTERS_PER_WORD
+
+SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def make_tokenizer(*tokens, do_lower_case=True):
+    return Tokenizer(Vocabulary([*SPECIALS, *tokens]), do_lower_case)
+
+
+def test_golden_lines_of_the_original_program(shared, shared_vocab):
+    tokenizer = Tokenizer(shared_vocab)
+    lines = (shared / "golden" / "tokenization.jsonl").read_bytes()
+    rows = [json.loads(line) for line in lines.splitlines()]
+    assert len(rows) == 234
+    for row in rows:
+        encoding = tokenizer.tokenize(row["text"])
+        assert encoding.tokens == row["tokens"], row["text"]
+        assert encoding.ids == row["ids"], row["text"]
+
+
+def test_offsets_point_into_the_original_text():
+    tokenizer = make_tokenizer(
+        "模", "型", "al", "##bert", "cafe", "i", "##x", "，", "한"
+    )
+    text = "\ufeff模 型ＡALBERT，Cafe\u0301\u200b İX"
+    encoding = tokenizer.tokenize(text)
+    covered = [text[start:end] for start, end in encoding.offsets]
+    assert encoding.tokens == [
+        "模", "型", "[UNK]", "，", "cafe", "i", "##x"
+    ]  # fmt: skip
+    assert covered == ["模", "型", "ＡALBERT", "，", "Cafe", "İ", "X"]
+
+
+def test_offsets_cover_every_kept_character(shared, shared_vocab):
+    """Known tokens spell the normalised text between their offsets."""
+    tokenizer = Tokenizer(shared_vocab)
+    path = shared / "datasets" / "corpus" / "small_mixed.txt"
+    lines = path.read_text(encoding="utf-8").split("\n")[:1500]
+    for line in lines:
+        tokens, _, offsets = tokenizer.tokenize(line)
+        for token, (start, end) in zip(tokens, offsets, strict=True):
+            spelled = unicodedata.normalize("NFD", line[start:end].lower())
+            spelled = "".join(
+                c for c in spelled if unicodedata.category(c) != "Mn"
+            )
+            if token != "[UNK]":
+                assert spelled == token.removeprefix("##")
+        ends = [0, *(end for _, end in offsets)]
+        for end, (start, _) in zip(ends, offsets, strict=False):
+            assert line[end:start].strip() == ""
+
+
+def test_traps_of_the_originals():
+    tokenizer = make_tokenizer(
+        "\u2028", "σας", "σα", "##σ", "x", "##y", ";", "!"
+    )
+    # The line separator is white space to `str.split`, so its token is
+    # never produced; NUL, U+FFFD and control characters vanish.
+    assert tokenizer.tokenize("x\u2028y\x00\ufffd\x0by").tokens == [
+        "x", "[UNK]"
+    ]  # fmt: skip
+    assert tokenizer.tokenize("x\x0b\u200by").tokens == ["x", "##y"]
+    # A sigma at the end of a word has a form of its own.
+    assert tokenizer.tokenize("ΣΑΣ").tokens == ["σας"]
+    # U+037E becomes ";" under NFD, and then splits the word.
+    assert tokenizer.tokenize("x\u037ex").tokens == ["x", ";", "x"]
+    assert tokenizer.tokenize("[MASK]").tokens[1] == "[UNK]"
+    assert tokenizer.tokenize("\ud800!").tokens == ["[UNK]", "!"]
+    assert tokenizer.tokenize("").ids == []
+
+
+def test_a_word_of_200_characters_is_the_longest():
+    tokenizer = make_tokenizer("a", "##a")
+    longest = "a" * MAX_CHARACTERS_PER_WORD
+    assert tokenizer.tokenize(longest).tokens == ["a"] + ["##a"] * 199
+    longer = tokenizer.tokenize(longest + "a")
+    assert longer.tokens == ["[UNK]"]
+    assert longer.offsets == [(0, 201)]
+
+
+def test_longest_piece_wins_and_one_bad_part_spoils_the_word():
+    tokenizer = make_tokenizer("un", "una", "##ff", "##able", "##ffa")
+    assert tokenizer.tokenize("unaffable").tokens == ["[UNK]"]
+    tokenizer = make_tokenizer("un", "una", "##ff", "##able")
+    assert tokenizer.tokenize("UNAFFABLE").tokens == ["una", "##ff", "##able"]
+
+
+def test_cased_keeps_case_and_accents():
+    tokenizer = make_tokenizer("É", "e", do_lower_case=False)
+    assert tokenizer.tokenize("É e E").tokens == ["É", "e", "[UNK]"]
+
+
+def test_vocabulary_splits_on_line_feeds_only(tmp_path, shared_vocab):
+    vocabulary = Vocabulary.load(shared_vocab, size=21128)
+    assert vocabulary.tokens[343] == "\u2028"
+    assert vocabulary.special_ids == (0, 100, 101, 102, 103)
+    windows = tmp_path / "vocab.txt"
+    windows.write_bytes("\ufeff".encode() + "\r\n".join(SPECIALS).encode())
+    assert Vocabulary.load(windows).tokens == tuple(SPECIALS)
+
+
+@pytest.mark.parametrize(
+    "lines, message",
+    [
+        (SPECIALS + ["的", "的"], "line 7: token '的' is already on line 6"),
+        (SPECIALS + ["", "的"], "line 6: the line is empty"),
+        (["[PAD]", "的"], "special tokens .* are missing"),
+    ],
+)
+def test_bad_vocabularies_are_refused(tmp_path, lines, message):
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        Vocabulary.load(path)
+
+
+def test_unreadable_vocabularies_are_refused(tmp_path):
+    with pytest.raises(UserError, match="cannot be read"):
+        Vocabulary.load(tmp_path / "absent.txt")
+    path = tmp_path / "gbk.txt"
+    path.write_bytes("的".encode("gbk"))
+    with pytest.raises(UserError, match="not UTF-8"):
+        Vocabulary.load(path)
+    path.write_text("\n".join(SPECIALS), encoding="utf-8")
+    with pytest.raises(UserError, match="has 5 tokens"):
+        Vocabulary.load(path, size=6)
+    with pytest.raises(UserError, match="'的' is not in the vocabulary"):
+        Tokenizer(path).tokens_to_ids(["的"])
