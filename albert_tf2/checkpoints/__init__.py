@@ -1,0 +1,1 @@
+"""Weights on disk: ours, TensorFlow 1 layouts, Hugging Face."""

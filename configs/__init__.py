@@ -1,0 +1,1 @@
+"""Model configurations and training recipes, shipped as package data."""

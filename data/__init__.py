@@ -1,0 +1,1 @@
+"""Turns a corpus into records: documents, words, pairs, shards."""

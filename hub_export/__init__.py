@@ -1,0 +1,1 @@
+"""Publishes trained models: preprocessor, encoder, serving, TFLite, card."""

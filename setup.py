@@ -1,0 +1,87 @@
+"""Packaging: three top-level folders become one importable package.
+
+`data`, `hub_export` and `configs` would clash with everyone's if they were
+installed under their own names, so the installed name is the only name:
+`albert_tf2.data`, `albert_tf2.hub_export`, `albert_tf2.configs`.
+"""
+
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+
+PACKAGES = {
+    "albert_tf2": "albert_tf2",
+    "albert_tf2.checkpoints": "albert_tf2/checkpoints",
+    "albert_tf2.tasks": "albert_tf2/tasks",
+    "albert_tf2.data": "data",
+    "albert_tf2.hub_export": "hub_export",
+    "albert_tf2.configs": "configs",
+}
+
+# The primary line is TensorFlow 2.20; `constraints/` holds the sets that are
+# tested. tensorflow-hub still imports pkg_resources, which setuptools 82
+# dropped.
+INSTALL_REQUIRES = [
+    "tensorflow>=2.12,<2.21",
+    "tensorflow-text>=2.12,<2.21",
+    "tf-keras>=2.15,<2.21",
+    "tensorflow-hub>=0.16.1",
+    "jieba>=0.42.1",
+    "numpy",
+    "PyYAML>=6",
+    "tqdm>=4.60",
+    "setuptools<82",
+]
+
+EXTRAS = {
+    # LAMB and Orbit (Model Garden), curves.
+    "train": ["tf-models-official>=2.15,<2.21", "matplotlib>=3.7"],
+    # TensorFlow Addons lives on the 2.15 line only, with old companions.
+    "addons": [
+        "tensorflow==2.15.1",
+        "tensorflow-text==2.15.0",
+        "tf-keras==2.15.1",
+        "tf-models-official==2.15.0",
+        "tensorflow-addons==0.23.0",
+        "tensorflow-metadata==1.16.1",
+        "tensorflow-datasets==4.9.7",
+        "typing_extensions<4.6",
+        "matplotlib>=3.7",
+    ],
+    "fast": ["rjieba>=0.2", "zstandard>=0.22"],
+    "spark": ["pyspark>=3.5,<4"],
+    "huggingface": ["torch>=2.4", "transformers>=4.40", "safetensors>=0.4"],
+    "dev": [
+        "pytest>=7",
+        "hypothesis>=6",
+        "ruff>=0.6",
+        "pre-commit>=3",
+    ],
+}
+
+setup(
+    name="albert-tf2",
+    version="0.1.0",
+    description="Chinese ALBERT for TensorFlow 2: data, pre-training, "
+    "checkpoint conversion, TF Hub export, fine-tuning",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.13",
+    packages=list(PACKAGES),
+    package_dir=PACKAGES,
+    package_data={
+        "albert_tf2.data": ["sample/*", "sample/*/*"],
+        "albert_tf2.configs": ["*.json", "*.yaml"],
+    },
+    install_requires=INSTALL_REQUIRES,
+    extras_require=EXTRAS,
+    classifiers=[
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Natural Language :: Chinese (Simplified)",
+    ],
+)

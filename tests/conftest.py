@@ -1,0 +1,58 @@
+"""Fixtures that every test file may use."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Two cores: leave one thread pool per process small and quiet.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--run_large",
+        action="store_true",
+        help="also run the long proofs (marker `large`)",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--run_large"):
+        return
+    skip = pytest.mark.skip(reason="a long proof: pass --run_large")
+    for item in items:
+        if "large" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data and golden files beside the checkout."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no reference data at {SHARED.name}/ beside the checkout")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def shared_vocab(shared) -> Path:
+    """The 21,128-token vocabulary of the released models."""
+    return shared / "datasets" / "vocab" / "vocab.txt"
+
+
+@pytest.fixture
+def tiny_config():
+    """A brightmart configuration small enough for any test."""
+    from albert_tf2.config import AlbertConfig
+
+    return AlbertConfig(
+        vocab_size=202,
+        embedding_size=16,
+        hidden_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=96,
+        max_position_embeddings=64,
+    )
