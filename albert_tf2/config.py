@@ -105,7 +105,10 @@ class AlbertConfig:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value = _check_type(
-                "AlbertConfig", field.name, getattr(self, field.name), field.type
+                "AlbertConfig",
+                field.name,
+                getattr(self, field.name),
+                field.type,
             )
             object.__setattr__(self, field.name, value)
             if field.type is int and value < 1:
@@ -359,7 +362,5 @@ def load_recipe(
     for key in values:
         if key not in hints:
             raise _unknown_key(sources[key], str(key), list(hints))
-        values[key] = _check_type(
-            sources[key], key, values[key], hints[key]
-        )
+        values[key] = _check_type(sources[key], key, values[key], hints[key])
     return recipe_class(**values)

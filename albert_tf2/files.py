@@ -67,9 +67,7 @@ def atomic_directory(
             f"{path} already exists: choose another folder or pass --overwrite"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(
-        tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)
-    )
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         yield temporary
         # mkdtemp makes private folders; a published one is for everybody.

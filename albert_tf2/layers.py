@@ -1,0 +1,284 @@
+"""The parts of the encoder: embeddings, attention, feed-forward.
+
+Read top to bottom with `models.py`. Shapes: B batch, T sequence, E embedding,
+H hidden, N heads, D per head, I intermediate, V vocabulary, S token types.
+
+Between the embeddings and the outputs a sequence travels flat, as [B*T, H]:
+every projection is then one plain matrix product, which CPUs, GPUs and TPUs
+run fastest. Layers build their variables at once, under readable names, so
+that a model can be counted, loaded and decayed before its first call.
+
+References: ALBERT, Lan et al., https://arxiv.org/abs/1909.11942; attention,
+Vaswani et al., https://arxiv.org/abs/1706.03762.
+"""
+
+import tensorflow as tf
+
+from albert_tf2.config import AlbertConfig
+from albert_tf2.keras_api import keras
+
+# The originals' epsilon; any other is visible in the fifth decimal.
+LAYER_NORM_EPSILON = 1e-12
+# Added to the scores of padded keys, as in the originals.
+MASKED_SCORE = -10000.0
+
+
+def activation(name: str):
+    """Returns an activation; "gelu" is the tanh form, as in the originals."""
+    if name == "relu":
+        return tf.nn.relu
+    return lambda x: tf.nn.gelu(x, approximate=True)
+
+
+def initializer(config: AlbertConfig) -> keras.initializers.Initializer:
+    """Returns a fresh initializer: Keras warns when one is used twice."""
+    return keras.initializers.TruncatedNormal(stddev=config.initializer_range)
+
+
+def dense(
+    config: AlbertConfig, name: str, inputs: int, units: int
+) -> keras.layers.Dense:
+    """Returns a built Dense layer with kernel [inputs, units] and a bias."""
+    layer = keras.layers.Dense(
+        units, kernel_initializer=initializer(config), name=name
+    )
+    with tf.name_scope(name):
+        layer.build([None, inputs])
+    return layer
+
+
+def layer_norm(name: str, width: int) -> keras.layers.LayerNormalization:
+    """Returns a built LayerNorm over the last axis."""
+    layer = keras.layers.LayerNormalization(
+        epsilon=LAYER_NORM_EPSILON, name=name
+    )
+    with tf.name_scope(name):
+        layer.build([None, width])
+    return layer
+
+
+def dynamic_shape(tensor: tf.Tensor) -> list[int | tf.Tensor]:
+    """Returns the dimensions, static where they are known."""
+    dynamic = tf.shape(tensor)
+    return [
+        dynamic[axis] if size is None else size
+        for axis, size in enumerate(tensor.shape.as_list())
+    ]
+
+
+class Embeddings(keras.layers.Layer):
+    """Factorized embeddings: words live at E, much smaller than H.
+
+    Section 3.1 of 1909.11942: V*E + E*H parameters in place of V*H.
+
+    brightmart: x = LN(E1[ids] @ E2 + types + positions), all but E1 at H.
+    google:     x = LN(E1[ids] + types + positions), all at E; the encoder
+                projects to H afterwards, with a bias.
+
+    Call inputs: `input_word_ids` and `input_type_ids`, int32 [B, T], and
+    optionally `input_position_ids`, int32 [B, T] (else 0..T-1).
+    Call output: [B*T, W], W = H for brightmart and E for google.
+    """
+
+    def __init__(self, config: AlbertConfig, **kwargs):
+        super().__init__(**kwargs)
+        self.config = config
+        brightmart = config.layout == "brightmart"
+        width = config.hidden_size if brightmart else config.embedding_size
+        self.width = width
+        with tf.name_scope(self.name):
+            self.word_embeddings = self._table(
+                "word_embeddings", config.vocab_size, config.embedding_size
+            )
+            self.word_projection = (
+                self._table(
+                    "word_embeddings_2",
+                    config.embedding_size,
+                    config.hidden_size,
+                )
+                if brightmart
+                else None
+            )
+            self.token_type_embeddings = self._table(
+                "token_type_embeddings", config.type_vocab_size, width
+            )
+            self.position_embeddings = self._table(
+                "position_embeddings", config.max_position_embeddings, width
+            )
+            self.layer_norm = layer_norm("LayerNorm", width)
+        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob)
+        self.built = True
+
+    def _table(self, name: str, rows: int, width: int) -> tf.Variable:
+        return self.add_weight(
+            name=name,
+            shape=[rows, width],
+            initializer=initializer(self.config),
+        )
+
+    def call(
+        self,
+        input_word_ids: tf.Tensor,
+        *,
+        input_type_ids: tf.Tensor,
+        input_position_ids: tf.Tensor | None = None,
+        training: bool | None = None,
+    ) -> tf.Tensor:
+        batch, length = dynamic_shape(input_word_ids)
+        words = tf.gather(
+            self.word_embeddings, tf.reshape(input_word_ids, [-1])
+        )  # [B*T, E]
+        if self.word_projection is not None:
+            words = tf.matmul(words, self.word_projection)  # [B*T, H]
+        # A product with one-hot rows: its gradient is a product too, where a
+        # gather's would be a scatter of B*T rows into S.
+        types = tf.matmul(
+            tf.one_hot(
+                tf.reshape(input_type_ids, [-1]),
+                self.config.type_vocab_size,
+                dtype=self.compute_dtype,
+            ),
+            self.token_type_embeddings,
+        )  # [B*T, W]
+        if input_position_ids is None:
+            positions = tf.tile(
+                self.position_embeddings[:length], [batch, 1]
+            )  # [B*T, W]
+        else:
+            positions = tf.gather(
+                self.position_embeddings,
+                tf.reshape(input_position_ids, [-1]),
+            )
+        return self.dropout(
+            self.layer_norm(words + types + positions), training=training
+        )
+
+
+def attention_bias(
+    input_mask: tf.Tensor,
+    input_pair_ids: tf.Tensor | None = None,
+    dtype: tf.DType = tf.float32,
+) -> tf.Tensor:
+    """Returns what is added to the attention scores: 0 or `MASKED_SCORE`.
+
+    Only keys are masked. In a row that holds several pairs, a token sees the
+    tokens of its own pair alone, as if each pair were a row:
+
+        input_pair_ids: 1 1 1 2 2 0   ->  token 0 sees tokens 0, 1, 2
+
+    Args:
+        input_mask: int32 [B, T], 1 for real tokens.
+        input_pair_ids: int32 [B, T], 0 for padding, k for the k-th pair.
+        dtype: The scores' type.
+
+    Returns:
+        [B, 1, 1, T], or [B, 1, T, T] where `input_pair_ids` is given.
+    """
+    if input_pair_ids is None:
+        visible = tf.cast(input_mask[:, None, None, :], dtype)
+    else:
+        same_pair = tf.equal(
+            input_pair_ids[:, None, :, None], input_pair_ids[:, None, None, :]
+        )
+        visible = tf.cast(same_pair, dtype) * tf.cast(
+            input_mask[:, None, None, :], dtype
+        )
+    return (1.0 - visible) * MASKED_SCORE
+
+
+class AttentionBlock(keras.layers.Layer):
+    """Multi-head self-attention with its residual and LayerNorm.
+
+    postln: LN(x + drop(W_o MHA(x)));  preln: x + drop(W_o MHA(LN(x))).
+
+    Call inputs: hidden [B*T, H]; bias as `attention_bias` returns it;
+    `batch_size` B. Call output: [B*T, H].
+    """
+
+    def __init__(self, config: AlbertConfig, **kwargs):
+        super().__init__(**kwargs)
+        self.config = config
+        hidden = config.hidden_size
+        with tf.name_scope(self.name):
+            self.query = dense(config, "query", hidden, hidden)
+            self.key = dense(config, "key", hidden, hidden)
+            self.value = dense(config, "value", hidden, hidden)
+            self.output_dense = dense(config, "output", hidden, hidden)
+            self.layer_norm = layer_norm("LayerNorm", hidden)
+        self.probs_dropout = keras.layers.Dropout(
+            config.attention_probs_dropout_prob
+        )
+        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob)
+        self.built = True
+
+    def call(
+        self,
+        hidden: tf.Tensor,
+        *,
+        bias: tf.Tensor,
+        batch_size: int | tf.Tensor,
+        training: bool | None = None,
+    ) -> tf.Tensor:
+        preln = self.config.ln_type == "preln"
+        inputs = self.layer_norm(hidden) if preln else hidden
+        context = self._attend(inputs, bias, batch_size, training)
+        output = hidden + self.dropout(
+            self.output_dense(context), training=training
+        )
+        return output if preln else self.layer_norm(output)
+
+    def _attend(self, inputs, bias, batch_size, training):
+        heads = self.config.num_attention_heads
+        width = self.config.hidden_size
+        size = width // heads
+
+        def split(x):  # [B*T, H] -> [B, N, T, D]
+            x = tf.reshape(x, [batch_size, -1, heads, size])
+            return tf.transpose(x, [0, 2, 1, 3])
+
+        query = split(self.query(inputs) * (size**-0.5))
+        key = split(self.key(inputs))
+        value = split(self.value(inputs))
+        scores = tf.matmul(query, key, transpose_b=True)  # [B, N, T, T]
+        # Softmax in float32: bfloat16 keeps 8 bits, too few for a sum of T.
+        probs = tf.nn.softmax(tf.cast(scores, tf.float32) + bias)
+        probs = self.probs_dropout(
+            tf.cast(probs, value.dtype), training=training
+        )
+        context = tf.transpose(tf.matmul(probs, value), [0, 2, 1, 3])
+        return tf.reshape(context, [-1, width])  # [B*T, H]
+
+
+class FeedForwardBlock(keras.layers.Layer):
+    """Two projections H -> I -> H with their residual and LayerNorm.
+
+    postln: LN(x + drop(W_2 gelu(W_1 x)));
+    preln: x + drop(W_2 gelu(W_1 LN(x))).
+
+    Call input and output: [B*T, H].
+    """
+
+    def __init__(self, config: AlbertConfig, **kwargs):
+        super().__init__(**kwargs)
+        self.config = config
+        hidden, inner = config.hidden_size, config.intermediate_size
+        with tf.name_scope(self.name):
+            self.intermediate_dense = dense(
+                config, "intermediate", hidden, inner
+            )
+            self.output_dense = dense(config, "output", inner, hidden)
+            self.layer_norm = layer_norm("LayerNorm", hidden)
+        self.activation = activation(config.hidden_act)
+        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob)
+        self.built = True
+
+    def call(
+        self, hidden: tf.Tensor, training: bool | None = None
+    ) -> tf.Tensor:
+        preln = self.config.ln_type == "preln"
+        inputs = self.layer_norm(hidden) if preln else hidden
+        inner = self.activation(self.intermediate_dense(inputs))  # [B*T, I]
+        output = hidden + self.dropout(
+            self.output_dense(inner), training=training
+        )
+        return output if preln else self.layer_norm(output)

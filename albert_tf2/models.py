@@ -1,0 +1,206 @@
+"""The encoder and the pretrainer: where the parts become ALBERT."""
+
+import tensorflow as tf
+
+from albert_tf2 import features, heads, layers
+from albert_tf2.config import AlbertConfig
+from albert_tf2.keras_api import keras
+
+
+def used_groups(config: AlbertConfig) -> list[int]:
+    """Returns the google groups that some layer uses, in order.
+
+    Layer l of L uses group int(l / L * G), so with G > L some stay unused and
+    no checkpoint holds them.
+    """
+    count = config.num_hidden_layers
+    return sorted(
+        {int(i / count * config.num_hidden_groups) for i in range(count)}
+    )
+
+
+def layer_plan(config: AlbertConfig) -> tuple[tuple[tuple[int, int], ...], ...]:
+    """Says which attention and feed-forward block each layer applies.
+
+    This is the whole of cross-layer parameter sharing (1909.11942, section
+    3.1): a layer is a choice of blocks, and sharing is choosing one again.
+
+        all, 3 layers        ((0, 0),), ((0, 0),), ((0, 0),)
+        attention, 3 layers  ((0, 0),), ((0, 1),), ((0, 2),)
+        2 groups x 2 inner   ((0, 0), (1, 1)), ..., ((2, 2), (3, 3))
+
+    Returns:
+        For each layer, the (attention index, feed-forward index) pairs that
+        it applies in turn.
+    """
+    count = config.num_hidden_layers
+    if config.parameter_sharing != "all":
+        attention_shared = config.parameter_sharing == "attention"
+        ffn_shared = config.parameter_sharing == "ffn"
+        return tuple(
+            ((0 if attention_shared else i, 0 if ffn_shared else i),)
+            for i in range(count)
+        )
+    groups = used_groups(config)
+    inner = config.inner_group_num
+    plan = []
+    for i in range(count):
+        group = groups.index(int(i / count * config.num_hidden_groups))
+        blocks = range(group * inner, (group + 1) * inner)
+        plan.append(tuple((block, block) for block in blocks))
+    return tuple(plan)
+
+
+class _ConfiguredModel(keras.Model):
+    """A model that its `AlbertConfig` describes whole."""
+
+    def __init__(self, config: AlbertConfig, **kwargs):
+        super().__init__(**kwargs)
+        self.config = config
+
+    def get_config(self):
+        return {"config": self.config.to_dict(), "name": self.name}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        del custom_objects
+        return cls(AlbertConfig.from_dict(config["config"]), config["name"])
+
+
+class AlbertEncoder(_ConfiguredModel):
+    """ALBERT without its pre-training heads.
+
+    Call inputs, a dict of int32 tensors:
+        input_word_ids [B, T]; input_mask [B, T], 1 for real tokens;
+        input_type_ids [B, T], 0 for the first segment and 1 for the second.
+        Rows that hold several pairs add input_pair_ids and
+        input_position_ids [B, T] (see `layers.attention_bias`).
+
+    Call outputs, a dict of float32 tensors whatever the precision policy:
+        sequence_output [B, T, H]; pooled_output [B, H]; default, the pooled
+        output again; encoder_outputs, a list of L x [B, T, H], of which the
+        last is the sequence output.
+
+    Example:
+        >>> config = AlbertConfig.from_name("albert_tiny_zh")
+        >>> encoder = AlbertEncoder(config)
+        >>> encoder(preprocessor(["今天天气很好"]))["pooled_output"].shape
+        TensorShape([1, 312])
+
+    Reference: https://arxiv.org/abs/1909.11942
+    """
+
+    def __init__(self, config: AlbertConfig, name: str = "encoder", **kwargs):
+        super().__init__(config, name=name, **kwargs)
+        self.plan = layer_plan(config)
+        applied = [pair for layer in self.plan for pair in layer]
+        with tf.name_scope(self.name):
+            self.embeddings = layers.Embeddings(config, name="embeddings")
+            self.embedding_hidden_mapping_in = (
+                layers.dense(
+                    config,
+                    "embedding_hidden_mapping_in",
+                    config.embedding_size,
+                    config.hidden_size,
+                )
+                if self.embeddings.width != config.hidden_size
+                else None
+            )
+            self.attention_layers = [
+                layers.AttentionBlock(config, name=f"attention_{i}")
+                for i in range(1 + max(pair[0] for pair in applied))
+            ]
+            self.feed_forward_layers = [
+                layers.FeedForwardBlock(config, name=f"feed_forward_{i}")
+                for i in range(1 + max(pair[1] for pair in applied))
+            ]
+            self.pooler = layers.dense(
+                config, "pooler", config.hidden_size, config.hidden_size
+            )
+        self.built = True
+
+    def call(
+        self, inputs: dict[str, tf.Tensor], training: bool | None = None
+    ) -> dict[str, tf.Tensor | list[tf.Tensor]]:
+        word_ids = inputs[features.INPUT_WORD_IDS]
+        batch, length = layers.dynamic_shape(word_ids)
+        bias = layers.attention_bias(
+            inputs[features.INPUT_MASK], inputs.get(features.INPUT_PAIR_IDS)
+        )
+        hidden = self.embeddings(
+            word_ids,
+            input_type_ids=inputs[features.INPUT_TYPE_IDS],
+            input_position_ids=inputs.get(features.INPUT_POSITION_IDS),
+            training=training,
+        )
+        if self.embedding_hidden_mapping_in is not None:
+            hidden = self.embedding_hidden_mapping_in(hidden)  # [B*T, H]
+
+        shape = [batch, length, self.config.hidden_size]
+        encoder_outputs = []
+        for layer in self.plan:
+            for attention, feed_forward in layer:
+                hidden = self.attention_layers[attention](
+                    hidden, bias=bias, batch_size=batch, training=training
+                )
+                hidden = self.feed_forward_layers[feed_forward](
+                    hidden, training=training
+                )
+            encoder_outputs.append(
+                tf.cast(tf.reshape(hidden, shape), tf.float32)
+            )
+        sequence = encoder_outputs[-1]
+        pooled = self.pool(sequence[:, 0])
+        return {
+            features.SEQUENCE_OUTPUT: sequence,
+            features.POOLED_OUTPUT: pooled,
+            features.DEFAULT: pooled,
+            features.ENCODER_OUTPUTS: encoder_outputs,
+        }
+
+    def pool(self, first_tokens: tf.Tensor) -> tf.Tensor:
+        """Returns tanh(W x) of the [CLS] vectors: [..., H] -> [..., H]."""
+        return tf.cast(tf.tanh(self.pooler(first_tokens)), tf.float32)
+
+
+class AlbertPretrainer(_ConfiguredModel):
+    """The encoder with its masked-LM and sentence-order heads.
+
+    Call inputs: the encoder's, and `masked_lm_positions`, int32 [B, P]. Rows
+    that hold several pairs add `cls_positions`, int32 [B, K].
+
+    Call outputs: the encoder's, and float32 `mlm_logits` [B, P, V] (where
+    positions were given) and `sop_logits` [B, 2] ([B, K, 2] with
+    `cls_positions`).
+    """
+
+    def __init__(
+        self, config: AlbertConfig, name: str = "pretrainer", **kwargs
+    ):
+        super().__init__(config, name=name, **kwargs)
+        self.encoder = AlbertEncoder(config)
+        self.mlm_head = heads.MaskedLMHead(config, name="mlm_head")
+        self.sop_head = heads.SentenceOrderHead(config, name="sop_head")
+        self.built = True
+
+    def call(
+        self, inputs: dict[str, tf.Tensor], training: bool | None = None
+    ) -> dict[str, tf.Tensor | list[tf.Tensor]]:
+        outputs = dict(self.encoder(inputs, training=training))
+        sequence = outputs[features.SEQUENCE_OUTPUT]
+        if features.CLS_POSITIONS in inputs:
+            pooled = self.encoder.pool(
+                tf.gather(
+                    sequence, inputs[features.CLS_POSITIONS], batch_dims=1
+                )
+            )  # [B, K, H]
+        else:
+            pooled = outputs[features.POOLED_OUTPUT]
+        outputs[features.SOP_LOGITS] = self.sop_head(pooled)
+        if features.MASKED_LM_POSITIONS in inputs:
+            outputs[features.MLM_LOGITS] = self.mlm_head(
+                sequence,
+                inputs[features.MASKED_LM_POSITIONS],
+                embeddings=self.encoder.embeddings,
+            )
+        return outputs
