@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(config, items):
         return
     skip = pytest.mark.skip(reason="a long proof: pass --run_large")
     for item in items:
-        if "large" in item.keywords:
+        if item.get_closest_marker("large"):
             item.add_marker(skip)
 
 
