@@ -1,0 +1,47 @@
+# `make quickstart` and `make test` are all a fresh machine needs: both make
+# .venv (Python 3.11 or 3.12) and install what they use.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
+PIP = .venv/bin/pip install --quiet --disable-pip-version-check \
+	--constraint constraints/tf220.txt
+SETUP = setup.py pyproject.toml constraints/tf220.txt
+
+.PHONY: quickstart test large format lint smoke clean
+
+quickstart: .venv/.train
+	.venv/bin/python -m albert_tf2.quickstart
+
+test: .venv/.dev
+	.venv/bin/python -m pytest
+
+large: .venv/.dev
+	.venv/bin/python -m pytest --run_large -m large
+
+smoke: .venv/.dev
+	.venv/bin/python -m pytest tests/test_smoke.py
+
+lint: .venv/.dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+format: .venv/.dev
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+clean:
+	rm -rf .venv build dist *.egg-info runs
+
+.venv/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' \
+	  || (echo "error: Python 3.11 or 3.12 is needed: make PYTHON=python3.11"; exit 2)
+	$(PYTHON) -m venv .venv
+
+.venv/.train: .venv/bin/pip $(SETUP)
+	@echo "Installing (TensorFlow is large: some minutes) ..."
+	$(PIP) --editable '.[train,fast]'
+	@touch $@
+
+.venv/.dev: .venv/bin/pip $(SETUP)
+	@echo "Installing with the test tools (some minutes) ..."
+	$(PIP) --editable '.[train,fast,huggingface,dev]'
+	@touch $@ .venv/.train
