@@ -1,0 +1,478 @@
+"""Sentence order and n-gram whole-word masks, drawn afresh for whole batches.
+
+A record holds the plain token ids of one or several pairs of segments. This
+module turns a batch of them into what the model reads, in tensor ops with
+static shapes: the same code runs eagerly, in `tf.data`, and inside an XLA
+program on a TPU.
+
+    tokens:      使 用 语 言 模 型 | 来 预 测 词 语
+    word starts:  1  0  1  0  1  0 |  1  1  0  1  0
+    one row:     [CLS] 来 预 测 词 语 [SEP] 使 用 [MASK] [MASK] 模 型 [SEP]
+    labels:      order 1 (swapped); positions 9 10, ids 语 言
+
+Randomness is counter-based: every draw is a hash of (seed, row, purpose,
+index). So a row's mask does not depend on the batch size, on how many workers
+share the batch, or on where a run was resumed.
+
+Spans: a row's words are cut into tiles of 1..max_ngram words whose lengths
+are drawn with p(n) proportional to 1/n (1909.11942, section 4.1). Segment
+borders cut tiles. Tiles are taken in random order while they fit the budget.
+
+Letters: S tokens stored in a row, M candidate tiles; else as in `features`.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from albert_tf2 import features
+from albert_tf2.errors import UserError
+from albert_tf2.tokenization import (
+    CHINESE_BLOCKS,
+    PIECE_PREFIX,
+    SPECIAL_TOKENS,
+    Vocabulary,
+)
+
+LABEL_STYLES = ("plain", "albert_zh")
+MASK_SHARE, RANDOM_SHARE = 0.8, 0.1  # the rest stays as it is (1810.04805)
+# How often what is left of the budget is offered to the tiles that fit it.
+REFILLS = 3
+
+# Purposes of random draws: each gets its own stream.
+_ORDER, _LENGTHS, _TILES, _ACTION, _REPLACEMENT = range(1, 6)
+_GOLDEN = 0x9E3779B9  # 2^32 / golden ratio: spreads consecutive counters
+
+
+def _mix(bits: tf.Tensor) -> tf.Tensor:
+    """Scrambles uint32 values one to one (MurmurHash3's finalizer)."""
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, None)):
+        shifted = tf.bitwise.right_shift(bits, tf.constant(shift, tf.uint32))
+        bits = tf.bitwise.bitwise_xor(bits, shifted)
+        if factor is not None:
+            bits *= tf.constant(factor, tf.uint32)
+    return bits
+
+
+def row_keys(seed: int, rows: tf.Tensor) -> tf.Tensor:
+    """Returns one random key per row, uint32 [B].
+
+    Args:
+        seed: Any integer.
+        rows: int64 [B], the number of each row since the run began (step *
+            global batch size + place in the batch), or since the first
+            duplicate when masks are stored.
+    """
+    rows = tf.convert_to_tensor(rows, tf.int64)
+    low = tf.cast(tf.bitwise.bitwise_and(rows, 0xFFFFFFFF), tf.uint32)
+    high = tf.cast(tf.bitwise.right_shift(rows, 32), tf.uint32)
+    key = tf.constant(seed & 0xFFFFFFFF, tf.uint32)
+    key = _mix(key + tf.constant((seed >> 32) & 0xFFFFFFFF, tf.uint32))
+    golden = tf.constant(_GOLDEN, tf.uint32)
+    return _mix(_mix(key + high * golden) + low * golden)
+
+
+def _random_bits(keys: tf.Tensor, purpose: int, index: tf.Tensor) -> tf.Tensor:
+    """Returns uint32 bits for `index` [B or 1, N] of rows `keys` [B]."""
+    golden = tf.constant(_GOLDEN, tf.uint32)
+    stream = _mix(keys ^ tf.constant(purpose * 0x7FEB352D, tf.uint32))
+    return _mix(stream[:, None] + tf.cast(index, tf.uint32) * golden)
+
+
+def _uniform(bits: tf.Tensor) -> tf.Tensor:
+    """Turns uint32 bits into float32 in [0, 1), exactly, on any device."""
+    top = tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32))
+    return tf.cast(tf.cast(top, tf.int32), tf.float32) * 2.0**-24
+
+
+def _below(bits: tf.Tensor, limit: tf.Tensor) -> tf.Tensor:
+    """Turns uint32 bits into int32 in [0, limit); 0 where limit is 0."""
+    limit = tf.convert_to_tensor(limit, tf.int32)
+    drawn = tf.cast(_uniform(bits) * tf.cast(limit, tf.float32), tf.int32)
+    return tf.minimum(drawn, tf.maximum(limit - 1, 0))
+
+
+def _take(values: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    """Gathers along axis 1, row by row; `index` is clipped into range."""
+    last = tf.shape(values)[1] - 1
+    return tf.gather(values, tf.clip_by_value(index, 0, last), batch_dims=1)
+
+
+def replacement_ids(vocabulary: Vocabulary) -> np.ndarray:
+    """Returns the ids that may replace a masked token, int32.
+
+    Differs from albert_zh, which draws from the whole vocabulary: 46 % `##`
+    pieces, besides [unused] and special tokens.
+    """
+    kept = [
+        number
+        for number, token in enumerate(vocabulary.tokens)
+        if not token.startswith(PIECE_PREFIX)
+        and not (token.startswith("[unused") and token.endswith("]"))
+        and token not in SPECIAL_TOKENS
+    ]
+    if not kept:
+        raise UserError(
+            "the vocabulary has no ordinary token, only special ones and "
+            f"`{PIECE_PREFIX}` pieces: use another vocabulary"
+        )
+    return np.array(kept, np.int32)
+
+
+def piece_ids(vocabulary: Vocabulary) -> np.ndarray:
+    """Returns for every id the id of its `##` form, int32 [V].
+
+    Only Chinese characters have one here: 灸 (4133) -> ##灸 (17190) in the
+    released vocabulary. Everything else maps to itself.
+    """
+    table = np.arange(len(vocabulary), dtype=np.int32)
+    for number, token in enumerate(vocabulary.tokens):
+        if len(token) == 1 and any(
+            first <= ord(token) <= last for first, last in CHINESE_BLOCKS
+        ):
+            table[number] = vocabulary.ids.get(PIECE_PREFIX + token, number)
+    return table
+
+
+def tile_length_thresholds(max_ngram: int) -> list[int]:
+    """Returns 16-bit limits: a length exceeds n when the draw is >= limit n."""
+    weights = 1.0 / np.arange(1, max_ngram + 1)
+    shares = np.cumsum(weights / weights.sum())[:-1]
+    return [round(float(share) * 65536) for share in shares]
+
+
+@dataclasses.dataclass(frozen=True)
+class Masker:
+    """Turns batches of stored pairs into model inputs and labels.
+
+    Example:
+        >>> masker = Masker(vocabulary, max_seq_length=128,
+        ...                 max_predictions_per_seq=20)
+        >>> batch = masker(tokens, word_starts, segment_lengths,
+        ...                row_keys(seed, rows))
+    """
+
+    vocabulary: Vocabulary
+    max_seq_length: int = 512
+    max_predictions_per_seq: int = 51
+    masked_lm_prob: float = 0.10
+    # Longest span in words; 1 is plain whole-word masking.
+    max_ngram: int = 3
+    # plain, or albert_zh: labels of all but the first character of a word are
+    # `##` ids, which continuing the released weights needs.
+    label_style: str = "plain"
+
+    def __post_init__(self):
+        if self.label_style not in LABEL_STYLES:
+            raise UserError(
+                f"`label_style` must be one of {', '.join(LABEL_STYLES)}. "
+                f"Received: `label_style={self.label_style!r}`"
+            )
+        if not 0.0 < self.masked_lm_prob < 1.0:
+            raise UserError(
+                "`masked_lm_prob` must lie in (0, 1). Received: "
+                f"`masked_lm_prob={self.masked_lm_prob}`"
+            )
+        for name in ("max_predictions_per_seq", "max_ngram"):
+            if getattr(self, name) < 1:
+                raise UserError(
+                    f"`{name}` must be at least 1. "
+                    f"Received: `{name}={getattr(self, name)}`"
+                )
+        # Set once: the tables are the same for every batch.
+        object.__setattr__(self, "_ordinary", replacement_ids(self.vocabulary))
+        object.__setattr__(self, "_pieces", piece_ids(self.vocabulary))
+
+    def __call__(
+        self,
+        tokens: tf.Tensor,
+        word_starts: tf.Tensor,
+        segment_lengths: tf.Tensor,
+        keys: tf.Tensor,
+        *,
+        packed: bool | None = None,
+    ) -> dict[str, tf.Tensor]:
+        """Draws order and masks, and lays the rows out.
+
+        Args:
+            tokens: int32 [B, S], ids of a1 b1 a2 b2 ..., then zeros.
+            word_starts: bool [B, S], whether a word begins here.
+            segment_lengths: int32 [B, 2K]: a1, b1, a2, b2, ...; 0 0 for an
+                absent pair, which must come last.
+            keys: uint32 [B] of `row_keys`.
+            packed: Whether to add the inputs that rows of several pairs
+                need; by default if K > 1.
+
+        Returns:
+            The inputs and labels that `features` names, with T =
+            `max_seq_length` and P = `max_predictions_per_seq`.
+        """
+        pairs = segment_lengths.shape[1] // 2
+        # A segment's first token begins a word, even where a long word was
+        # cut in two: no span may reach across a border.
+        starts = tf.cast(segment_starts(tokens, segment_lengths), tf.bool)
+        words = tf.cumsum(  # [B, S]: the number of the word, from 1
+            tf.cast(tf.logical_or(word_starts, starts), tf.int32), axis=1
+        )
+        places = _Layout.draw(segment_lengths, keys)
+        source, valid = self._draw_masked(words, segment_lengths, keys)
+        source, positions, weights = _sort(places, source, valid)
+        labels, hidden = self._replace(tokens, words, source, keys)
+
+        batch = places.lay_out(tokens, self.max_seq_length, self.vocabulary)
+        batch[features.INPUT_WORD_IDS] = _scatter(
+            batch[features.INPUT_WORD_IDS], positions, hidden, weights
+        )
+        valid = tf.cast(weights, tf.int32)
+        batch |= {
+            features.MASKED_LM_POSITIONS: positions,
+            features.MASKED_LM_IDS: labels * valid,
+            features.MASKED_LM_WEIGHTS: weights,
+            features.SENTENCE_ORDER_LABELS: places.swapped,
+            features.SENTENCE_ORDER_WEIGHTS: tf.cast(
+                places.present, tf.float32
+            ),
+        }
+        if not (pairs > 1 if packed is None else packed):
+            for name in features.PACKED_INPUTS:
+                del batch[name]
+        return batch
+
+    def _draw_masked(self, words, segment_lengths, keys):
+        """Returns the masked tokens: int32 [B, P] places in S, bool [B, P]."""
+        first, last = self.draw_tiles(words, segment_lengths, keys)  # [B, M]
+        count = tf.reduce_sum(segment_lengths, 1, keepdims=True)  # [B, 1]
+        begin = tf.searchsorted(words, first + 1)  # [B, M] in tokens
+        end = tf.minimum(tf.searchsorted(words, last + 1), count)
+        # The same tile may be drawn twice: the first draw counts.
+        candidates = first.shape[1]
+        earlier = np.tri(candidates, k=-1, dtype=bool)
+        again = tf.reduce_any(
+            (first[:, :, None] == first[:, None, :]) & earlier, axis=-1
+        )
+        length = tf.where(again | (last <= first), 0, end - begin)
+        budget = tf.cast(count, tf.float32) * self.masked_lm_prob
+        budget = tf.clip_by_value(
+            tf.cast(tf.round(budget), tf.int32), 1, self.max_predictions_per_seq
+        )
+        for _ in range(REFILLS):
+            total = tf.cumsum(length, axis=1)
+            taken = tf.where(total <= budget, total, 0)
+            left = budget - tf.reduce_max(taken, axis=1, keepdims=True)
+            # Whatever is longer than the rest can never be taken any more.
+            length = tf.where((total > budget) & (length > left), 0, length)
+        total = tf.cumsum(length, axis=1)
+        length = tf.where(total <= budget, length, 0)
+        total = tf.cumsum(length, axis=1)
+        # Token p of the budget lies in the tile where the total passes p.
+        order = tf.range(self.max_predictions_per_seq)[None, :]  # [1, P]
+        order = tf.broadcast_to(
+            order, [tf.shape(words)[0], self.max_predictions_per_seq]
+        )
+        tile = tf.searchsorted(total, order, side="right")  # [B, P]
+        source = order + _take(begin - total + length, tile)
+        valid = order < total[:, -1:]
+        return tf.where(valid, source, 0), valid
+
+    def candidate_count(self) -> int:
+        """Returns M: how many draws find enough different tiles, nearly surely.
+
+        Drawing a share f of all tiles takes -ln(1 - f) draws per tile.
+        """
+        share = min(self.masked_lm_prob, 0.9)
+        draws = -math.log(1.0 - share) / share * self.max_predictions_per_seq
+        return math.ceil(1.1 * draws) + 16
+
+    def draw_tiles(
+        self, words: tf.Tensor, segment_lengths: tf.Tensor, keys: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Draws random tiles of words, with repetition.
+
+        Args:
+            words: int32 [B, S], the number of each token's word, from 1.
+            segment_lengths: int32 [B, 2K], in tokens.
+            keys: uint32 [B].
+
+        Returns:
+            (first, last): int32 [B, M], half-open, in words from 0; empty
+            (last == first) where a draw hit nothing.
+        """
+        half = (words.shape[1] + 1) // 2
+        bits = _random_bits(keys, _LENGTHS, tf.range(half)[None, :])
+        sixteen = tf.constant(16, tf.uint32)
+        low = tf.bitwise.bitwise_and(bits, tf.constant(0xFFFF, tf.uint32))
+        high = tf.bitwise.right_shift(bits, sixteen)
+        draws = tf.cast(tf.concat([low, high], 1), tf.int32)  # [B, S]
+        lengths = tf.ones_like(draws)
+        for limit in tile_length_thresholds(self.max_ngram):
+            lengths += tf.cast(draws >= limit, tf.int32)
+        ends = tf.cumsum(lengths, axis=1)  # [B, S], in words
+
+        # In words: where each segment ends, and where the next one begins.
+        borders = _take(words, tf.cumsum(segment_lengths, axis=1) - 1)
+        word_count = borders[:, -1:]  # [B, 1]
+        inner = borders[:, :-1]  # [B, 2K-1]
+        # A border inside a tile makes the rest of that tile one of its own.
+        cut = tf.searchsorted(ends, inner, side="right")
+        cut_first = tf.where(cut > 0, _take(ends, cut - 1), 0)
+        inside = (cut_first < inner) & (inner < word_count)
+        cut_last = tf.where(inside, _take(ends, cut), inner)
+
+        tiles = tf.searchsorted(ends, word_count) + 1  # [B, 1]
+        number = tf.range(self.candidate_count())[None, :]
+        drawn = _below(
+            _random_bits(keys, _TILES, number), tiles + inner.shape[1]
+        )  # [B, M]
+        whole = drawn < tiles
+        first = tf.where(
+            whole,
+            tf.where(drawn > 0, _take(ends, drawn - 1), 0),
+            _take(inner, drawn - tiles),
+        )
+        last = tf.where(
+            whole, _take(ends, drawn), _take(cut_last, drawn - tiles)
+        )
+        segment = tf.searchsorted(borders, first, side="right")
+        return first, tf.maximum(
+            tf.minimum(last, _take(borders, segment)), first
+        )
+
+    def _replace(self, tokens, words, source, keys):
+        """Returns labels and what the model sees instead, int32 [B, P]."""
+        ids = _take(tokens, source)
+        word = _take(words, source)
+        share = _uniform(_random_bits(keys, _ACTION, word))  # one per word
+        other = tf.gather(
+            self._ordinary,
+            _below(
+                _random_bits(keys, _REPLACEMENT, source), len(self._ordinary)
+            ),
+        )
+        hidden = tf.where(
+            share < MASK_SHARE,
+            self.vocabulary.mask_id,
+            tf.where(share < MASK_SHARE + RANDOM_SHARE, other, ids),
+        )
+        if self.label_style == "plain":
+            return ids, hidden
+        begins = (source == 0) | (_take(words, source - 1) != word)
+        return tf.where(begins, ids, tf.gather(self._pieces, ids)), hidden
+
+
+def segment_starts(tokens: tf.Tensor, segment_lengths: tf.Tensor) -> tf.Tensor:
+    """Returns int32 [B, S]: 1 at the first token of each segment."""
+    rows = tf.range(tf.shape(tokens)[0])[:, None]
+    begin = tf.cumsum(segment_lengths, axis=1, exclusive=True)  # [B, 2K]
+    present = tf.cast(segment_lengths > 0, tf.int32)
+    index = tf.stack([rows + 0 * begin, begin * present], axis=-1)
+    return tf.tensor_scatter_nd_max(tf.zeros_like(tokens), index, present)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Layout:
+    """Where each stored token of a batch goes: [CLS] x [SEP] y [SEP] ..."""
+
+    swapped: tf.Tensor  # int32 [B, K]
+    present: tf.Tensor  # bool [B, K]
+    pair_begin: tf.Tensor  # int32 [B, K], in the row of T
+    piece_ends: tf.Tensor  # int32 [B, 2K]: [CLS] x [SEP], then y [SEP]
+    piece_shift: tf.Tensor  # int32 [B, 2K]: place in T minus place in S
+    segment_ends: tf.Tensor  # int32 [B, 2K], in S
+    segment_shift: tf.Tensor  # int32 [B, 2K], segments in stored order
+
+    @classmethod
+    def draw(cls, segment_lengths: tf.Tensor, keys: tf.Tensor) -> "_Layout":
+        """Draws the order of each pair with equal chances."""
+        pairs = segment_lengths.shape[1] // 2
+        lengths = tf.reshape(segment_lengths, [-1, pairs, 2])  # [B, K, 2]
+        present = tf.reduce_sum(lengths, -1) > 0  # [B, K]
+        bits = _random_bits(keys, _ORDER, tf.range(pairs)[None, :])
+        swapped = (_uniform(bits) < 0.5) & present
+        begin = tf.reshape(
+            tf.cumsum(segment_lengths, axis=1, exclusive=True), [-1, pairs, 2]
+        )
+        swap = swapped[:, :, None]
+        ordered = tf.where(swap, lengths[:, :, ::-1], lengths)
+        specials = tf.constant([2, 1]) * tf.cast(present, tf.int32)[..., None]
+        sizes = tf.reshape(ordered + specials, [-1, 2 * pairs])
+        ends = tf.cumsum(sizes, axis=1)  # [B, 2K]
+        piece_begin = tf.reshape(ends - sizes, [-1, pairs, 2])
+        # The first piece opens with [CLS].
+        text_begin = piece_begin + tf.constant([1, 0])
+        shift = text_begin - tf.where(swap, begin[:, :, ::-1], begin)
+        return cls(
+            swapped=tf.cast(swapped, tf.int32),
+            present=present,
+            pair_begin=piece_begin[:, :, 0],
+            piece_ends=ends,
+            piece_shift=tf.reshape(shift, [-1, 2 * pairs]),
+            segment_ends=tf.cumsum(segment_lengths, axis=1),
+            segment_shift=tf.reshape(
+                tf.where(swap, shift[:, :, ::-1], shift), [-1, 2 * pairs]
+            ),
+        )
+
+    def lay_out(
+        self, tokens: tf.Tensor, max_seq_length: int, vocabulary: Vocabulary
+    ) -> dict[str, tf.Tensor]:
+        """Returns the encoder's inputs for unmasked rows, [B, T] each."""
+        place = tf.range(max_seq_length)[None, :]  # [1, T]
+        place = tf.broadcast_to(place, [tf.shape(tokens)[0], max_seq_length])
+        piece = tf.searchsorted(self.piece_ends, place, side="right")
+        begin = tf.repeat(self.pair_begin, 2, axis=1)  # [B, 2K]
+        table = tf.stack([self.piece_shift, self.piece_ends, begin], -1)
+        # One more piece for the padding: no token, no end, no beginning.
+        padding = tf.constant([[0, 0], [0, 1], [0, 0]])
+        table = tf.pad(table, padding, constant_values=-1)
+        shift, end, begin = tf.unstack(
+            tf.gather(table, piece, batch_dims=1), axis=-1
+        )  # [B, T] each
+        filled = begin >= 0
+        first, last = place == begin, place == end - 1
+        special = tf.where(
+            first,
+            vocabulary.cls_id,
+            tf.where(last, vocabulary.sep_id, vocabulary.padding_id),
+        )
+        text = filled & ~(first | last)
+        ids = tf.where(text, _take(tokens, place - shift), special)
+        mask = tf.cast(filled, tf.int32)
+        return {
+            features.INPUT_WORD_IDS: ids,
+            features.INPUT_MASK: mask,
+            features.INPUT_TYPE_IDS: (piece % 2) * mask,
+            features.INPUT_PAIR_IDS: (piece // 2 + 1) * mask,
+            features.INPUT_POSITION_IDS: (place - begin) * mask,
+            features.CLS_POSITIONS: self.pair_begin
+            * tf.cast(self.present, tf.int32),
+        }
+
+
+def _sort(layout: _Layout, source: tf.Tensor, valid: tf.Tensor):
+    """Orders masked tokens by their place in the row.
+
+    Returns:
+        (source, positions, weights): int32, int32, float32 [B, P]; the
+        absent ones last, with position and weight 0.
+    """
+    segment = tf.searchsorted(layout.segment_ends, source, side="right")
+    positions = source + _take(layout.segment_shift, segment)
+    # One sort moves both: the place decides, the source rides along.
+    key = tf.where(valid, positions * 65536 + source, tf.int32.max)
+    key = tf.sort(key, axis=1)
+    valid = key < tf.int32.max
+    source = tf.where(valid, key % 65536, 0)
+    positions = tf.where(valid, key // 65536, 0)
+    return source, positions, tf.cast(valid, tf.float32)
+
+
+def _scatter(ids, positions, hidden, weights):
+    """Writes `hidden` [B, P] at `positions` of `ids` [B, T] where weighted."""
+    # Absent predictions rewrite position 0 with what stands there.
+    value = tf.where(weights > 0, hidden, ids[:, :1])
+    rows = tf.range(tf.shape(ids)[0])[:, None] + 0 * positions
+    return tf.tensor_scatter_nd_update(
+        ids, tf.stack([rows, positions], -1), value
+    )
