@@ -38,12 +38,14 @@ class BulkTokens(NamedTuple):
         starts: int32 [N], where each token begins, in characters.
         pieces: bool [N], True for a piece that continues a word (`##x`).
         chinese: bool [N], True for a single Chinese character.
+        line_ends: int32 [L - 1], the characters that end a line ("\\n").
     """
 
     ids: np.ndarray
     starts: np.ndarray
     pieces: np.ndarray
     chinese: np.ndarray
+    line_ends: np.ndarray
 
 
 class BulkTokenizer:
@@ -74,6 +76,7 @@ class BulkTokenizer:
             starts,
             np.concatenate([no_pieces, run_pieces])[order],
             self._chinese[codes[starts]],
+            np.flatnonzero(codes == 0x0A).astype(np.int32),
         )
 
     def _kinds_of(self, codes: np.ndarray) -> np.ndarray:

@@ -1,0 +1,258 @@
+"""Builds pre-training records from a corpus, on all cores of one machine.
+
+Input: UTF-8 text files (also .gz, .zst), one sentence per line, a blank line
+between documents. Output: TFRecord shards, `vocab.txt` and `manifest.json`.
+A killed build goes on where it stopped when the same command is run again,
+and any number of workers writes the same bytes. `--verify` checks a finished
+set and rebuilds damaged shards.
+
+python -m albert_tf2.data.build_pretraining_data --input_file 'corpus/*.txt' --vocab_file vocab.txt --output_dir records
+"""  # noqa: E501
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from albert_tf2 import command_line
+from albert_tf2.errors import UserError
+from albert_tf2.tokenization import Vocabulary
+
+from . import corpus, shards, storage, workers
+from .build_config import CHOICES, BuildConfig
+from .words import default_segmenter, read_terms
+
+PROG = "python -m albert_tf2.data.build_pretraining_data"
+STATE = "build.json"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses the command line, builds or verifies, prints a summary."""
+    flags = argument_parser(__doc__, PROG).parse_args(argv)
+    pool = workers.Workers(flags.num_workers)
+    if flags.verify:
+        print(verify(flags.output_dir, pool))
+    else:
+        manifest = build(plan_of_flags(flags), pool)
+        print(summary(manifest, flags.output_dir))
+    return 0
+
+
+def argument_parser(doc: str, prog: str) -> argparse.ArgumentParser:
+    """Returns the flags: where, how fast, and the fields of BuildConfig."""
+    parser = command_line.parser(doc, prog)
+    add = parser.add_argument
+    add("--input_file", nargs="+", help="files or globs, also comma-separated")
+    add("--vocab_file", help="vocab.txt, one token per line")
+    add("--output_dir", required=True, help="where the records go")
+    add(
+        "--num_workers",
+        type=int,
+        default=os.cpu_count(),
+        help="processes; the records do not depend on it (%(default)s)",
+    )
+    add(
+        "--user_dictionary",
+        nargs="+",
+        default=[],
+        help="terms the segmenter must know, in jieba's form",
+    )
+    add(
+        "--verify",
+        action="store_true",
+        help="check a finished set and rebuild damaged shards",
+    )
+    for field in dataclasses.fields(BuildConfig):
+        default = field.default
+        if field.name == "segmenter":
+            default = default_segmenter()
+        add(f"--{field.name}", default=default, help=f"({default})",
+            type=_boolean if field.type is bool else type(default),
+            choices=CHOICES.get(field.name))  # fmt: skip
+    return parser
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"must be true or false, not {text}")
+    return text.lower() == "true"
+
+
+def plan_of_flags(flags: argparse.Namespace) -> shards.Plan:
+    """Checks the flags and reads the small files."""
+    for name in ("input_file", "vocab_file"):
+        if not getattr(flags, name):
+            raise UserError(f"--{name} is missing (see `{PROG} --help`)")
+    config = BuildConfig(
+        **{
+            field.name: getattr(flags, field.name)
+            for field in dataclasses.fields(BuildConfig)
+        }
+    )
+    return make_plan(
+        flags.input_file,
+        flags.vocab_file,
+        flags.output_dir,
+        config,
+        user_dictionaries=flags.user_dictionary,
+    )
+
+
+def make_plan(
+    input_file: Sequence[str] | str,
+    vocab_file: str,
+    output_dir: str,
+    config: BuildConfig,
+    *,
+    user_dictionaries: Sequence[str] = (),
+) -> shards.Plan:
+    """Finds the corpus, loads the vocabulary, fills in the settings."""
+    vocabulary = Vocabulary.load(vocab_file)
+    files = corpus.find_files(input_file)
+    return shards.Plan(
+        config=config.resolved(sum(file.size for file in files)),
+        files=tuple(files),
+        vocabulary=vocabulary,
+        terms=tuple(t for path in user_dictionaries for t in read_terms(path)),
+        output_dir=os.fspath(output_dir),
+    )
+
+
+def build(plan: shards.Plan, pool: Any) -> dict[str, Any]:
+    """Builds a set, or what an earlier run left to do.
+
+    Args:
+        plan: What to build.
+        pool: Runs the work: `workers.Workers`, or Spark's.
+
+    Returns:
+        The manifest.
+    """
+    finished = _prepare(plan)
+    if finished is not None:
+        return finished
+    pool.make_parts(plan)
+    manifest = shards.write_manifest(plan, pool.write_shards(plan))
+    storage.remove_folder(plan.parts_folder)
+    return manifest
+
+
+def _prepare(plan: shards.Plan) -> dict[str, Any] | None:
+    """Returns the manifest of a finished set; else makes the folder ready."""
+    manifest_path = storage.join(plan.output_dir, shards.MANIFEST)
+    state_path = storage.join(plan.parts_folder, STATE)
+    identity = plan.identity()
+    if storage.exists(manifest_path):
+        manifest = storage.read_json(manifest_path)
+        _must_agree(plan.output_dir, manifest.get("identity"), identity)
+        storage.remove_folder(plan.parts_folder)
+        print(f"{plan.output_dir} is complete already", file=sys.stderr)
+        return manifest
+    if storage.exists(state_path):
+        _must_agree(plan.output_dir, storage.read_json(state_path), identity)
+    elif any(n.endswith(".tfrecord") for n in storage.names(plan.output_dir)):
+        raise UserError(
+            f"{plan.output_dir} holds records of another origin: choose "
+            "another --output_dir or remove them"
+        )
+    storage.make_folder(plan.parts_folder)
+    storage.write_json(state_path, identity)
+    return None
+
+
+def _must_agree(output_dir: str, old: Any, new: dict[str, Any]) -> None:
+    """Refuses a folder that was begun with other settings or inputs."""
+    differing = [
+        f"{key} was {was!r}, now {now!r}"
+        for key, was, now in _differences(old or {}, new)
+    ]
+    if differing:
+        raise UserError(
+            f"{output_dir} was built differently ({'; '.join(differing[:3])}):"
+            " choose another --output_dir or remove it"
+        )
+
+
+def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted({*old, *new}):
+            yield from _differences(
+                old.get(key), new.get(key), f"{path}.{key}".lstrip(".")
+            )
+    elif old != new:
+        yield path, old, new
+
+
+def verify(output_dir: str, pool: Any) -> str:
+    """Checks every shard against the manifest; rebuilds the damaged ones.
+
+    Returns:
+        One sentence on what was found and done.
+
+    Raises:
+        UserError: If a damaged shard cannot be rebuilt as it was.
+    """
+    path = storage.join(output_dir, shards.MANIFEST)
+    if not storage.exists(path):
+        raise UserError(
+            f"{path} does not exist: the build is not finished; run it again "
+            "without --verify"
+        )
+    manifest = storage.read_json(path)
+    damaged = shards.damaged_shards(output_dir, manifest)
+    if not damaged:
+        return f"{output_dir}: all {len(manifest['shards'])} shards are intact"
+    names = ", ".join(entry["name"] for entry in damaged)
+    print(f"damaged: {names}; rebuilding", file=sys.stderr)
+    plan = shards.plan_of_manifest(output_dir, manifest)
+    by_name = {
+        shards.shard_name(plan.config, *key): key
+        for key in shards.shards_of(plan.config)
+    }
+    plan = dataclasses.replace(
+        plan, only=frozenset(by_name[entry["name"]] for entry in damaged)
+    )
+    _must_agree(output_dir, manifest["identity"], plan.identity())
+    # Parts of a repair hold the damaged shards only: start afresh.
+    storage.remove_folder(plan.parts_folder)
+    storage.make_folder(plan.parts_folder)
+    pool.make_parts(plan)
+    pool.write_shards(plan)
+    storage.remove_folder(plan.parts_folder)
+    still = shards.damaged_shards(output_dir, manifest)
+    if still:
+        raise UserError(
+            f"{still[0]['name']} could not be rebuilt as it was: has the "
+            "corpus changed?"
+        )
+    return f"{output_dir}: rebuilt {names}; all shards are intact"
+
+
+def summary(manifest: dict[str, Any], output_dir: str) -> str:
+    """Says in a few lines what was built and what was left out."""
+    counts = manifest["counts"]
+    size = sum(entry["bytes"] for entry in manifest["shards"])
+    total = counts["train_records"] + counts["eval_records"]
+    padding = counts["padding_tokens"] / (
+        max(1, total) * manifest["max_seq_length"]
+    )
+    lines = [
+        f"{counts['documents']:,} documents, {counts['sentences']:,} "
+        f"sentences, {counts['tokens']:,} tokens "
+        f"({100 * counts['unknown_tokens'] / max(1, counts['tokens']):.2f} % "
+        "[UNK])",
+        f"{counts['pairs']:,} pairs in {total:,} records of "
+        f"{manifest['max_seq_length']} ({counts['eval_records']:,} held out), "
+        f"{100 * padding:.1f} % padding, {size / 1e6:,.1f} MB",
+        f"left out: {counts['dropped_documents']:,} documents too short for "
+        f"a pair, {counts['dropped_tokens']:,} tokens, "
+        f"{counts['lines_not_utf8']:,} lines that are not UTF-8",
+        f"{len(manifest['shards'])} shards in {output_dir}",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    command_line.run(main)

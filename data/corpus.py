@@ -1,0 +1,303 @@
+"""The corpus: files -> units -> documents -> sentences.
+
+A corpus is any number of UTF-8 text files, plain, gzip or zstd, with one
+sentence per line and a blank line between documents. A document never spans
+two files.
+
+A *unit* is what one worker takes at a time: a stretch of about `UNIT_BYTES`
+of one file, cut where a document ends. Where the cuts fall depends on the
+bytes of the file alone, so every number of workers, on one machine or many,
+sees the same units, and none of them holds more than a few units in memory.
+"""
+
+import codecs
+import gzip
+import io
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence
+from typing import IO, NamedTuple
+
+from albert_tf2.errors import UserError
+
+from . import storage
+
+UNIT_BYTES = 1 << 20
+# A line longer than this is not text; holding it would not be flat.
+MAX_LINE_BLOCKS = 64
+
+# White space as the tokenizer sees it: a line of ideographic spaces is blank.
+_BLANK_LINE = re.compile(rb"\n(?:[ \t\r]|\xc2\xa0|\xe3\x80\x80)*\n")
+# How `surrogateescape` marks bytes that are not UTF-8.
+_ESCAPED = re.compile("[\udc80-\udcff]")
+_COMPRESSION = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
+
+
+class CorpusFile(NamedTuple):
+    """A file of the corpus.
+
+    Attributes:
+        path: How to open it.
+        name: What it is called in seeds: the path below the folder that all
+            files share, without `.gz` or `.zst`. So neither moving a corpus
+            nor compressing it changes the records.
+        size: Bytes on disk.
+    """
+
+    path: str
+    name: str
+    size: int
+
+    @property
+    def compression(self) -> str | None:
+        return _COMPRESSION.get(os.path.splitext(self.path)[1])
+
+
+class Unit(NamedTuple):
+    """The `index`-th stretch of a file; `content` if it is read already."""
+
+    file: CorpusFile
+    index: int
+    content: "UnitContent | None" = None
+
+
+class UnitContent(NamedTuple):
+    """The bytes of a unit.
+
+    Attributes:
+        data: Whole lines of the file; empty if an earlier unit, in which a
+            line longer than `UNIT_BYTES` begins, holds them.
+        offset: Where they begin in the (uncompressed) file.
+        splits_document: Whether it begins in the middle of a document, which
+            only happens to those longer than `UNIT_BYTES`.
+    """
+
+    data: bytes
+    offset: int
+    splits_document: bool
+
+
+class Text(NamedTuple):
+    """A decoded unit, and what was found wrong in it."""
+
+    text: str
+    bad_lines: int
+    nul_characters: int
+
+
+def find_files(patterns: Sequence[str] | str) -> list[CorpusFile]:
+    """Expands paths and globs, comma-separated or in a list.
+
+    Raises:
+        UserError: If a pattern matches no file, or names a folder.
+    """
+    if isinstance(patterns, str):
+        patterns = [patterns]
+    paths = []
+    for pattern in ",".join(patterns).split(","):
+        if not pattern.strip():
+            continue
+        found = storage.find(pattern.strip())
+        if not found:
+            raise UserError(f"no file matches {pattern!r}: check --input_file")
+        paths.extend(found)
+    if not paths:
+        raise UserError("no corpus was given: pass --input_file")
+    paths = sorted(set(paths))
+    folder = os.path.commonpath([os.path.dirname(p) for p in paths])
+    files = []
+    for path in paths:
+        name = os.path.relpath(path, folder or ".").replace(os.sep, "/")
+        root, extension = os.path.splitext(name)
+        name = root if extension in _COMPRESSION else name
+        files.append(CorpusFile(path, name, storage.size(path)))
+    names = [file.name for file in files]
+    for first, second in zip(names, names[1:], strict=False):
+        if first == second:
+            raise UserError(
+                f"{first!r} is given plain and compressed: keep one of them"
+            )
+    return files
+
+
+def units(file: CorpusFile) -> Iterator[Unit]:
+    """Yields the units of a file.
+
+    A plain file is read by whoever processes the unit; a compressed one can
+    only be read from its beginning, so its units come with their content.
+    """
+    if file.compression is None:
+        for index in range(math.ceil(file.size / UNIT_BYTES)):
+            yield Unit(file, index)
+    else:
+        with open_file(file) as stream:
+            yield from _cut(file, stream, 0)
+
+
+def read_unit(unit: Unit) -> UnitContent:
+    """Returns the bytes of a unit (see `UnitContent`)."""
+    if unit.content is not None:
+        return unit.content
+    with open_file(unit.file) as stream:
+        stream.seek(unit.index * UNIT_BYTES)
+        found = next(_cut(unit.file, stream, unit.index), None)
+    if found is not None and found.index == unit.index:
+        return found.content
+    return UnitContent(b"", unit.index * UNIT_BYTES, False)
+
+
+def _cut(
+    file: CorpusFile, stream: IO[bytes], first_block: int
+) -> Iterator[Unit]:
+    """Yields the units that begin in block `first_block` or later.
+
+    Unit k begins at the first document border inside the k-th block of
+    `UNIT_BYTES` and ends where the next unit begins. That looks at one block
+    at a time, so a reader may begin at any block.
+    """
+    pieces: list[bytes] = []
+    first, offset, splits = None, 0, False
+    for index, block in enumerate(_blocks(stream, file), start=first_block):
+        begin, inside = (0, False) if index == 0 else _first_border(block)
+        if begin is None:
+            pieces.append(block)
+            if len(pieces) > MAX_LINE_BLOCKS:
+                raise UserError(
+                    f"{file.path}: the line at byte {offset} is longer than "
+                    f"{MAX_LINE_BLOCKS * UNIT_BYTES} bytes; is this a text "
+                    "with one sentence per line?"
+                )
+            continue
+        if first is not None:
+            pieces.append(block[:begin])
+            content = UnitContent(b"".join(pieces), offset, splits)
+            yield Unit(file, first, content)
+        pieces = [block[begin:]]
+        first, offset, splits = index, index * UNIT_BYTES + begin, inside
+    if first is not None:
+        content = UnitContent(b"".join(pieces), offset, splits)
+        yield Unit(file, first, content)
+
+
+def _first_border(block: bytes) -> tuple[int | None, bool]:
+    """Returns where a unit may begin, and whether that splits a document."""
+    blank = _BLANK_LINE.search(block)
+    if blank:
+        return blank.end(), False
+    line_end = block.find(b"\n")
+    return (None, False) if line_end < 0 else (line_end + 1, True)
+
+
+def open_file(file: CorpusFile) -> IO[bytes]:
+    """Opens a file of the corpus; reading gives its uncompressed bytes."""
+    try:
+        stream = storage.open_binary(file.path)
+    except OSError as error:
+        raise UserError(
+            f"{file.path} cannot be read ({error.strerror or error}): check "
+            "--input_file"
+        ) from None
+    if file.compression == "gzip":
+        return gzip.GzipFile(fileobj=stream)
+    if file.compression == "zstd":
+        try:
+            import zstandard
+        except ImportError:
+            raise UserError(
+                f"{file.path} needs the package zstandard: pip install "
+                "zstandard"
+            ) from None
+        reader = zstandard.ZstdDecompressor().stream_reader(
+            stream, read_across_frames=True
+        )
+        return io.BufferedReader(reader)
+    return stream
+
+
+def _blocks(stream: IO[bytes], file: CorpusFile) -> Iterator[bytes]:
+    """Yields `UNIT_BYTES` at a time; only the last block is shorter."""
+    while True:
+        try:
+            block = stream.read(UNIT_BYTES)
+        except Exception as error:  # each library has its own kinds
+            if isinstance(error, MemoryError):
+                raise
+            raise UserError(
+                f"{file.path} cannot be decompressed ({error}): the file is "
+                "damaged or incomplete"
+            ) from None
+        if not block:
+            return
+        yield block
+
+
+def decode(content: UnitContent, file: CorpusFile, *, on_error: str) -> Text:
+    """Decodes a unit.
+
+    Args:
+        content: The unit.
+        file: Its file, for messages.
+        on_error: What to do about a line that is not UTF-8: "fail" or
+            "skip" (the line is left out and counted).
+    """
+    data = content.data
+    if content.offset == 0:
+        data = data.removeprefix(codecs.BOM_UTF8)
+    bad_lines = 0
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if on_error == "fail":
+            offset = content.offset + error.start
+            offset += len(content.data) - len(data)
+            raise UserError(
+                f"{file.path}, line {_line_number(file, offset)}, byte "
+                f"{offset}: 0x{data[error.start]:02x} is not UTF-8; convert "
+                "the file, or pass --on_error skip to leave such lines out"
+            ) from None
+        lines = data.decode("utf-8", "surrogateescape").split("\n")
+        good = [line for line in lines if not _ESCAPED.search(line)]
+        bad_lines = len(lines) - len(good)
+        text = "\n".join(good)
+    return Text(text, bad_lines, text.count("\0"))
+
+
+def _line_number(file: CorpusFile, offset: int) -> int:
+    """Counts the lines up to a byte of a file, the first being line 1."""
+    lines = 1
+    with open_file(file) as stream:
+        for block in _blocks(stream, file):
+            lines += block.count(b"\n", 0, max(offset, 0))
+            offset -= len(block)
+            if offset <= 0:
+                break
+    return lines
+
+
+def documents(text: str) -> Iterator[list[str]]:
+    """Yields the sentences of each document of a decoded unit.
+
+    "a\\nb\\n\\nc\\n" gives ["a", "b"] and ["c"].
+    """
+    sentences: list[str] = []
+    for line in text.split("\n"):
+        line = line.strip()
+        if line:
+            sentences.append(line)
+        elif sentences:
+            yield sentences
+            sentences = []
+    if sentences:
+        yield sentences
+
+
+def read_documents(
+    files: Sequence[CorpusFile], *, on_error: str = "fail"
+) -> Iterator[list[str]]:
+    """Yields the documents of a corpus, one unit in memory at a time."""
+    for file in files:
+        for unit in units(file):
+            yield from documents(
+                decode(read_unit(unit), file, on_error=on_error).text
+            )

@@ -1,0 +1,215 @@
+"""Parts -> shards: the finished set, its manifest, and its verification.
+
+Every part deals its rows out over all shards. A shard gathers its rows from
+all parts and shuffles them, so documents are spread over the whole set. It
+is held in memory while that happens (`BuildConfig.num_shards` keeps shards
+near 70 MB).
+"""
+
+import dataclasses
+import hashlib
+from collections import Counter
+from typing import Any
+
+import albert_tf2
+from albert_tf2.errors import UserError
+from albert_tf2.tokenization import Vocabulary
+
+from . import corpus, parts, records, segments, storage
+from .build_config import BuildConfig
+from .words import Term
+
+MANIFEST = "manifest.json"
+VOCABULARY = "vocab.txt"
+PARTS_FOLDER = ".parts"
+PREFIXES = {"train": "records", "eval": "eval"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A build: all that workers need to know, and can be sent.
+
+    Attributes:
+        only: If not empty, the (subset, shard) to write, for repairs.
+    """
+
+    config: BuildConfig
+    files: tuple[corpus.CorpusFile, ...]
+    vocabulary: Vocabulary
+    terms: tuple[Term, ...]
+    output_dir: str
+    only: frozenset[tuple[str, int]] = frozenset()
+
+    @property
+    def parts_folder(self) -> str:
+        return storage.join(self.output_dir, PARTS_FOLDER)
+
+    def part_path(self, file_number: int, unit_index: int) -> str:
+        name = parts.part_name(file_number, unit_index)
+        return storage.join(self.parts_folder, name)
+
+    def identity(self) -> dict[str, Any]:
+        """What two builds must share to give the same bytes."""
+        return {
+            "tool_version": albert_tf2.__version__,
+            "config": dataclasses.asdict(self.config),
+            "vocab_sha256": vocabulary_sha256(self.vocabulary),
+            "user_terms_sha256": _digest(self.terms) if self.terms else None,
+            "inputs": [
+                {"name": f.name, "bytes": f.size, "ends_sha256": _ends(f)}
+                for f in self.files
+            ],
+        }
+
+
+def vocabulary_sha256(vocabulary: Vocabulary) -> str:
+    """Hashes a vocabulary as the builder writes it."""
+    return hashlib.sha256(vocabulary_bytes(vocabulary)).hexdigest()
+
+
+def vocabulary_bytes(vocabulary: Vocabulary) -> bytes:
+    """Returns `vocab.txt`: one token per line."""
+    return "".join(f"{token}\n" for token in vocabulary.tokens).encode()
+
+
+def shard_name(config: BuildConfig, subset: str, shard: int) -> str:
+    """Returns for instance records-00003-of-00008.tfrecord."""
+    total = parts.num_shards(config, subset)
+    return f"{PREFIXES[subset]}-{shard:05d}-of-{total:05d}.tfrecord"
+
+
+def shards_of(config: BuildConfig) -> list[tuple[str, int]]:
+    """Returns every (subset, shard) of a set."""
+    subsets = ["train", "eval"] if config.eval_fraction else ["train"]
+    return [
+        (subset, shard)
+        for subset in subsets
+        for shard in range(parts.num_shards(config, subset))
+    ]
+
+
+def write_shard(plan: Plan, subset: str, shard: int) -> dict[str, Any]:
+    """Gathers, shuffles and writes one shard; returns its manifest entry."""
+    frames = []
+    for name in part_names(plan):
+        part = parts.PartReader(storage.join(plan.parts_folder, name))
+        frames.extend(records.split_frames(part.read(subset, shard)))
+    rng = segments.rng_of(plan.config.seed, "shuffle", subset, shard)
+    # Not `rng.shuffle`, whose order Python does not promise to keep.
+    order = sorted((rng.random(), i) for i in range(len(frames)))
+    digest = hashlib.sha256()
+    name = shard_name(plan.config, subset, shard)
+    size = 0
+    with storage.atomic_binary(storage.join(plan.output_dir, name)) as stream:
+        for _, number in order:
+            stream.write(frames[number])
+            digest.update(frames[number])
+            size += len(frames[number])
+    return {
+        "name": name,
+        "subset": subset,
+        "records": len(frames),
+        "bytes": size,
+        "sha256": digest.hexdigest(),
+    }
+
+
+def part_names(plan: Plan) -> list[str]:
+    """Returns the parts on disk, in the order of the corpus."""
+    names = storage.names(plan.parts_folder)
+    return [name for name in names if name.endswith(".part")]
+
+
+def write_manifest(plan: Plan, entries: list[dict[str, Any]]) -> dict:
+    """Writes `vocab.txt` and, last of all, `manifest.json`."""
+    counts: Counter[str] = Counter()
+    for name in part_names(plan):
+        path = storage.join(plan.parts_folder, name)
+        counts.update(parts.PartReader(path).counts)
+    config = plan.config
+    identity = plan.identity()
+    manifest = {
+        "tool_version": identity["tool_version"],
+        "masking": config.masking,
+        "max_seq_length": config.max_seq_length,
+        "max_pairs_per_record": config.max_pairs_per_record,
+        "vocab_size": len(plan.vocabulary),
+        "vocab_sha256": identity["vocab_sha256"],
+        "token_dtype": records.token_dtype(len(plan.vocabulary)),
+        "seed": config.seed,
+        "counts": {name: counts[name] for name in sorted(counts)},
+        "shards": sorted(
+            entries, key=lambda e: (e["subset"] == "eval", e["name"])
+        ),
+        "identity": identity,
+        "input_file": [file.path for file in plan.files],
+        "user_terms": [list(term) for term in plan.terms],
+    }
+    vocabulary = storage.join(plan.output_dir, VOCABULARY)
+    with storage.atomic_binary(vocabulary) as stream:
+        stream.write(vocabulary_bytes(plan.vocabulary))
+    storage.write_json(storage.join(plan.output_dir, MANIFEST), manifest)
+    return manifest
+
+
+def damaged_shards(output_dir: str, manifest: dict) -> list[dict[str, Any]]:
+    """Returns the manifest entries whose file is not what it was."""
+    return [
+        entry
+        for entry in manifest["shards"]
+        if not _is_intact(storage.join(output_dir, entry["name"]), entry)
+    ]
+
+
+def _is_intact(path: str, entry: dict[str, Any]) -> bool:
+    try:
+        if storage.size(path) != entry["bytes"]:
+            return False
+        with storage.open_binary(path) as stream:
+            digest = hashlib.sha256()
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    except OSError:
+        return False
+    return digest.hexdigest() == entry["sha256"]
+
+
+def plan_of_manifest(output_dir: str, manifest: dict) -> Plan:
+    """Rebuilds the plan of a finished set, to repair it."""
+    try:
+        config = BuildConfig(**manifest["identity"]["config"])
+        paths = manifest["input_file"]
+        terms = tuple((term, freq) for term, freq in manifest["user_terms"])
+        vocab_sha256 = manifest["vocab_sha256"]
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{storage.join(output_dir, MANIFEST)} is of another version of "
+            f"the builder ({error}): build the set again"
+        ) from None
+    vocabulary = Vocabulary.load(storage.join(output_dir, VOCABULARY))
+    if vocabulary_sha256(vocabulary) != vocab_sha256:
+        raise UserError(
+            f"{storage.join(output_dir, VOCABULARY)} is not the vocabulary "
+            "that the set was built with: put it back first"
+        )
+    return Plan(
+        config=config,
+        files=tuple(corpus.find_files(paths)),
+        vocabulary=vocabulary,
+        terms=terms,
+        output_dir=output_dir,
+    )
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()
+
+
+def _ends(file: corpus.CorpusFile) -> str:
+    """Hashes the ends of a file: enough to notice another file."""
+    digest = hashlib.sha256()
+    with storage.open_binary(file.path) as stream:
+        digest.update(stream.read(1 << 16))
+        stream.seek(max(0, file.size - (1 << 16)))
+        digest.update(stream.read(1 << 16))
+    return digest.hexdigest()
