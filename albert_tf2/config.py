@@ -119,7 +119,9 @@ class AlbertConfig:
         self._check_choice("layout", LAYOUTS)
         self._check_choice("ln_type", LN_TYPES)
         self._check_choice("parameter_sharing", PARAMETER_SHARING)
-        self._check_choice("hidden_act", ("gelu", "gelu_new", "relu"))
+        self._check_choice(
+            "hidden_act", ("gelu", "gelu_new", "gelu_erf", "relu")
+        )
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
                 "AlbertConfig: `hidden_size` must be divisible by "

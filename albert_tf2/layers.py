@@ -24,10 +24,13 @@ MASKED_SCORE = -10000.0
 
 
 def activation(name: str):
-    """Returns an activation; "gelu" is the tanh form, as in the originals."""
+    """Returns an activation; "gelu" is the tanh form, as in the originals.
+
+    "gelu_erf" is the exact form: what Hugging Face's files call "gelu".
+    """
     if name == "relu":
         return tf.nn.relu
-    return lambda x: tf.nn.gelu(x, approximate=True)
+    return lambda x: tf.nn.gelu(x, approximate=name != "gelu_erf")
 
 
 def initializer(config: AlbertConfig) -> keras.initializers.Initializer:
