@@ -1,1 +1,104 @@
-"""Weights on disk: ours, TensorFlow 1 layouts, Hugging Face."""
+"""Weights on disk: ours, TensorFlow 1's two layouts, Hugging Face's.
+
+    >>> model = load_pretrained("albert_tiny_zh")        # downloads, once
+    >>> model = load_pretrained("chinese_albert/")       # a folder
+    >>> model = load_pretrained("albert_tiny.zip")       # an archive
+    >>> model = load_pretrained("workdir/checkpoints/ckpt-2000")
+    >>> save_pretrained(model, "my_albert/")
+
+Each is read completely or refused; see docs/checkpoints.md.
+"""
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from albert_tf2.checkpoints.weights import Weights
+    from albert_tf2.config import AlbertConfig
+    from albert_tf2.models import AlbertPretrainer
+
+__all__ = ["load_pretrained", "read_weights", "save_pretrained"]
+
+
+def load_pretrained(
+    source: str | os.PathLike, *, config: "AlbertConfig | None" = None
+) -> "AlbertPretrainer":
+    """Loads a model of any supported form, completely or not at all.
+
+    Args:
+        source: A folder, a checkpoint's prefix, an archive (.zip, .tar.gz),
+            a URL of one, or a released model's name. The folder may hold a
+            TensorFlow 1 checkpoint of either layout, one of ours, a Hugging
+            Face model or a hub export.
+        config: The configuration, where the source has none.
+
+    Returns:
+        The model, with `.config` and `.vocab_file` (a path, or None).
+
+    Raises:
+        UserError: If anything is missing, unused or of another shape.
+    """
+    from albert_tf2.checkpoints import weights
+
+    return weights.to_model(read_weights(source, config=config))
+
+
+def read_weights(
+    source: str | os.PathLike, *, config: "AlbertConfig | None" = None
+) -> "Weights":
+    """Reads arrays and configuration without building a model.
+
+    Args:
+        source: As for `load_pretrained`.
+        config: As for `load_pretrained`.
+    """
+    import dataclasses
+
+    from albert_tf2.checkpoints import download, huggingface, locate, native
+    from albert_tf2.checkpoints import tf1 as tf1_layouts
+    from albert_tf2.checkpoints.bundle import Bundle
+
+    location = locate.locate(download.local_path(source))
+    if location.kind == "huggingface":
+        found = huggingface.read(location, config)
+    elif Bundle(location.weights).is_object_based:
+        found = native.read(location.weights, _configuration(location, config))
+        if location.kind == "hub":
+            found = dataclasses.replace(found, kind="hub")
+    else:
+        values = config or _config_values(location)
+        found = tf1_layouts.read(
+            location.weights, values, str(location.config_file)
+        )
+    return dataclasses.replace(found, vocab_file=location.vocab_file)
+
+
+def _configuration(location, config):
+    from albert_tf2.config import AlbertConfig
+
+    if config is not None:
+        return config
+    return AlbertConfig.from_dict(
+        _config_values(location), source=str(location.config_file)
+    )
+
+
+def _config_values(location):
+    from albert_tf2 import files
+    from albert_tf2.errors import UserError
+
+    if location.config_file is None:
+        raise UserError(
+            f"{location.folder} has no albert_config.json: the number of "
+            "layers and heads is written nowhere else; put the one that "
+            "came with the checkpoint (or one of configs/) beside it"
+        )
+    return files.read_json(location.config_file)
+
+
+def __getattr__(name: str):
+    if name == "save_pretrained":
+        from albert_tf2.checkpoints.native import save_pretrained
+
+        return save_pretrained
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

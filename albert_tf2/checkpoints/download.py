@@ -1,0 +1,304 @@
+"""Released models by name: fetched once, resumed when cut, kept in a cache.
+
+    $ALBERT_TF2_CACHE (else the platform's cache folder)
+      albert_tiny_zh/
+        albert_tiny.zip         the archive, as published
+        albert_tiny.zip.json    its address and checksum, from the first time
+        albert_tiny.zip.part    what has arrived so far
+        unpacked/
+
+A lock on the folder keeps two processes from fetching the same model twice.
+"""
+
+import contextlib
+import difflib
+import fcntl
+import hashlib
+import http.client
+import os
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from albert_tf2 import files
+from albert_tf2.checkpoints import archives
+from albert_tf2.errors import UserError
+
+CACHE_VARIABLE = "ALBERT_TF2_CACHE"
+CHUNK_BYTES = 1 << 18
+TIMEOUT_SECONDS = 30
+RANGE_NOT_SATISFIABLE = 416
+# Attempts in a row that bring nothing new, before giving up.
+MAX_FRUITLESS_ATTEMPTS = 4
+
+
+class Released(NamedTuple):
+    """A published model."""
+
+    url: str
+    config: str  # the shipped configuration of the same sizes
+
+
+# The addresses are those of albert_zh's and google-research/albert's READMEs.
+# albert_zh never published an xxlarge.
+_BRIGHTMART = "https://storage.googleapis.com/albert_zh/"
+_GOOGLE = "https://storage.googleapis.com/albert_models/"
+MODELS = {
+    name: Released(address, config)
+    for config, found in {
+        "albert_tiny_zh": {
+            "albert_tiny_zh": f"{_BRIGHTMART}albert_tiny.zip",
+            "albert_tiny_zh_489k": f"{_BRIGHTMART}albert_tiny_489k.zip",
+        },
+        "albert_tiny_zh_google": {
+            "albert_tiny_zh_google": f"{_BRIGHTMART}albert_tiny_zh_google.zip",
+        },
+        "albert_small_zh_google": {
+            "albert_small_zh_google": (
+                f"{_BRIGHTMART}albert_small_zh_google.zip"
+            ),
+        },
+        "albert_base_zh": {
+            "albert_base_zh": f"{_BRIGHTMART}albert_base_zh.zip",
+            "albert_base_zh_additional_36k_steps": (
+                f"{_BRIGHTMART}albert_base_zh_additional_36k_steps.zip"
+            ),
+        },
+        "albert_large_zh": {
+            "albert_large_zh": f"{_BRIGHTMART}albert_large_zh.zip",
+        },
+        "albert_xlarge_zh": {
+            # "Try this one first", says albert_zh's README of the 183k.
+            "albert_xlarge_zh": f"{_BRIGHTMART}albert_xlarge_zh_183k.zip",
+            "albert_xlarge_zh_183k": f"{_BRIGHTMART}albert_xlarge_zh_183k.zip",
+            "albert_xlarge_zh_177k": f"{_BRIGHTMART}albert_xlarge_zh_177k.zip",
+        },
+        **{
+            f"albert_{size}_zh_google": {
+                f"albert_{size}_zh_google": f"{_GOOGLE}albert_{size}_zh.tar.gz"
+            }
+            for size in ("base", "large", "xlarge", "xxlarge")
+        },
+    }.items()
+    for name, address in found.items()
+}
+
+
+def cache_folder() -> Path:
+    """Returns where downloads are kept."""
+    if os.environ.get(CACHE_VARIABLE):
+        return Path(os.environ[CACHE_VARIABLE])
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "albert_tf2"
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "albert_tf2"
+
+
+def local_path(source: str | os.PathLike) -> Path:
+    """Turns any source of a model into a local folder or prefix.
+
+    Args:
+        source: A path, an archive, a URL, or a name of `MODELS`. What exists
+            on disk comes first.
+    """
+    text = os.fspath(source)
+    if urllib.parse.urlsplit(text).scheme in ("http", "https"):
+        return _fetched(_key_of_url(text), text)
+    path = Path(text)
+    if path.is_file() and archives.is_archive(path):
+        return _unpacked(path)
+    if path.exists() or text not in MODELS:
+        _suggest_name(path, text)
+        return path
+    return _fetched(text, MODELS[text].url)
+
+
+def _suggest_name(path: Path, text: str) -> None:
+    if path.exists() or path.parent != Path(".") or "." in text:
+        return
+    near = difflib.get_close_matches(text, MODELS, n=1)
+    hint = f"did you mean `{near[0]}`?" if near else "known names:"
+    raise UserError(
+        f"`{text}` is neither a folder nor a released model; {hint} "
+        f"{'' if near else ', '.join(MODELS)}".rstrip()
+    )
+
+
+def _key_of_url(url: str) -> str:
+    name = archives.stem(_file_name(url))
+    return f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
+
+
+def _file_name(url: str) -> str:
+    path = urllib.parse.unquote(urllib.parse.urlsplit(url).path)
+    name = path.replace("\\", "/").rsplit("/", 1)[-1]
+    if not name.lower().endswith(archives.SUFFIXES) or name.startswith("."):
+        raise UserError(
+            f"{url} is not the address of an archive: it must end in "
+            f"{', '.join(archives.SUFFIXES)}"
+        )
+    return name
+
+
+def _unpacked(archive: Path) -> Path:
+    """Unpacks a local archive into the cache, once per content."""
+    digest = files.sha256(archive)
+    folder = cache_folder() / f"{archives.stem(archive.name)}-{digest[:12]}"
+    with _locked(folder):
+        target = folder / "unpacked"
+        if not target.exists():
+            archives.unpack(archive, target)
+    return target
+
+
+def _fetched(key: str, url: str) -> Path:
+    """Fetches and unpacks a model unless the cache has it."""
+    folder = cache_folder() / key
+    archive = folder / _file_name(url)
+    with _locked(folder):
+        target = folder / "unpacked"
+        if target.exists():
+            return target
+        if not archive.exists():
+            download(url, archive)
+        _check_against_record(archive, url)
+        archives.unpack(archive, target)
+    return target
+
+
+def _check_against_record(archive: Path, url: str) -> None:
+    """Keeps the checksum of the first download; later ones must equal it."""
+    record_file = archive.with_name(f"{archive.name}.json")
+    digest = files.sha256(archive)
+    if not record_file.exists():
+        size = archive.stat().st_size
+        files.write_json(
+            record_file, {"url": url, "sha256": digest, "bytes": size}
+        )
+        return
+    known = files.read_json(record_file).get("sha256")
+    if known != digest:
+        raise UserError(
+            f"{archive} has the SHA-256 {digest}, but the first download had "
+            f"{known}: the published file changed or this one is damaged; "
+            f"remove {archive} to fetch it again, and {record_file.name} too "
+            "to accept a new one"
+        )
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds a folder's lock, which the system frees if we die."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = open(folder / ".lock", "w")
+    except OSError as error:
+        raise UserError(
+            f"the cache folder {folder} cannot be used ({error.strerror}): "
+            f"set {CACHE_VARIABLE} to a folder you may write to"
+        ) from None
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            print(
+                f"waiting for another process that is fetching {folder.name}",
+                file=sys.stderr,
+            )
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def download(url: str, archive: Path, *, retry_seconds: float = 1.0) -> None:
+    """Downloads a file; what has arrived survives any cut.
+
+    Args:
+        url: Where from.
+        archive: Where to; it appears when it is complete.
+        retry_seconds: First pause between attempts; doubles each time.
+    """
+    part = archive.with_name(f"{archive.name}.part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    fruitless, error = 0, None
+    while fruitless < MAX_FRUITLESS_ATTEMPTS:
+        before = part.stat().st_size if part.exists() else 0
+        try:
+            _continue_download(url, part)
+            os.replace(part, archive)
+            part.with_name(f"{part.name}.json").unlink(missing_ok=True)
+            return
+        except urllib.error.HTTPError as http_error:
+            error = http_error
+            if http_error.code == RANGE_NOT_SATISFIABLE:
+                # Nothing is left to send, or the file shrank: start afresh.
+                part.unlink()
+            elif http_error.code < 500 and http_error.code not in (408, 429):
+                break
+        except (OSError, http.client.HTTPException) as network_error:
+            error = network_error
+        after = part.stat().st_size if part.exists() else 0
+        fruitless = 0 if after > before else fruitless + 1
+        if fruitless < MAX_FRUITLESS_ATTEMPTS:
+            time.sleep(retry_seconds * 2**fruitless)
+    raise UserError(
+        f"{url} could not be fetched ({getattr(error, 'reason', None) or error}"
+        f"): without a connection, put the file at {archive} yourself and run "
+        "this again"
+    )
+
+
+def _continue_download(url: str, part: Path) -> None:
+    """Makes one attempt to fetch what `part` still lacks.
+
+    The server is asked for the rest only if the file is still the same one
+    (`If-Range`); a server that cannot, sends the whole file again.
+    """
+    state_file = part.with_name(f"{part.name}.json")
+    start = part.stat().st_size if part.exists() else 0
+    headers = {"User-Agent": "albert_tf2", "Accept-Encoding": "identity"}
+    validator = None
+    if start and state_file.exists():
+        validator = files.read_json(state_file).get("validator")
+    if start and validator:
+        headers |= {"Range": f"bytes={start}-", "If-Range": validator}
+    else:
+        start = 0
+    request = urllib.request.Request(url, headers=headers)
+    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+        if response.status != http.HTTPStatus.PARTIAL_CONTENT:
+            start = 0
+        length = response.headers.get("Content-Length")
+        total = start + int(length) if length else None
+        # A weak ETag promises the same meaning, not the same bytes.
+        etag = response.headers.get("ETag")
+        strong = etag and not etag.startswith("W/")
+        validator = etag if strong else response.headers.get("Last-Modified")
+        files.write_json(state_file, {"url": url, "validator": validator})
+        _receive(response, part, start, total)
+
+
+def _receive(response, part: Path, start: int, total: int | None) -> None:
+    from tqdm import tqdm
+
+    with (
+        open(part, "r+b" if start else "wb") as sink,
+        tqdm(
+            desc=part.name.removesuffix(".part"),
+            total=total,
+            initial=start,
+            unit="B",
+            unit_scale=True,
+        ) as progress,
+    ):
+        sink.seek(start)
+        while chunk := response.read(CHUNK_BYTES):
+            sink.write(chunk)
+            progress.update(len(chunk))
+        arrived = sink.tell()
+    if total is not None and arrived != total:
+        raise ConnectionError(f"{arrived:,} of {total:,} bytes arrived")

@@ -1,0 +1,343 @@
+"""Hugging Face's Albert: the google layout under other names.
+
+The arithmetic is the same (tanh gelu is their `gelu_new`, LayerNorm's epsilon
+1e-12); kernels are transposed, because torch's Linear stores [out, in].
+brightmart's layout cannot be an HF Albert: its position and type embeddings
+have the hidden size. Its post-LN models can be a BERT: see `huggingface_bert`.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from albert_tf2 import files
+from albert_tf2.checkpoints import names, weights
+from albert_tf2.checkpoints.locate import SAFETENSORS, Location
+from albert_tf2.checkpoints.weights import Weights
+from albert_tf2.config import AlbertConfig
+from albert_tf2.errors import UserError
+
+LAYER_NORM_EPSILON = 1e-12
+# Ours on the left; their "gelu" is the exact one, through erf.
+ACTIVATIONS = {"gelu": "gelu_new", "gelu_new": "gelu_new", "relu": "relu"}
+_SAME_KEYS = (
+    "vocab_size embedding_size hidden_size num_hidden_layers "
+    "num_attention_heads intermediate_size hidden_dropout_prob "
+    "attention_probs_dropout_prob max_position_embeddings type_vocab_size "
+    "initializer_range num_hidden_groups inner_group_num"
+).split()
+_MAPPING = "encoder.embedding_hidden_mapping_in."
+# Written beside the model so that AutoTokenizer makes a BertTokenizer: these
+# models have a WordPiece vocabulary, not Albert's SentencePiece.
+TOKENIZER_CONFIG = {
+    "tokenizer_class": "BertTokenizer",
+    "do_lower_case": True,
+    "do_basic_tokenize": True,
+    "strip_accents": None,
+    "tokenize_chinese_chars": True,
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
+
+
+def name_table(config: AlbertConfig) -> dict[str, str]:
+    """Returns TensorFlow 1 name -> HF name, for `AlbertForPreTraining`."""
+    table = {}
+    for name in names.attribute_paths(config):
+        if name.startswith("bert/embeddings/LayerNorm"):
+            hf = "albert.embeddings.LayerNorm"
+        elif name.startswith("bert/embeddings/"):
+            hf = f"albert.embeddings.{name.rsplit('/', 1)[-1]}.weight"
+            table[name] = hf
+            continue
+        elif name.startswith("bert/pooler/"):
+            hf = "albert.pooler"
+        elif name.startswith("bert/encoder/embedding_hidden_mapping_in"):
+            hf = f"albert.{_MAPPING}"[:-1]
+        elif name.startswith("bert/encoder/"):
+            hf = _block_name(name)
+        elif name.startswith(names.SOP_SCOPE):
+            hf = "sop_classifier.classifier"
+        elif name == f"{names.MLM_SCOPE}output_bias":
+            hf = "predictions"
+        else:
+            part = name.removeprefix(f"{names.MLM_SCOPE}transform/")
+            hf = f"predictions.{part.split('/')[0]}"
+        kind = "bias" if name.endswith(("bias", "beta")) else "weight"
+        table[name] = f"{hf}.{kind}"
+    return table
+
+
+def _block_name(name: str) -> str:
+    """Turns .../group_0/inner_group_1/ffn_1/... into HF's module name."""
+    scope, rest = name.removeprefix("bert/encoder/transformer/group_").split(
+        "/", 1
+    )
+    inner, rest = rest.removeprefix("inner_group_").split("/", 1)
+    rest = rest.rsplit("/", 1)[0]
+    module = {
+        "attention_1/self/query": "attention.query",
+        "attention_1/self/key": "attention.key",
+        "attention_1/self/value": "attention.value",
+        "attention_1/output/dense": "attention.dense",
+        "LayerNorm": "attention.LayerNorm",
+        "LayerNorm_1": "full_layer_layer_norm",
+        "ffn_1/intermediate/dense": "ffn",
+        "ffn_1/intermediate/output/dense": "ffn_output",
+    }[rest]
+    return (
+        f"albert.encoder.albert_layer_groups.{scope}.albert_layers.{inner}."
+        f"{module}"
+    )
+
+
+def _turned(name: str, array: np.ndarray) -> np.ndarray:
+    """Transposes kernels; their own inverse."""
+    if name.endswith("/kernel"):
+        array = array.T
+    return np.ascontiguousarray(array)
+
+
+def read(location: Location, config: AlbertConfig | None) -> Weights:
+    """Reads a folder that `save_pretrained` of transformers wrote."""
+    source = str(location.folder)
+    if config is None:
+        config = read_config(location)
+    tensors = read_tensors(location.weights)
+    # A bare AlbertModel has no "albert." in front.
+    if not any(name.startswith("albert.") for name in tensors):
+        tensors = {f"albert.{name}": array for name, array in tensors.items()}
+    tensors.pop("albert.embeddings.position_ids", None)
+    _drop_tied(tensors, source)
+    _drop_identity(tensors, config, source)
+    task = {
+        name: tensors.pop(f"classifier.{part}")
+        for name, part in (
+            ("output_weights", "weight"),
+            ("output_bias", "bias"),
+        )
+        if f"classifier.{part}" in tensors
+    }
+    table = name_table(config)
+    arrays, used = {}, {}
+    for name, hf_name in table.items():
+        if hf_name in tensors:
+            arrays[name] = _turned(name, tensors.pop(hf_name))
+            used[hf_name] = name
+    if tensors:
+        raise UserError(
+            f"{source} does not fit: {weights.listed(sorted(tensors))} have "
+            "no place in an ALBERT of its config.json. Likely cause: another "
+            "architecture, or a head of another task"
+        )
+    return Weights(
+        config=config,
+        arrays=arrays,
+        task_arrays=task,
+        kind="huggingface",
+        source=location.folder,
+        files=(location.weights,),
+        variable_map=used,
+    )
+
+
+def read_config(location: Location) -> AlbertConfig:
+    """Reads HF's config.json, or says why it cannot be one of ours."""
+    path = location.folder / "config.json"
+    values = files.read_json(path)
+    model_type = values.get("model_type", "albert")
+    if model_type != "albert":
+        raise UserError(
+            f"{path}: `model_type` is {model_type!r}: only `albert` folders "
+            "are read"
+            + (
+                "; a BERT that was made from a brightmart model has lost the "
+                "factorization: load the model it was made from"
+                if model_type == "bert"
+                else ""
+            )
+        )
+    epsilon = values.get("layer_norm_eps", LAYER_NORM_EPSILON)
+    if epsilon != LAYER_NORM_EPSILON:
+        raise UserError(
+            f"{path}: `layer_norm_eps` is {epsilon}: ALBERT's is 1e-12, and "
+            "another one gives other outputs"
+        )
+    act = values.get("hidden_act", "gelu_new")
+    ours = {"gelu_new": "gelu", "relu": "relu", "gelu": "gelu_erf"}
+    if act not in ours:
+        raise UserError(
+            f"{path}: `hidden_act` must be one of {', '.join(ours)}. "
+            f"Received: `hidden_act={act!r}`"
+        )
+    # Their defaults where a file leaves a key out.
+    kept = {"embedding_size": 128, "vocab_size": 30000}
+    kept |= {key: values[key] for key in _SAME_KEYS if key in values}
+    return AlbertConfig.from_dict(
+        {**kept, "hidden_act": ours[act], "layout": "google"}, source=str(path)
+    )
+
+
+def read_tensors(path: Path) -> dict[str, np.ndarray]:
+    """Reads .safetensors, or a .bin without running what is pickled in it."""
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors import SafetensorError
+            from safetensors.numpy import load_file
+
+            try:
+                loaded = load_file(path)
+            except (SafetensorError, KeyError, OSError) as error:
+                raise _unreadable(path, error) from error
+            return {n: a.astype(np.float32) for n, a in loaded.items()}
+        import torch
+    except ImportError as error:
+        raise UserError(
+            f"{path.name} needs {error.name}: pip install "
+            "'albert-tf2[huggingface]'"
+        ) from None
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        return {n: t.float().numpy() for n, t in loaded.items()}
+    except Exception as error:  # torch raises many kinds for a bad file
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    first = str(error).strip().split("\n")[0][:160]
+    return UserError(
+        f"{path} is damaged or holds more than weights ({first}): it was not "
+        "loaded; fetch it again from a source you trust"
+    )
+
+
+def _drop_tied(tensors: dict[str, np.ndarray], source: str) -> None:
+    """Drops the decoder's copies of the embeddings, if copies they are."""
+    for copy, original in (
+        (
+            "predictions.decoder.weight",
+            "albert.embeddings.word_embeddings.weight",
+        ),
+        ("predictions.decoder.bias", "predictions.bias"),
+    ):
+        if copy not in tensors:
+            continue
+        tied = tensors.pop(copy)
+        if not np.array_equal(tied, tensors.get(original)):
+            raise UserError(
+                f"{source}: `{copy}` differs from `{original}`: ALBERT ties "
+                "the two, this model does not"
+            )
+
+
+def _drop_identity(
+    tensors: dict[str, np.ndarray], config: AlbertConfig, source: str
+) -> None:
+    """With E == H the google layout has no projection; HF always has one."""
+    if config.embedding_size != config.hidden_size:
+        return
+    weight = tensors.pop(f"albert.{_MAPPING}weight", None)
+    bias = tensors.pop(f"albert.{_MAPPING}bias", None)
+    if weight is None or bias is None:
+        return
+    if not np.array_equal(weight, np.eye(len(weight))) or np.any(bias):
+        raise UserError(
+            f"{source}: embedding and hidden size are equal and the "
+            f"projection between them (`{_MAPPING}weight`) is not the "
+            "identity: the google layout has no place for it"
+        )
+
+
+def write(found: Weights, folder: Path) -> None:
+    """Writes an `AlbertForPreTraining` folder with a BertTokenizer."""
+    config = expressible(found.config)
+    tensors = {
+        hf_name: _turned(name, found.arrays[name])
+        for name, hf_name in name_table(config).items()
+        if name in found.arrays
+    }
+    if config.embedding_size == config.hidden_size:
+        tensors[f"albert.{_MAPPING}weight"] = np.eye(
+            config.hidden_size, dtype=np.float32
+        )
+        tensors[f"albert.{_MAPPING}bias"] = np.zeros(
+            config.hidden_size, np.float32
+        )
+    values = {key: getattr(config, key) for key in _SAME_KEYS}
+    values |= {
+        "model_type": "albert",
+        "architectures": [
+            "AlbertForPreTraining" if found.heads else "AlbertModel"
+        ],
+        "hidden_act": ACTIVATIONS[config.hidden_act],
+        "layer_norm_eps": LAYER_NORM_EPSILON,
+        "classifier_dropout_prob": 0.1,
+        "pad_token_id": 0,
+        "bos_token_id": 101,
+        "eos_token_id": 102,
+    }
+    write_folder(found, folder, tensors, values)
+
+
+def expressible(config: AlbertConfig) -> AlbertConfig:
+    """Returns the configuration as HF would have it, or says why not."""
+    if config.layout == "brightmart":
+        cause = (
+            "and pre-LN has no BERT form either"
+            if config.ln_type == "preln"
+            else "but --to huggingface-bert writes it as a BERT"
+        )
+        raise UserError(
+            "a brightmart model cannot be a Hugging Face Albert: its position "
+            f"and type embeddings have the hidden size, {cause}"
+        )
+    if config.hidden_act not in ACTIVATIONS:
+        raise UserError(
+            f"`hidden_act={config.hidden_act!r}` cannot be written yet: "
+            f"choices are {', '.join(ACTIVATIONS)}"
+        )
+    layers = config.num_hidden_layers
+    if config.parameter_sharing == "none":
+        return config.replace(parameter_sharing="all", num_hidden_groups=layers)
+    if config.parameter_sharing != "all":
+        raise UserError(
+            f"a model that shares only its `{config.parameter_sharing}` "
+            "cannot be a Hugging Face Albert, which shares whole layers"
+        )
+    return config
+
+
+def write_folder(
+    found: Weights,
+    folder: Path,
+    tensors: Mapping[str, np.ndarray],
+    values: dict[str, Any],
+) -> None:
+    """Writes tensors, config.json and the tokenizer's files."""
+    try:
+        from safetensors.numpy import save_file
+    except ImportError:
+        raise UserError(
+            "writing Hugging Face folders needs safetensors: pip install "
+            "'albert-tf2[huggingface]'"
+        ) from None
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(dict(tensors), folder / SAFETENSORS, metadata={"format": "pt"})
+    files.write_json(folder / "config.json", values)
+    if found.vocab_file is not None:
+        shutil.copyfile(found.vocab_file, folder / "vocab.txt")
+        limit = found.config.max_position_embeddings
+        (folder / "tokenizer_config.json").write_text(
+            json.dumps(
+                {**TOKENIZER_CONFIG, "model_max_length": limit}, indent=2
+            )
+            + "\n",
+            encoding="utf-8",
+        )

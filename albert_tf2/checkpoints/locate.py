@@ -1,0 +1,151 @@
+"""What a folder holds: which kind of checkpoint, its config, its vocabulary."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from albert_tf2 import files
+from albert_tf2.errors import UserError
+
+SAFETENSORS = "model.safetensors"
+TORCH_BINARY = "pytorch_model.bin"
+SAVED_MODEL = "saved_model.pb"
+
+
+class Location(NamedTuple):
+    """Where the parts of a checkpoint are.
+
+    `kind` is "bundle" (TensorFlow 1 or 2: its index says which),
+    "huggingface" or "hub"; `weights` a checkpoint's prefix or a weights file.
+    """
+
+    kind: str
+    folder: Path
+    weights: Path
+    config_file: Path | None
+    vocab_file: Path | None
+
+
+def locate(source: files.PathLike) -> Location:
+    """Finds the checkpoint in a folder, or around a checkpoint's prefix.
+
+    Args:
+        source: A folder; or a prefix such as `folder/model.ckpt-2000`, also
+            spelled with `.index`, `.meta` or `.data-00000-of-00001`.
+    """
+    source = Path(source)
+    if not source.is_dir():
+        return _at_prefix(source)
+    folder = _innermost(source)
+    if (folder / SAVED_MODEL).is_file():
+        prefix = folder / "variables" / "variables"
+        assets = folder / "assets"
+        return Location(
+            "hub",
+            folder,
+            prefix,
+            _config(folder, assets),
+            _vocab(folder, assets),
+        )
+    for name in (SAFETENSORS, TORCH_BINARY):
+        if (folder / name).is_file():
+            config_file = folder / "config.json"
+            return Location(
+                "huggingface",
+                folder,
+                folder / name,
+                config_file if config_file.is_file() else None,
+                _vocab(folder),
+            )
+    for place in (folder, folder / "checkpoints"):
+        prefix = _latest(place)
+        if prefix is not None:
+            return Location(
+                "bundle", folder, prefix, _config(folder), _vocab(folder)
+            )
+    raise UserError(
+        f"{source} holds no checkpoint: looked for *.index (TensorFlow), "
+        f"{SAFETENSORS}, {TORCH_BINARY} (Hugging Face) and {SAVED_MODEL} "
+        "(hub export)"
+    )
+
+
+def _innermost(folder: Path) -> Path:
+    """Steps into the one folder that an archive wraps everything in."""
+    for _ in range(3):
+        entries = [e for e in folder.iterdir() if not e.name.startswith(".")]
+        entries = [e for e in entries if e.name != "__MACOSX"]
+        if len(entries) != 1 or not entries[0].is_dir():
+            break
+        folder = entries[0]
+    return folder
+
+
+def _at_prefix(source: Path) -> Location:
+    name = re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", source.name)
+    prefix = source.with_name(name)
+    if not prefix.with_name(f"{name}.index").is_file():
+        raise UserError(
+            f"{source} does not exist: give a folder with a checkpoint, an "
+            "archive of one, a URL, or a model's name (python -m "
+            "albert_tf2.convert --list)"
+        )
+    folder = prefix.parent
+    if folder.name == "checkpoints":
+        folder = folder.parent
+    places = (prefix.parent, folder)
+    return Location("bundle", folder, prefix, _config(*places), _vocab(*places))
+
+
+def _latest(folder: Path) -> Path | None:
+    """Returns the checkpoint that the `checkpoint` file names, else the one.
+
+    The path in that file is often another machine's, and in albert_zh's
+    archives the file was renamed after it was written: only the last part
+    counts, and only if it exists.
+    """
+    if not folder.is_dir():
+        return None
+    state = folder / "checkpoint"
+    if state.is_file():
+        text = state.read_text(encoding="utf-8", errors="replace")
+        match = re.search(r'^model_checkpoint_path: "(.*)"', text, re.M)
+        if match:
+            name = re.split(r"[/\\]", match[1])[-1]
+            if (folder / f"{name}.index").is_file():
+                return folder / name
+    found = sorted(folder.glob("*.index"))
+    if len(found) > 1:
+        listed = ", ".join(path.name.removesuffix(".index") for path in found)
+        raise UserError(
+            f"{folder} holds several checkpoints ({listed}): name one of "
+            f"them, for instance {folder / found[-1].stem}"
+        )
+    return found[0].with_suffix("") if found else None
+
+
+def _one_of(places: tuple[Path, ...], patterns: tuple[str, ...]) -> Path | None:
+    for place in places:
+        for pattern in patterns:
+            found = sorted(place.glob(pattern))
+            if len(found) == 1:
+                return found[0]
+            if found:
+                listed = ", ".join(path.name for path in found)
+                raise UserError(
+                    f"{place} holds several files of the same purpose "
+                    f"({listed}): keep the one of this checkpoint"
+                )
+    return None
+
+
+def _config(*places: Path) -> Path | None:
+    # albert_zh's archives have albert_config_tiny.json and so on; some of
+    # Google's say bert_config.json.
+    return _one_of(
+        places, ("albert_config.json", "albert_config*.json", "*config*.json")
+    )
+
+
+def _vocab(*places: Path) -> Path | None:
+    return _one_of(places, ("vocab.txt", "vocab*.txt"))

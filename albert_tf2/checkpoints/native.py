@@ -1,0 +1,196 @@
+"""Our own checkpoints: TensorFlow 2's, keyed by place in the model.
+
+Two forms are read alike:
+
+    workdir/                 written by training
+      albert_config.json  vocab.txt  checkpoints/ckpt-1000.{index,data-*}
+    folder/                  written by `save_pretrained`, without slots
+      albert_config.json  vocab.txt  model.{index,data-*}
+
+and so are the SavedModels that `albert_tf2.hub_export` writes. All of them
+hold a graph of the saved objects, in which the model is looked up: what else
+was saved beside it (optimizer, counters, other signatures) does not matter.
+"""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from albert_tf2 import files
+from albert_tf2.checkpoints import names, weights
+from albert_tf2.checkpoints.bundle import OBJECT_GRAPH, Bundle
+from albert_tf2.checkpoints.weights import Weights
+from albert_tf2.config import AlbertConfig
+from albert_tf2.errors import UserError
+from albert_tf2.models import AlbertPretrainer
+
+CONFIG_FILE = "albert_config.json"
+VOCAB_FILE = "vocab.txt"
+PREFIX = "model"
+VARIABLE_VALUE = "VARIABLE_VALUE"
+# What belongs to a model; a compiled one also holds its optimizer.
+_PARTS = {
+    "pretrainer": ("encoder", "mlm_head", "sop_head"),
+    "encoder": (
+        "embeddings",
+        "embedding_hidden_mapping_in",
+        "attention_layers",
+        "feed_forward_layers",
+        "pooler",
+    ),
+}
+_LANDMARK = "embeddings/word_embeddings"
+
+
+def save_pretrained(
+    model: AlbertPretrainer,
+    folder: files.PathLike,
+    *,
+    vocab_file: files.PathLike | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Writes a folder that `load_pretrained` reads: no optimizer slots.
+
+    Args:
+        model: The model.
+        folder: Where to; created whole or not at all.
+        vocab_file: The vocabulary to put beside it; by default the one that
+            the model was loaded with.
+        overwrite: Replace an existing folder.
+    """
+    with files.atomic_directory(folder, overwrite=overwrite) as temporary:
+        write(model, temporary, vocab_file=vocab_file)
+    return Path(folder)
+
+
+def write(
+    model: AlbertPretrainer,
+    folder: Path,
+    *,
+    vocab_file: files.PathLike | None = None,
+) -> None:
+    """Writes into an existing folder (see `save_pretrained`)."""
+    import tensorflow as tf
+
+    tf.train.Checkpoint(model=model).write(str(folder / PREFIX))
+    model.config.to_json(folder / CONFIG_FILE)
+    vocab_file = vocab_file or getattr(model, "vocab_file", None)
+    if vocab_file is not None:
+        shutil.copyfile(vocab_file, folder / VOCAB_FILE)
+
+
+def read(prefix: files.PathLike, config: AlbertConfig) -> Weights:
+    """Reads a checkpoint of TensorFlow 2, ours or inside a SavedModel."""
+    bundle = Bundle(prefix)
+    graph = _ObjectGraph(bundle)
+    node, within = graph.find_model()
+    keys = {}
+    for name, path in names.attribute_paths(config).items():
+        if within == "encoder":
+            path = path.removeprefix("encoder/")
+        key = graph.variable_key(node, path)
+        if key is not None:
+            keys[key] = name
+    arrays = {
+        name: np.asarray(bundle.read(key), np.float32)
+        for key, name in keys.items()
+    }
+    held = graph.variable_keys(node, _PARTS[within])
+    unused = sorted(held - set(keys))
+    if unused:
+        raise UserError(
+            f"{bundle.prefix} does not fit: {weights.listed(unused)} have no "
+            "place in the model that its configuration describes. Likely "
+            "cause: the configuration belongs to another model"
+        )
+    return Weights(
+        config=config,
+        arrays=arrays,
+        kind="tf2",
+        source=bundle.prefix,
+        files=tuple(bundle.files),
+        dropped=len(bundle.entries) - 1 - len(keys),
+        variable_map=keys,
+    )
+
+
+class _ObjectGraph:
+    """The graph of saved objects inside a checkpoint."""
+
+    def __init__(self, bundle: Bundle):
+        from google.protobuf.message import DecodeError
+        from tensorflow.core.protobuf import trackable_object_graph_pb2
+
+        self._source = bundle.prefix
+        try:
+            graph = trackable_object_graph_pb2.TrackableObjectGraph.FromString(
+                bundle.read(OBJECT_GRAPH)
+            )
+        except (DecodeError, TypeError) as error:
+            raise UserError(
+                f"{bundle.prefix}: its object graph is damaged: fetch or copy "
+                "it again"
+            ) from error
+        count = len(graph.nodes)
+        self._children = [
+            {
+                child.local_name: child.node_id
+                for child in node.children
+                if 0 <= child.node_id < count
+            }
+            for node in graph.nodes
+        ]
+        self._keys = [
+            [
+                attribute.checkpoint_key
+                for attribute in node.attributes
+                if attribute.name == VARIABLE_VALUE
+                and attribute.checkpoint_key in bundle.entries
+            ]
+            for node in graph.nodes
+        ]
+
+    def _node(self, start: int, path: str) -> int | None:
+        for part in path.split("/"):
+            start = self._children[start].get(part)
+            if start is None:
+                return None
+        return start
+
+    def variable_key(self, start: int, path: str) -> str | None:
+        """Returns the checkpoint's key of the variable at `path`."""
+        node = self._node(start, path)
+        return self._keys[node][0] if node and self._keys[node] else None
+
+    def variable_keys(self, start: int, parts: tuple[str, ...]) -> set[str]:
+        """Returns the keys of all variables under some parts of a node."""
+        children = self._children[start]
+        seen, keys = set(), set()
+        stack = [children[part] for part in parts if part in children]
+        while stack:
+            node = stack.pop()
+            if node not in seen:
+                seen.add(node)
+                keys.update(self._keys[node])
+                stack.extend(self._children[node].values())
+        return keys
+
+    def find_model(self) -> tuple[int, str]:
+        """Returns the node of the pretrainer, else of the encoder.
+
+        Returns:
+            The node, and "pretrainer" or "encoder".
+        """
+        nodes = range(len(self._children))
+        for within, landmark in (
+            ("pretrainer", f"encoder/{_LANDMARK}"),
+            ("encoder", _LANDMARK),
+        ):
+            for node in nodes:
+                if self.variable_key(node, landmark):
+                    return node, within
+        raise UserError(
+            f"{self._source} holds no ALBERT of this project: was it written "
+            "by another program?"
+        )
