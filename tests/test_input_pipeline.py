@@ -1,0 +1,295 @@
+"""Records to batches: order, resume, sharing among workers, evaluation."""
+
+import collections
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from albert_tf2 import features, input_pipeline
+from albert_tf2.errors import UserError
+from albert_tf2.masking import Masker
+from albert_tf2.tokenization import Vocabulary
+
+TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] + [
+    chr(0x4E00 + i) for i in range(195)
+]
+LENGTH, PAIRS = 32, 3
+
+
+def compact(rng, wide=False):
+    """A record of one or two pairs; returns it with its tokens."""
+    pairs = rng.integers(1, PAIRS)
+    lengths = rng.integers(1, 6, 2 * pairs)
+    tokens = rng.integers(5, 200, lengths.sum())
+    starts = rng.random(len(tokens)) < 0.6
+    kind, top = ("<u4", 31) if wide else ("<u2", 15)
+    raw = (tokens | starts.astype(np.int64) << top).astype(kind).tobytes()
+    return example(
+        {features.TOKENS: [raw], features.SEGMENT_LENGTHS: lengths}
+    ), tokens
+
+
+def classic(rng):
+    ids = rng.integers(5, 200, LENGTH)
+    return example(
+        {
+            "input_ids": ids,
+            "input_mask": np.ones(LENGTH, int),
+            "segment_ids": np.arange(LENGTH) // 20,
+            "masked_lm_positions": [3, 7, 0],
+            "masked_lm_ids": [11, 12, 0],
+            "masked_lm_weights": [1.0, 1.0, 0.0],
+            "next_sentence_labels": [1],
+        }
+    ), ids
+
+
+def example(fields):
+    message = tf.train.Example()
+    for name, values in fields.items():
+        feature = message.features.feature[name]
+        if isinstance(values[0], bytes):
+            feature.bytes_list.value.extend(values)
+        elif isinstance(values[0], float):
+            feature.float_list.value.extend(values)
+        else:
+            feature.int64_list.value.extend(int(v) for v in values)
+    return message.SerializeToString()
+
+
+def write_set(folder, shards, *, kind=compact, held_out=5, seed=0):
+    """Writes shards of so many records; returns all tokens, by subset."""
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(seed)
+    entries, contents = [], {"train": [], "eval": []}
+    sizes = [("train", n) for n in shards] + [("eval", held_out)]
+    for number, (subset, size) in enumerate(sizes):
+        name = f"{subset}-{number}.tfrecord"
+        with tf.io.TFRecordWriter(str(folder / name)) as writer:
+            for _ in range(size):
+                record, tokens = kind(rng)
+                writer.write(record)
+                contents[subset].append(tuple(tokens))
+        entries.append({"name": name, "subset": subset, "records": size})
+    manifest = {
+        "masking": "static" if kind is classic else "dynamic",
+        "max_seq_length": LENGTH,
+        "max_pairs_per_record": 1 if kind is classic else PAIRS,
+        "vocab_size": 200,
+        "shards": entries,
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "vocab.txt").write_text("\n".join(TOKENS) + "\n", "utf-8")
+    return contents
+
+
+def masker():
+    return Masker(
+        Vocabulary(TOKENS), max_seq_length=LENGTH, max_predictions_per_seq=4
+    )
+
+
+def training(folder, **changes):
+    arguments = {"global_batch_size": 4, "seed": 3, "shuffle_buffer": 6}
+    return input_pipeline.training_dataset(
+        input_pipeline.open_records(folder), masker(), **(arguments | changes)
+    )
+
+
+def restored_tokens(batch):
+    """The stored tokens of each row, whatever order was drawn."""
+    rows = []
+    for row in range(len(batch["input_word_ids"])):
+        ids = batch["input_word_ids"][row].copy()
+        count = int(batch["masked_lm_weights"][row].sum())
+        ids[batch["masked_lm_positions"][row, :count]] = batch["masked_lm_ids"][
+            row, :count
+        ]
+        rows.append(tuple(sorted(ids[ids > 4])))
+    return rows
+
+
+def take(dataset, count):
+    return list(dataset.take(count).as_numpy_iterator())
+
+
+def same(batches, others):
+    assert len(batches) == len(others)
+    for batch, other in zip(batches, others, strict=True):
+        assert set(batch) == set(other)
+        for name in batch:
+            np.testing.assert_array_equal(batch[name], other[name], name)
+
+
+def test_every_epoch_has_every_record_once_in_another_order(tmp_path):
+    contents = write_set(tmp_path, [5, 4, 3, 4])  # 16 records: 4 batches
+    batches = take(training(tmp_path), 12)
+    rows = [row for batch in batches for row in restored_tokens(batch)]
+    expected = collections.Counter(
+        tuple(sorted(tokens)) for tokens in contents["train"]
+    )
+    epochs = [rows[i : i + 16] for i in (0, 16, 32)]
+    for epoch in epochs:
+        assert collections.Counter(epoch) == expected
+    assert epochs[0] != epochs[1] != epochs[2]
+    # Masks are fresh in every epoch, too.
+    assert len({b["masked_lm_positions"].tobytes() for b in batches}) == 12
+
+
+@pytest.mark.parametrize("start_step", [1, 3, 4, 5, 7, 23, 1000])
+def test_a_resumed_order_equals_an_uninterrupted_one(tmp_path, start_step):
+    write_set(tmp_path, [5, 4, 3, 4, 2])
+    through = take(training(tmp_path), start_step + 6)[start_step:]
+    same(through, take(training(tmp_path, start_step=start_step), 6))
+
+
+def test_another_seed_gives_another_order(tmp_path):
+    write_set(tmp_path, [5, 4, 3, 4])
+    first = restored_tokens(take(training(tmp_path), 1)[0])
+    assert first != restored_tokens(take(training(tmp_path, seed=4), 1)[0])
+
+
+def test_shuffling_mixes_shards_within_a_window(tmp_path):
+    contents = write_set(tmp_path, [20, 20, 20, 20])
+    origin = {
+        tuple(sorted(t)): i // 20 for i, t in enumerate(contents["train"])
+    }
+    dataset = training(tmp_path, global_batch_size=20, shuffle_buffer=40)
+    batches = [restored_tokens(batch) for batch in take(dataset, 4)]
+    shards = [{origin[row] for row in batch} for batch in batches]
+    assert all(len(found) == 2 for found in shards)
+
+
+def test_workers_and_replicas_share_one_global_batch(tmp_path):
+    write_set(tmp_path, [5, 4, 3, 4])
+    whole = take(training(tmp_path, start_step=2), 5)
+    halves = [
+        take(training(tmp_path, start_step=2, workers=2, worker=i), 5)
+        for i in (0, 1)
+    ]
+    quarters = take(training(tmp_path, start_step=2, replicas=4), 20)
+    for step, batch in enumerate(whole):
+        for name, value in batch.items():
+            parts = [half[step][name] for half in halves]
+            np.testing.assert_array_equal(np.concatenate(parts), value)
+            parts = [b[name] for b in quarters[4 * step : 4 * step + 4]]
+            np.testing.assert_array_equal(np.concatenate(parts), value)
+
+
+@pytest.mark.parametrize("kind", [compact, classic])
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 8])
+def test_evaluation_covers_every_record_once(tmp_path, kind, batch_size):
+    contents = write_set(tmp_path, [4], kind=kind)
+    record_set = input_pipeline.open_records(tmp_path, "eval")
+
+    def evaluation(**sharing):
+        return take(
+            input_pipeline.evaluation_dataset(
+                record_set, masker(), batch_size=batch_size, seed=1, **sharing
+            ),
+            -1,
+        )
+
+    batches = evaluation()
+    assert {len(b["input_word_ids"]) for b in batches} == {batch_size}
+    weighted = np.concatenate(
+        [b["sentence_order_weights"].max(1) for b in batches]
+    )
+    assert weighted.sum() == 5
+    masked = np.concatenate([b["masked_lm_weights"].sum(1) for b in batches])
+    assert (weighted[masked > 0] == 1).all() and (masked > 0).sum() >= 3
+    if kind is compact:
+        rows = [row for batch in batches for row in restored_tokens(batch)][:5]
+        assert rows == [tuple(sorted(t)) for t in contents["eval"]]
+    same(batches, evaluation())
+    if batch_size % 2 == 0:
+        halves = [evaluation(workers=2, worker=i) for i in (0, 1)]
+        assert len(halves[0]) == len(halves[1]) == len(batches)
+        total = sum(b["masked_lm_weights"].sum() for h in halves for b in h)
+        assert total == masked.sum()
+
+
+def test_masks_of_evaluation_do_not_depend_on_its_batch_size(tmp_path):
+    write_set(tmp_path, [4], held_out=6)
+    record_set = input_pipeline.open_records(tmp_path, "eval")
+    by_size = []
+    for size in (2, 3):
+        batches = input_pipeline.evaluation_dataset(
+            record_set, masker(), batch_size=size, seed=1
+        )
+        by_size.append(
+            np.concatenate([b["masked_lm_positions"] for b in batches])
+        )
+    np.testing.assert_array_equal(*by_size)
+
+
+def test_classic_records_become_the_same_inputs(tmp_path):
+    contents = write_set(tmp_path, [4], kind=classic)
+    (batch,) = take(training(tmp_path, seed=0), 1)
+    assert set(batch) == {
+        *features.ENCODER_INPUTS,
+        features.MASKED_LM_POSITIONS,
+        *features.LABELS,
+    }
+    assert {tuple(row) for row in batch["input_word_ids"]} == set(
+        contents["train"]
+    )
+    assert batch["input_type_ids"].sum() == 4 * 12
+    np.testing.assert_array_equal(batch["masked_lm_ids"][0], [11, 12, 0])
+    np.testing.assert_array_equal(batch["sentence_order_labels"], [[1]] * 4)
+
+
+def test_folders_of_other_programs_are_counted(tmp_path):
+    write_set(tmp_path, [4, 3], kind=classic)
+    (tmp_path / "manifest.json").unlink()
+    record_set = input_pipeline.open_records(tmp_path)
+    assert record_set.kind == "classic" and record_set.counts == (4, 3)
+    assert record_set.max_seq_length == LENGTH
+    assert record_set.max_predictions_per_seq == 3
+    assert input_pipeline.open_records(tmp_path, "eval").records == 5
+
+
+def test_wide_tokens_of_large_vocabularies(tmp_path):
+    rng = np.random.default_rng(0)
+    record, tokens = compact(rng, wide=True)
+    write_set(tmp_path, [1])
+    record_set = input_pipeline.open_records(tmp_path)
+    record_set = input_pipeline.dataclasses.replace(
+        record_set, vocab_size=40_000
+    )
+    ids, starts, lengths = input_pipeline.parse_compact(
+        tf.constant([record]), record_set
+    )
+    np.testing.assert_array_equal(ids[0, : len(tokens)], tokens)
+    assert 0 < starts.numpy().sum() < len(tokens)
+    assert lengths.numpy().sum() == len(tokens)
+
+
+def test_unigram_frequencies_are_those_of_the_tokens(tmp_path):
+    contents = write_set(tmp_path, [5, 3])
+    found = input_pipeline.unigram_log_probs(
+        input_pipeline.open_records(tmp_path), 200
+    )
+    counts = collections.Counter(t for row in contents["train"] for t in row)
+    total = sum(counts.values()) + 200
+    np.testing.assert_allclose(
+        found, np.log([(counts[i] + 1) / total for i in range(200)])
+    )
+
+
+def test_mistakes_are_named(tmp_path):
+    with pytest.raises(UserError, match="build_pretraining_data"):
+        input_pipeline.open_records(tmp_path / "none")
+    with pytest.raises(UserError, match="manifest.json"):
+        input_pipeline.open_records(tmp_path)
+    write_set(tmp_path, [5])
+    with pytest.raises(UserError, match="divisible"):
+        training(tmp_path, replicas=3)
+    (tmp_path / "train-0.tfrecord").unlink()
+    with pytest.raises(UserError, match="train-0.tfrecord is missing"):
+        input_pipeline.open_records(tmp_path)
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(UserError, match="manifest.json is damaged"):
+        input_pipeline.open_records(tmp_path)
