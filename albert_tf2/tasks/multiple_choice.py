@@ -1,0 +1,312 @@
+"""Multiple choice: C3 (questions about texts) and ChID (idioms in blanks).
+
+Each choice becomes a sequence of its own; the head gives each one number, and
+the softmax runs over the choices.
+"""
+
+import dataclasses
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from albert_tf2 import files
+from albert_tf2.errors import UserError
+from albert_tf2.tasks import base
+from albert_tf2.tasks import rows as reading
+from albert_tf2.tasks.encoding import Example, pack
+from albert_tf2.tasks.rows import BadRow, field
+
+IDIOM_TAG = re.compile(r"#idiom\d+#")
+IDIOM_CANDIDATES = 10
+MAX_C3_CHOICES = 4
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ChoiceRow:
+    """A question with choices.
+
+    Attributes:
+        row_id: C3: the question's id; ChID: the blank's tag.
+        context: The text; in ChID with tags where idioms are missing.
+        question: The question; in ChID the tag of the blank.
+        choices: What may be chosen.
+        label: Index of the right choice; None if unknown.
+        group: Rows of one group must choose differently (ChID).
+    """
+
+    row_id: int | str
+    context: str
+    question: str
+    choices: tuple[str, ...]
+    label: int | None = None
+    group: int | None = None
+
+
+class MultipleChoice(base.Task):
+    """What C3 and ChID have in common."""
+
+    kind = base.CHOICE
+
+    @property
+    def num_outputs(self) -> int:
+        return 1  # per choice
+
+    def score(self, rows, predictions):
+        hits = [
+            row.label == prediction["label"]
+            for row, prediction in zip(rows, predictions, strict=True)
+            if row.label is not None
+        ]
+        if not hits:
+            return {}
+        return {"accuracy": sum(hits) / len(hits), "rows": len(hits)}
+
+    def decode(self, rows, examples, logits, lengths):
+        del lengths
+        predictions: list[dict[str, Any]] = [{} for _ in rows]
+        for example, values in zip(examples, logits, strict=True):
+            row = rows[example.row]
+            probabilities = base.softmax(values[: len(row.choices)])
+            predictions[example.row] = _prediction(
+                row, probabilities, int(np.argmax(probabilities))
+            )
+        return predictions
+
+
+def _prediction(row, probabilities, best) -> dict[str, Any]:
+    return {
+        "id": row.row_id,
+        "label": best,
+        "choice": row.choices[best] if row.choices else "",
+        "probability": round(float(probabilities[best]), 6),
+        "probabilities": [round(float(p), 6) for p in probabilities],
+    }
+
+
+class C3(MultipleChoice):
+    """Questions about a text or a dialogue, with two to four choices."""
+
+    choices = MAX_C3_CHOICES
+
+    def read_file(self, path, *, test, on_error, report):
+        return reading.parse_rows(
+            _c3_questions(path),
+            lambda record: _c3_row(record, test=test),
+            on_error=on_error,
+            report=report,
+            placeholder=_c3_unreadable if test else None,
+        )
+
+    def encode(self, rows, tokenizer, lengths, *, training=False):
+        ids: dict[str, list[int]] = {}
+
+        def tokenize(text):
+            if text not in ids:
+                ids[text] = tokenizer.tokenize(text).ids
+            return ids[text]
+
+        # [CLS] text [SEP] question [SEP] choice [SEP]
+        return [
+            Example(
+                row=index,
+                sequences=tuple(
+                    pack(
+                        [
+                            tokenize(row.context),
+                            tokenize(row.question),
+                            tokenize(choice),
+                        ],
+                        tokenizer.vocabulary,
+                        lengths.max_seq_length,
+                    )
+                    for choice in row.choices
+                ),
+                label=row.label,
+            )
+            for index, row in enumerate(rows)
+        ]
+
+
+def _c3_questions(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    documents = files.read_json(path)
+    for number, document in enumerate(documents, 1):
+        place = f"{path}, document {number}"
+        try:
+            lines, questions, document_id = document
+            for index, question in enumerate(questions):
+                yield (
+                    f"{place}, question {index + 1}",
+                    {
+                        "id": f"{document_id}-{index}",
+                        **question,
+                        "context": "\n".join(lines),
+                    },
+                )
+        except (TypeError, ValueError):
+            raise UserError(
+                f"{place}: must be [[lines], [questions], id]"
+            ) from None
+
+
+def _c3_row(record: dict[str, Any], *, test: bool) -> ChoiceRow:
+    choices = tuple(field(record, "choice", list))
+    if not 2 <= len(choices) <= MAX_C3_CHOICES:
+        raise BadRow(f"has {len(choices)} choices, and C3 has 2 to 4")
+    answer = record.get("answer")
+    label = None
+    if answer in choices:
+        label = choices.index(answer)
+    elif not test:
+        raise BadRow(f"answer {answer!r} is none of the choices {choices}")
+    return ChoiceRow(
+        record["id"],
+        record["context"],
+        field(record, "question"),
+        choices,
+        label,
+    )
+
+
+def _c3_unreadable(record: dict[str, Any]) -> ChoiceRow:
+    return ChoiceRow(record["id"], record["context"], "", ("", ""))
+
+
+class ChID(MultipleChoice):
+    """Idioms missing from passages; the blanks of a row share candidates."""
+
+    choices = IDIOM_CANDIDATES
+
+    def read_file(self, path, *, test, on_error, report):
+        answer_file = path.with_name(f"{path.stem}_answer.json")
+        answers = files.read_json(answer_file) if not test else {}
+        if test and answer_file.is_file():
+            answers = files.read_json(answer_file)
+        nested = reading.parse_rows(
+            reading.json_lines(path),
+            lambda line: _chid_rows(line, answers, test=test),
+            on_error=on_error,
+            report=report,
+            placeholder=_chid_unreadable if test else None,
+        )
+        return [
+            dataclasses.replace(row, group=group)
+            for group, rows in enumerate(nested)
+            for row in rows
+        ]
+
+    def encode(self, rows, tokenizer, lengths, *, training=False):
+        return [
+            Example(
+                row=index,
+                sequences=_idiom_sequences(row, tokenizer, lengths),
+                label=row.label,
+            )
+            for index, row in enumerate(rows)
+        ]
+
+    def decode(self, rows, examples, logits, lengths):
+        del lengths
+        groups: dict[int | None, list[int]] = defaultdict(list)
+        probabilities: list[np.ndarray] = [np.zeros(0)] * len(rows)
+        for example, values in zip(examples, logits, strict=True):
+            row = rows[example.row]
+            count = max(len(row.choices), 1)
+            probabilities[example.row] = base.softmax(values[:count])
+            groups[row.group].append(example.row)
+        predictions: list[dict[str, Any]] = [{} for _ in rows]
+        for members in groups.values():
+            scores = np.log(np.stack([probabilities[i] for i in members]))
+            for i, choice in zip(members, assign(scores), strict=True):
+                predictions[i] = _prediction(rows[i], probabilities[i], choice)
+        return predictions
+
+
+def _chid_rows(line: str, answers: dict, *, test: bool) -> list[ChoiceRow]:
+    record = reading.json_object(line)
+    candidates = tuple(field(record, "candidates", list))
+    if len(candidates) != IDIOM_CANDIDATES:
+        raise BadRow(
+            f"has {len(candidates)} candidates, and ChID has {IDIOM_CANDIDATES}"
+        )
+    found = []
+    for passage in field(record, "content", list):
+        for tag in IDIOM_TAG.findall(passage):
+            label = answers.get(tag)
+            if label is None and not test:
+                raise BadRow(f"blank {tag} is not in the file of answers")
+            if label is not None and label not in range(IDIOM_CANDIDATES):
+                raise BadRow(f"blank {tag}: answer {label!r} is not in 0..9")
+            found.append(ChoiceRow(tag, passage, tag, candidates, label))
+    if not found:
+        raise BadRow("has no blank such as #idiom000378#")
+    return found
+
+
+def _chid_unreadable(line: str) -> list[ChoiceRow]:
+    """The blanks are answered by name: they stay, with nothing to go by."""
+    return [
+        ChoiceRow(tag, tag, tag, ("",) * IDIOM_CANDIDATES)
+        for tag in IDIOM_TAG.findall(line)
+    ]
+
+
+def _idiom_sequences(row, tokenizer, lengths) -> tuple:
+    """Packs [CLS] idiom [SEP] ... [MASK] ... [SEP] for each candidate.
+
+    The text is cut around the blank: half of the room goes to either side,
+    and what one side does not need the other takes.
+    """
+    vocabulary = tokenizer.vocabulary
+    before, after = (
+        _passage_ids(part, tokenizer)
+        for part in row.context.split(row.question, 1)
+    )
+    idioms = [tokenizer.tokenize(choice).ids for choice in row.choices]
+    room = lengths.max_seq_length - 4 - max(len(ids) for ids in idioms)
+    left = min(len(before), max(room // 2, room - len(after)))
+    right = min(len(after), room - left)
+    text = before[len(before) - left :] + [vocabulary.mask_id] + after[:right]
+    return tuple(
+        pack([ids, text], vocabulary, lengths.max_seq_length) for ids in idioms
+    )
+
+
+def _passage_ids(text: str, tokenizer) -> list[int]:
+    """Tokenizes a passage; each other blank in it is one [UNK]."""
+    ids: list[int] = []
+    for index, part in enumerate(IDIOM_TAG.split(text)):
+        if index:
+            ids.append(tokenizer.vocabulary.unknown_id)
+        ids += tokenizer.tokenize(part).ids
+    return ids
+
+
+def assign(scores: np.ndarray) -> list[int]:
+    """Chooses a different candidate for each blank, with the best sum.
+
+    Args:
+        scores: [blanks, candidates], log probabilities. With more blanks than
+            candidates no such choice exists, and each takes its own best.
+    """
+    alone = scores.argmax(axis=1).tolist()
+    blanks, candidates = scores.shape
+    if blanks > candidates or len(set(alone)) == blanks:
+        return alone
+    # Best sum and choices for each set of candidates already used (a bit
+    # mask): exact, and at most 252 sets of 10 candidates at a time.
+    best: dict[int, tuple[float, list[int]]] = {0: (0.0, [])}
+    for row in scores.tolist():
+        reached: dict[int, tuple[float, list[int]]] = {}
+        for used, (total, chosen) in best.items():
+            for candidate, score in enumerate(row):
+                key = used | 1 << candidate
+                if key == used:
+                    continue
+                if key not in reached or total + score > reached[key][0]:
+                    reached[key] = (total + score, [*chosen, candidate])
+        best = reached
+    return max(best.values(), key=lambda entry: entry[0])[1]
