@@ -313,6 +313,91 @@ class PretrainRecipe:
         )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FinetuneRecipe:
+    """How to fine-tune: read from `configs/finetune_*.yaml`, `--set k=v`.
+
+    Each task has its own file with the published hyper-parameters; these
+    defaults are the originals' for sentence pairs.
+    """
+
+    max_seq_length: int = 128
+    num_train_epochs: float = 3.0
+    # Stops earlier; null = after the epochs. For small budgets.
+    max_train_steps: int | None = None
+    global_batch_size: int = 32
+    eval_batch_size: int = 64
+
+    optimizer: str = "adamw"
+    learning_rate: float = 1e-4
+    warmup_proportion: float = 0.1
+    weight_decay: float = 0.01
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-6
+    clip_norm: float = 1.0
+    # lamb only (see PretrainRecipe).
+    lamb_adaptation: str = "paper"
+
+    # On what the head reads, always; the other two replace the model's.
+    classifier_dropout: float = 0.1
+    hidden_dropout_prob: float | None = None
+    attention_probs_dropout_prob: float | None = None
+
+    # none, or balanced: rows of a class weigh the inverse of its frequency.
+    class_weights: str = "none"
+    # Evaluations without a better figure before stopping; 0 = never stop.
+    early_stopping_patience: int = 0
+    # 0 = once per epoch.
+    eval_every: int = 0
+    checkpoint_every: int = 500
+    log_every: int = 50
+    # The first rows alone, drawn with the seed; null = all.
+    max_train_rows: int | None = None
+    max_eval_rows: int | None = None
+
+    # Spans and long texts: the question's room, the step between windows,
+    # the longest answer in tokens, how many answers to keep.
+    max_query_length: int = 64
+    doc_stride: int = 128
+    max_answer_length: int = 50
+    n_best: int = 20
+
+    # `csv` only: names of the columns and of the labels, where the file
+    # does not tell.
+    columns: tuple = ()
+    labels: tuple = ()
+
+    precision: str = "float32"
+    jit_compile: bool = False
+    seed: int = 20191001
+    # Runs seed, seed + 1, ... and reports the mean and the spread.
+    num_seeds: int = 1
+
+    def __post_init__(self):
+        for name, choices in (
+            ("optimizer", ("adamw", "lamb")),
+            ("class_weights", ("none", "balanced")),
+            ("precision", ("float32", "mixed_bfloat16", "mixed_float16")),
+        ):
+            if getattr(self, name) not in choices:
+                raise UserError(
+                    f"FinetuneRecipe: `{name}` must be one of "
+                    f"{', '.join(choices)}. Received: "
+                    f"`{name}={getattr(self, name)!r}`"
+                )
+        for name in (
+            "max_seq_length num_train_epochs global_batch_size "
+            "eval_batch_size log_every checkpoint_every num_seeds doc_stride "
+            "learning_rate n_best max_answer_length"
+        ).split():
+            if getattr(self, name) <= 0:
+                raise UserError(
+                    f"FinetuneRecipe: `{name}` must be greater than 0. "
+                    f"Received: `{name}={getattr(self, name)}`"
+                )
+
+
 def load_model_config(name_or_path: str) -> AlbertConfig:
     """Returns a shipped configuration by name, or one read from a file."""
     if str(name_or_path).endswith(".json"):
