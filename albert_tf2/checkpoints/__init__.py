@@ -38,9 +38,11 @@ def load_pretrained(
     Raises:
         UserError: If anything is missing, unused or of another shape.
     """
+    found = read_weights(source, config=config)
+
     from albert_tf2.checkpoints import weights
 
-    return weights.to_model(read_weights(source, config=config))
+    return weights.to_model(found)
 
 
 def read_weights(
@@ -54,11 +56,15 @@ def read_weights(
     """
     import dataclasses
 
-    from albert_tf2.checkpoints import download, huggingface, locate, native
+    from albert_tf2.checkpoints import download, locate
+
+    # A wrong path or name is said before TensorFlow loads.
+    location = locate.locate(download.local_path(source))
+
+    from albert_tf2.checkpoints import huggingface, native
     from albert_tf2.checkpoints import tf1 as tf1_layouts
     from albert_tf2.checkpoints.bundle import Bundle
 
-    location = locate.locate(download.local_path(source))
     if location.kind == "huggingface":
         found = huggingface.read(location, config)
     elif Bundle(location.weights).is_object_based:

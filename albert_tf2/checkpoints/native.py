@@ -73,7 +73,11 @@ def write(
     """Writes into an existing folder (see `save_pretrained`)."""
     import tensorflow as tf
 
-    tf.train.Checkpoint(model=model).write(str(folder / PREFIX))
+    # The parts, not the model: a compiled one would bring its optimizer.
+    parts = {part: getattr(model, part) for part in _PARTS["pretrainer"]}
+    tf.train.Checkpoint(model=tf.train.Checkpoint(**parts)).write(
+        str(folder / PREFIX)
+    )
     model.config.to_json(folder / CONFIG_FILE)
     vocab_file = vocab_file or getattr(model, "vocab_file", None)
     if vocab_file is not None:

@@ -1,0 +1,119 @@
+"""Where `load_pretrained` looks, and what it says when it finds nothing."""
+
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from albert_tf2 import AlbertPretrainer, UserError
+from albert_tf2.checkpoints import load_pretrained, locate, save_pretrained
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    from albert_tf2 import AlbertConfig
+
+    config = AlbertConfig(
+        vocab_size=30,
+        embedding_size=8,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=16,
+    )
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    return save_pretrained(AlbertPretrainer(config), folder)
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "copy")
+
+
+@pytest.mark.parametrize("suffix", ["", ".index", ".data-00000-of-00001"])
+def test_prefix_in_any_spelling(suffix, folder):
+    assert load_pretrained(folder / f"model{suffix}").config.vocab_size == 30
+
+
+def test_stale_checkpoint_file(folder):
+    """albert_zh's archives name a checkpoint that was renamed since."""
+    (folder / "checkpoint").write_text(
+        'model_checkpoint_path: "/home/someone/model.ckpt-250000"\n'
+    )
+    assert locate.locate(folder).weights == folder / "model"
+
+
+def test_checkpoint_file_of_another_machine(folder):
+    for path in list(folder.glob("model.*")):
+        shutil.copy(path, folder / path.name.replace("model", "older"))
+    with pytest.raises(UserError, match=r"several checkpoints \(model, older"):
+        load_pretrained(folder)
+    (folder / "checkpoint").write_text(
+        'model_checkpoint_path: "C:\\\\work\\\\older"\n'
+    )
+    assert locate.locate(folder).weights == folder / "older"
+
+
+def test_names_of_released_archives(folder):
+    (folder / "albert_config.json").rename(folder / "albert_config_tiny.json")
+    (folder / "vocab_chinese.txt").write_text("[PAD]\n")
+    model = load_pretrained(folder)
+    assert model.vocab_file == folder / "vocab_chinese.txt"
+
+
+def test_nested_folder(folder, tmp_path):
+    (tmp_path / "outer" / "__MACOSX").mkdir(parents=True)
+    folder.rename(tmp_path / "outer" / "albert_base")
+    assert load_pretrained(tmp_path / "outer").config.vocab_size == 30
+
+
+def test_local_archive(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("ALBERT_TF2_CACHE", str(tmp_path / "cache"))
+    archive = tmp_path / "albert.zip"
+    with zipfile.ZipFile(archive, "w") as opened:
+        for path in folder.iterdir():
+            opened.write(path, f"albert/{path.name}")
+    assert load_pretrained(archive).config.vocab_size == 30
+    assert load_pretrained(archive).config.vocab_size == 30  # from the cache
+
+
+def test_no_configuration(folder):
+    (folder / "albert_config.json").unlink()
+    with pytest.raises(UserError, match="has no albert_config.json"):
+        load_pretrained(folder)
+
+
+def test_data_file_is_missing(folder):
+    (folder / "model.data-00000-of-00001").unlink()
+    with pytest.raises(UserError, match="model.data-00000-of-00001 is missing"):
+        load_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("albert_tiny_zn", "did you mean `albert_tiny_zh`"),
+        ("no/such/folder", "does not exist"),
+    ],
+)
+def test_nothing_there(source, message):
+    with pytest.raises(UserError, match=message):
+        load_pretrained(source)
+
+
+def test_empty_folder(tmp_path):
+    with pytest.raises(UserError, match="holds no checkpoint"):
+        load_pretrained(tmp_path)
+
+
+def test_a_wrong_name_fails_before_tensorflow_loads():
+    code = (
+        "import sys, albert_tf2.checkpoints as c\n"
+        "try: c.load_pretrained('albert_tiny_zn')\n"
+        "except ValueError: print('tensorflow' in sys.modules)"
+    )
+    output = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert output.strip() == "False"
