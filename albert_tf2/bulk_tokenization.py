@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from albert_tf2.tokenization import (
+    MAX_CHARACTERS_PER_WORD,
     PIECE_PREFIX,
     Tokenizer,
     is_chinese,
@@ -26,8 +27,8 @@ from albert_tf2.tokenization import (
 # whole line is taken as one run.
 UNSEEN, SPACE, SINGLE, RUN, LINE = range(5)
 
-# Distinct runs that are remembered: some 100 MB of memory at most.
-MAX_REMEMBERED_RUNS = 300_000
+# Distinct runs are remembered until they hold so many tokens (100 MB).
+MAX_REMEMBERED_TOKENS = 1_000_000
 
 
 class BulkTokens(NamedTuple):
@@ -48,6 +49,28 @@ class BulkTokens(NamedTuple):
     line_ends: np.ndarray
 
 
+class BulkCut(NamedTuple):
+    """A text cut into single characters and runs, not yet normalised.
+
+    Attributes:
+        codes: uint32, the code points of the text.
+        singles: int32 [C], where the characters are that stand alone.
+        run_starts, run_ends: int32 [R], the runs between them.
+    """
+
+    codes: np.ndarray
+    singles: np.ndarray
+    run_starts: np.ndarray
+    run_ends: np.ndarray
+
+    def runs(self, text: str) -> list[str]:
+        """Returns the runs as they stand in the text."""
+        bounds = zip(
+            self.run_starts.tolist(), self.run_ends.tolist(), strict=True
+        )
+        return [text[start:end] for start, end in bounds]
+
+
 class BulkTokenizer:
     """Tokenizes texts of many lines; a line feed always ends a word."""
 
@@ -60,12 +83,14 @@ class BulkTokenizer:
 
     def tokenize(self, text: str) -> BulkTokens:
         """Cuts a text into tokens (see `BulkTokens`)."""
-        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-        kinds = self._kinds_of(codes)
-        if (kinds == LINE).any():
-            _widen_to_lines(kinds, codes)
-        singles = np.flatnonzero(kinds == SINGLE).astype(np.int32)
-        run_ids, run_starts, run_pieces = self._tokenize_runs(text, kinds)
+        cut = self.cut(text)
+        codes, singles = cut.codes, cut.singles
+        if len(self._runs.ids) > MAX_REMEMBERED_TOKENS:
+            self._runs = _RunTokens(self.tokenizer)
+        numbers = [self._runs[run] for run in cut.runs(text)]
+        run_ids, run_starts, run_pieces = self._runs.gather(
+            np.array(numbers, np.int64), cut.run_starts
+        )
         starts = np.concatenate([singles, run_starts])
         # Two sorted halves: a stable sort merges them in linear time.
         order = np.argsort(starts, kind="stable")
@@ -78,6 +103,18 @@ class BulkTokenizer:
             self._chinese[codes[starts]],
             np.flatnonzero(codes == 0x0A).astype(np.int32),
         )
+
+    def cut(self, text: str) -> BulkCut:
+        """Finds the characters that stand alone, and the runs."""
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+        kinds = self._kinds_of(codes)
+        if (kinds == LINE).any():
+            _widen_to_lines(kinds, codes)
+        inside = np.zeros(len(kinds) + 2, np.int8)
+        inside[1:-1] = kinds == RUN
+        changes = np.flatnonzero(np.diff(inside)).astype(np.int32)
+        singles = np.flatnonzero(kinds == SINGLE).astype(np.int32)
+        return BulkCut(codes, singles, changes[::2], changes[1::2])
 
     def _kinds_of(self, codes: np.ndarray) -> np.ndarray:
         kinds = self._kinds[codes]
@@ -104,25 +141,6 @@ class BulkTokenizer:
                 kind = LINE
         self._kinds[code] = kind
 
-    def _tokenize_runs(
-        self, text: str, kinds: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns ids, starts and piece flags of the tokens in the runs."""
-        inside = np.zeros(len(kinds) + 2, np.int8)
-        inside[1:-1] = kinds == RUN
-        changes = np.flatnonzero(np.diff(inside)).astype(np.int32)
-        run_starts, run_ends = changes[::2], changes[1::2]
-        runs = self._runs
-        if len(runs) > MAX_REMEMBERED_RUNS:
-            runs = self._runs = _RunTokens(self.tokenizer)
-        numbers = [
-            runs[text[start:end]]
-            for start, end in zip(
-                run_starts.tolist(), run_ends.tolist(), strict=True
-            )
-        ]
-        return runs.gather(np.array(numbers, np.int64), run_starts)
-
 
 class _RunTokens(dict):
     """Numbers distinct runs and keeps their tokens in three flat pools."""
@@ -139,7 +157,9 @@ class _RunTokens(dict):
         self.offsets.extend(start for start, _ in offsets)
         self.pieces.extend(token.startswith(PIECE_PREFIX) for token in tokens)
         self.ends.append(len(self.ids))
-        number = self[run] = len(self)
+        number = len(self.ends) - 1
+        if len(run) <= MAX_CHARACTERS_PER_WORD:  # not a whole line
+            self[run] = number
         return number
 
     def gather(

@@ -55,9 +55,17 @@ def test_same_tokens_on_real_text(shared, shared_vocab):
 
 
 def test_forgets_runs_when_there_are_too_many(monkeypatch):
-    monkeypatch.setattr("albert_tf2.bulk_tokenization.MAX_REMEMBERED_RUNS", 3)
+    monkeypatch.setattr("albert_tf2.bulk_tokenization.MAX_REMEMBERED_TOKENS", 5)
     tokenizer = Tokenizer(VOCABULARY)
     bulk = BulkTokenizer(tokenizer)
-    for text in ("a b aa bb ab", "ba ab abab", "a b", ""):
+    for text in (
+        "a b aa bb ab",
+        "ba ab",
+        "abab ab",
+        "a b",
+        "Σ " * 300,
+        "",
+        "a",
+    ):
         assert_same(bulk, tokenizer, text)
         assert len(bulk._runs) <= 5

@@ -1,0 +1,325 @@
+"""Learns a WordPiece vocabulary from a corpus, or fills [unusedN] slots.
+
+The special tokens have the ids of the released Chinese models: [PAD] 0,
+[unused1] to [unused99], [UNK] 100, [CLS] 101, [SEP] 102, [MASK] 103. Then
+come the characters that stand alone (Chinese, punctuation), the commonest
+first, and pieces of words for everything else. With --vocab_file nothing is
+learned: --assign puts new tokens into free [unusedN] slots of that file.
+
+python -m albert_tf2.data.vocabulary --input_file 'corpus/*.txt' --output vocab.txt --vocab_size 21128
+"""  # noqa: E501
+
+import argparse
+import itertools
+import math
+import os
+import re
+import string
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from tqdm import tqdm
+
+from albert_tf2 import command_line
+from albert_tf2.bulk_tokenization import BulkTokenizer
+from albert_tf2.errors import UserError
+from albert_tf2.files import atomic_file
+from albert_tf2.normalization import normalize
+from albert_tf2.tokenization import (
+    PIECE_PREFIX,
+    SPECIAL_TOKENS,
+    Tokenizer,
+    Vocabulary,
+    is_chinese,
+    is_punctuation,
+    split_words,
+)
+
+from . import corpus
+
+PROG = "python -m albert_tf2.data.vocabulary"
+NUM_UNUSED = 99
+RESERVED = (
+    "[PAD]",
+    *(f"[unused{i}]" for i in range(1, NUM_UNUSED + 1)),
+    *SPECIAL_TOKENS[1:],
+)
+UNUSED = re.compile(r"\[unused\d+\]")
+
+# Rare words are forgotten when so many distinct ones are held (1 GB).
+MAX_DISTINCT_WORDS = 5_000_000
+# Words to learn pieces from: the commonest; the rest changes nothing.
+MAX_LEARNED_WORDS = 200_000
+# Characters that stand alone leave at least this share to word pieces.
+PIECE_SHARE = 0.1
+CHARACTER_SETS = ("none", "gb2312-1", "gb2312")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses the command line, writes the vocabulary, prints a summary."""
+    flags = _parser().parse_args(argv)
+    if flags.vocab_file:
+        tokens = list(Vocabulary.load(flags.vocab_file).tokens)
+        told = f"{flags.vocab_file} with"
+    else:
+        if not flags.input_file:
+            raise UserError("pass --input_file, or --vocab_file with --assign")
+        files = corpus.find_files(flags.input_file)
+        words = count_words(
+            files,
+            do_lower_case=flags.do_lower_case,
+            fold=flags.normalize,
+            on_error=flags.on_error,
+        )
+        tokens = learn(
+            words,
+            flags.vocab_size,
+            character_coverage=flags.character_coverage,
+            required=characters_of(flags.character_set),
+            min_count=flags.min_count,
+        )
+        told = coverage(words, tokens)
+    tokens = assign(tokens, flags.assign, do_lower_case=flags.do_lower_case)
+    vocabulary = Vocabulary(tokens, source=flags.output)
+    with atomic_file(flags.output) as stream:
+        stream.writelines(f"{token}\n" for token in vocabulary.tokens)
+    free = sum(UNUSED.fullmatch(token) is not None for token in tokens)
+    print(f"{flags.output}: {len(tokens):,} tokens, {free} slots free; {told}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command_line.parser(__doc__, PROG)
+    add = parser.add_argument
+    add("--input_file", nargs="+", help="the corpus: files or globs")
+    add("--vocab_file", help="an existing vocabulary, for --assign")
+    add("--output", required=True, help="the vocabulary to write")
+    add(
+        "--vocab_size",
+        type=int,
+        default=21128,
+        help="at most so many tokens (%(default)s)",
+    )
+    add(
+        "--character_coverage",
+        type=float,
+        default=0.9999,
+        help="share of the standing-alone characters that get a token",
+    )
+    add(
+        "--character_set",
+        choices=CHARACTER_SETS,
+        default="none",
+        help="also these characters, seen or not: the 3,755 common ones of "
+        "GB 2312, or all its 6,763",
+    )
+    add(
+        "--min_count",
+        type=int,
+        default=2,
+        help="rarer characters and words are left out (%(default)s)",
+    )
+    add(
+        "--assign",
+        nargs="+",
+        default=[],
+        metavar="TOKEN",
+        help="put these tokens into the first free [unusedN] slots",
+    )
+    add("--do_lower_case", type=_boolean, default=True)
+    add(
+        "--normalize",
+        type=_boolean,
+        default=False,
+        help="fold curly quotes, dashes and full-width letters first",
+    )
+    add("--on_error", choices=("fail", "skip"), default="fail")
+    return parser  # fmt: skip
+
+
+def count_words(
+    files: Sequence[corpus.CorpusFile],
+    *,
+    do_lower_case: bool = True,
+    fold: bool = False,
+    on_error: str = "fail",
+) -> Counter[str]:
+    """Counts the normalised words of a corpus, as WordPiece would see them."""
+    bulk = BulkTokenizer(Tokenizer(Vocabulary(SPECIAL_TOKENS), do_lower_case))
+    counts: Counter[str] = Counter()  # of runs and characters as they stand
+    total = sum(file.size for file in files)
+    with tqdm(total=total, unit="B", unit_scale=True, desc="words") as bar:
+        for file in files:
+            for unit in corpus.units(file):
+                content = corpus.read_unit(unit)
+                text = corpus.decode(content, file, on_error=on_error).text
+                text = normalize(text) if fold else text
+                cut = bulk.cut(text)
+                counts.update(cut.runs(text))
+                # The text at single positions, as one string of characters.
+                singles = cut.codes[cut.singles]
+                counts.update(
+                    singles.tobytes().decode("utf-32-le", "surrogatepass")
+                )
+                if len(counts) > MAX_DISTINCT_WORDS:
+                    counts = Counter({w: n for w, n in counts.items() if n > 1})
+                bar.update(len(content.data) if not file.compression else 0)
+        bar.update(total - bar.n)
+    words: Counter[str] = Counter()
+    for run, count in counts.items():
+        for word, _ in split_words(run, do_lower_case):
+            words[word] += count
+    if not words:
+        raise UserError("the corpus has no words: check --input_file")
+    return words
+
+
+def learn(
+    words: Counter[str],
+    vocab_size: int,
+    *,
+    character_coverage: float = 0.9999,
+    required: Iterable[str] = (),
+    min_count: int = 2,
+) -> list[str]:
+    """Chooses at most `vocab_size` tokens.
+
+    Args:
+        words: Normalised words with their counts.
+        vocab_size: The most tokens.
+        character_coverage: Characters that stand alone get a token, the
+            commonest first, until this share of their occurrences has one.
+        required: Characters that get a token in any case.
+        min_count: Rarer characters and words are left out.
+    """
+    room = vocab_size - len(RESERVED)
+    required = sorted(set(required))
+    if room < max(len(required), 1) * (1 + PIECE_SHARE):
+        raise UserError(
+            f"--vocab_size must be at least "
+            f"{math.ceil(len(RESERVED) + len(required) * 1.1) + 1} for the "
+            f"{len(RESERVED)} special and {len(required)} required tokens. "
+            f"Received: {vocab_size}"
+        )
+    alone = {w: n for w, n in words.items() if stands_alone(w)}
+    ranked = sorted(alone, key=lambda w: (-alone[w], w))
+    chosen = dict.fromkeys(required)
+    needed = character_coverage * sum(alone.values())
+    covered = sum(alone.get(character, 0) for character in chosen)
+    for character in ranked:
+        full = len(chosen) >= room * (1 - PIECE_SHARE)
+        if covered >= needed or alone[character] < min_count or full:
+            break
+        if character not in chosen:
+            chosen[character] = None
+            covered += alone[character]
+    characters = sorted(chosen, key=lambda w: (-alone.get(w, 0), w))
+    other = {w: n for w, n in words.items() if w not in alone}
+    pieces = learn_pieces(other, room - len(characters), min_count=min_count)
+    return [*RESERVED, *characters, *pieces]
+
+
+def learn_pieces(
+    words: dict[str, int], size: int, *, min_count: int
+) -> list[str]:
+    """Learns at most `size` word pieces with TensorFlow Text's learner."""
+    # Every Latin word and number can be spelled, whatever the corpus has.
+    alphabet = [
+        prefix + letter
+        for letter in string.ascii_lowercase + string.digits
+        for prefix in ("", PIECE_PREFIX)
+    ]
+    common = sorted(words, key=lambda w: (-words[w], w))[:MAX_LEARNED_WORDS]
+    counts = [(w, words[w]) for w in common if words[w] >= min_count]
+    size -= len(alphabet)
+    if not counts or size < len(alphabet):
+        return alphabet[: len(alphabet) + size]
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Slow to import, so only here.
+    from tensorflow_text.tools.wordpiece_vocab import (
+        wordpiece_tokenizer_learner_lib as learner,
+    )
+
+    # Each letter takes two tokens (`x` and `##x`); it never takes all.
+    letters = Counter()
+    for word, count in counts:
+        letters.update(dict.fromkeys(word, count))
+    tokens = learner.learn(
+        counts,
+        vocab_size=size,
+        reserved_tokens=[],
+        lower_thresh=min_count,
+        max_unique_chars=min(len(letters), max(1, size // 4)),
+        max_input_tokens=-1,
+        slack_ratio=0.01,
+        joiner=PIECE_PREFIX,
+    )
+    learned = (t for t in tokens if t not in ("", PIECE_PREFIX, *alphabet))
+    return [*alphabet, *itertools.islice(learned, size)]
+
+
+def stands_alone(word: str) -> bool:
+    """Whether a word is one Chinese character or punctuation mark."""
+    return len(word) == 1 and (is_chinese(word) or is_punctuation(word))
+
+
+def characters_of(name: str) -> list[str]:
+    """Returns the Chinese characters of a set in `CHARACTER_SETS`."""
+    if name == "none":
+        return []
+    # GB 2312 orders its characters in rows: 16 to 55 hold the common ones,
+    # 56 to 87 the others.
+    rows = range(16, 56 if name == "gb2312-1" else 88)
+    codes = [bytes([0xA0 + r, 0xA0 + c]) for r in rows for c in range(1, 95)]
+    return list(b"".join(codes).decode("gb2312", "ignore"))
+
+
+def assign(
+    tokens: Sequence[str], new: Sequence[str], *, do_lower_case: bool = True
+) -> list[str]:
+    """Puts new tokens into free [unusedN] slots; all other ids stay.
+
+    Raises:
+        UserError: If a token could never be produced, is known already, or
+            finds no free slot.
+    """
+    tokens = list(tokens)
+    slots = [i for i, token in enumerate(tokens) if UNUSED.fullmatch(token)]
+    for token in new:
+        if token in tokens:
+            raise UserError(f"token {token!r} is in the vocabulary already")
+        word = token.removeprefix(PIECE_PREFIX)
+        if [w for w, _ in split_words(word, do_lower_case)] != [word]:
+            raise UserError(
+                f"token {token!r} would never be produced: the tokenizer "
+                "lower-cases words and puts Chinese characters and "
+                "punctuation on their own"
+            )
+        if not slots:
+            raise UserError(f"no free [unusedN] slot is left for {token!r}")
+        tokens[slots.pop(0)] = token
+    return tokens
+
+
+def coverage(words: Counter[str], tokens: Sequence[str]) -> str:
+    """Says how much of the corpus the tokens can write."""
+    tokenizer = Tokenizer(Vocabulary(tokens))
+    unknown_id = tokenizer.vocabulary.unknown_id
+    unknown = {
+        word: count
+        for word, count in words.items()
+        if tokenizer.cut_word(word)[0][0] == unknown_id
+    }
+    share = sum(unknown.values()) / sum(words.values())
+    worst = sorted(unknown, key=lambda w: (-unknown[w], w))[:10]
+    return f"{100 * share:.3f} % of the words are [UNK]: {' '.join(worst)}"
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"must be true or false, not {text}")
+    return text.lower() == "true"
+
+
+if __name__ == "__main__":
+    command_line.run(main)
