@@ -253,6 +253,8 @@ class PretrainRecipe:
 
     # A shipped model's name, or the path of an albert_config*.json.
     model: str = "albert_tiny_zh"
+    # Take the vocabulary's size from the records, not from the model's file.
+    vocab_size_from_data: bool = False
     # Replaces the model's dropout where given (the zh files hold 0.0).
     hidden_dropout_prob: float | None = None
     attention_probs_dropout_prob: float | None = None
@@ -280,9 +282,12 @@ class PretrainRecipe:
     beta_2: float = 0.999
     epsilon: float = 1e-6
     clip_norm: float = 1.0
+    # The paper divides both moments by 1 - beta^t; the originals do not.
+    bias_correction: bool = True
     # paper: every variable adapts (albert_zh); google: LN and bias do not.
     lamb_adaptation: str = "paper"
 
+    # float32, mixed_bfloat16 or mixed_float16; variables stay float32.
     precision: str = "float32"
     jit_compile: bool = False
     # Steps that run on the device per host call.
@@ -297,6 +302,32 @@ class PretrainRecipe:
     # What to do when the loss explodes: stop, or rollback (halves the rate).
     on_divergence: str = "stop"
     seed: int = 20191001
+
+    def __post_init__(self):
+        for name, choices in (
+            ("label_style", ("plain", "albert_zh")),
+            ("optimizer", ("lamb", "adamw")),
+            ("lamb_adaptation", ("paper", "google")),
+            ("precision", ("float32", "mixed_bfloat16", "mixed_float16")),
+            ("on_divergence", ("stop", "rollback")),
+        ):
+            if getattr(self, name) not in choices:
+                raise UserError(
+                    f"PretrainRecipe: `{name}` must be one of "
+                    f"{', '.join(choices)}. Received: "
+                    f"`{name}={getattr(self, name)!r}`"
+                )
+        for name in (
+            "train_steps global_batch_size gradient_accumulation_steps "
+            "max_seq_length max_predictions_per_seq max_ngram learning_rate "
+            "steps_per_loop log_every checkpoint_every eval_every "
+            "keep_checkpoints shuffle_buffer clip_norm"
+        ).split():
+            if getattr(self, name) <= 0:
+                raise UserError(
+                    f"PretrainRecipe: `{name}` must be greater than 0. "
+                    f"Received: `{name}={getattr(self, name)}`"
+                )
 
     def model_config(self) -> AlbertConfig:
         """Returns the model, with this recipe's dropout where it is set."""
