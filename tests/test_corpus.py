@@ -1,0 +1,165 @@
+"""Files -> units -> documents: nothing lost, the same cuts everywhere."""
+
+import gzip
+
+import pytest
+
+from albert_tf2 import UserError
+from albert_tf2.data import corpus
+
+
+@pytest.fixture
+def small_units(monkeypatch):
+    monkeypatch.setattr(corpus, "UNIT_BYTES", 64)
+
+
+def write(path, content):
+    path.write_bytes(
+        content if isinstance(content, bytes) else content.encode()
+    )
+    return corpus.find_files(str(path))[0]
+
+
+def contents(file):
+    return [corpus.read_unit(unit) for unit in corpus.units(file)]
+
+
+def text_of(file, on_error="fail"):
+    return corpus.decode(
+        corpus.read_unit(next(corpus.units(file))), file, on_error=on_error
+    )
+
+
+BOOK = "".join(
+    f"第{i}句。{'长' * (i % 7)}\n" + "\n" * (i % 4 == 0) for i in range(90)
+)
+
+
+def test_units_are_the_file_cut_at_blank_lines(tmp_path, small_units):
+    file = write(tmp_path / "a.txt", BOOK)
+    found = contents(file)
+    assert b"".join(unit.data for unit in found) == BOOK.encode()
+    assert sum(bool(unit.data) for unit in found) > 10
+    offset = 0
+    for unit in found:
+        if unit.data:
+            assert unit.offset == offset
+        if unit.data and unit.offset and not unit.splits_document:
+            before = BOOK.encode()[: unit.offset]
+            assert before.endswith(b"\n\n")
+        offset += len(unit.data)
+
+
+def test_a_long_document_is_split_at_a_line(tmp_path, small_units):
+    file = write(tmp_path / "a.txt", "一句话而已。\n" * 40)
+    found = [unit for unit in contents(file) if unit.data]
+    assert all(unit.data.endswith(b"\n") for unit in found)
+    assert [unit.splits_document for unit in found] == [False] + [True] * (
+        len(found) - 1
+    )
+
+
+def test_a_line_longer_than_units_stays_whole(tmp_path, small_units):
+    line = "字" * 200 + "\n"
+    file = write(tmp_path / "a.txt", "短。\n" + line + "短。\n\n完。\n")
+    found = [unit.data for unit in contents(file) if unit.data]
+    assert b"".join(found).decode().count("字") == 200
+    assert any(line.encode() in data for data in found)
+
+
+@pytest.mark.parametrize("extension", [".gz", ".zst"])
+def test_compressed_files_have_the_same_units(tmp_path, small_units, extension):
+    plain = write(tmp_path / "a.txt", BOOK)
+    if extension == ".gz":
+        data = gzip.compress(BOOK.encode())
+    else:
+        zstandard = pytest.importorskip("zstandard")
+        data = zstandard.compress(BOOK.encode())
+    (tmp_path / "b").mkdir()
+    packed = write(tmp_path / "b" / f"a.txt{extension}", data)
+    assert packed.name == plain.name == "a.txt"
+    expected = [unit for unit in contents(plain) if unit.data]
+    assert [unit for unit in contents(packed) if unit.data] == expected
+
+
+def test_damaged_compression_names_the_file(tmp_path):
+    data = gzip.compress(BOOK.encode())
+    file = write(tmp_path / "a.txt.gz", data[: len(data) // 2])
+    with pytest.raises(UserError, match=r"a\.txt\.gz .*damaged"):
+        list(corpus.units(file))
+
+
+def test_documents_and_sentences():
+    text = "甲。\r\n乙。\n \u3000\n\n丙。\n\t\n\n"
+    assert list(corpus.documents(text)) == [["甲。", "乙。"], ["丙。"]]
+    assert list(corpus.documents("")) == []
+
+
+def test_wrong_bytes_are_named_or_skipped_and_counted(tmp_path):
+    data = "好。\n".encode() + b"\xb5\xc4\n" + "完。\n".encode()
+    file = write(tmp_path / "gbk.txt", data)
+    with pytest.raises(UserError, match=r"gbk.txt, line 2, byte 7: 0xb5"):
+        text_of(file)
+    decoded = text_of(file, on_error="skip")
+    assert decoded.text == "好。\n完。\n"
+    assert decoded.bad_lines == 1
+
+
+def test_the_line_of_a_wrong_byte_counts_from_the_file_start(
+    tmp_path, small_units
+):
+    lines = ["一句话。\n"] * 50
+    lines[9::10] = ["\n"] * 5
+    data = "".join(lines).encode() + b"\xff\n"
+    file = write(tmp_path / "a.txt", data)
+    with pytest.raises(UserError, match=rf"line 51, byte {len(data) - 2}:"):
+        for unit in corpus.units(file):
+            corpus.decode(corpus.read_unit(unit), file, on_error="fail")
+
+
+def test_byte_order_mark_and_nul(tmp_path):
+    data = b"\xef\xbb\xbf" + "甲\0乙。\n".encode()
+    decoded = text_of(write(tmp_path / "a.txt", data))
+    assert decoded.text == "甲\0乙。\n"
+    assert decoded.nul_characters == 1
+    bad = write(tmp_path / "b.txt", b"\xef\xbb\xbf\xff")
+    with pytest.raises(UserError, match="line 1, byte 3"):
+        text_of(bad)
+
+
+def test_empty_file_has_no_units(tmp_path):
+    assert list(corpus.units(write(tmp_path / "a.txt", b""))) == []
+
+
+def test_find_files(tmp_path):
+    for name in ("b.txt", "a.txt", "sub/c.txt.gz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    found = corpus.find_files(
+        [f"{tmp_path}/*.txt", f"{tmp_path}/**/*.gz,{tmp_path}/a.txt"]
+    )
+    assert [file.name for file in found] == ["a.txt", "b.txt", "sub/c.txt"]
+    with pytest.raises(UserError, match="no file matches .*missing"):
+        corpus.find_files(f"{tmp_path}/missing*")
+    with pytest.raises(UserError, match="is a folder"):
+        corpus.find_files(str(tmp_path))
+    (tmp_path / "a.txt.gz").write_bytes(b"x")
+    with pytest.raises(UserError, match="plain and compressed"):
+        corpus.find_files([f"{tmp_path}/a.txt*"])
+
+
+def test_a_line_without_end_is_refused(tmp_path, small_units, monkeypatch):
+    monkeypatch.setattr(corpus, "MAX_LINE_BLOCKS", 3)
+    file = write(tmp_path / "a.txt", "字" * 200)
+    with pytest.raises(UserError, match="the line at byte 0 is longer"):
+        contents(file)
+
+
+def test_read_documents_goes_through_all_files(tmp_path, small_units):
+    write(tmp_path / "a.txt", BOOK)
+    write(tmp_path / "b.txt", "末。")
+    files = corpus.find_files(f"{tmp_path}/*.txt")
+    documents = list(corpus.read_documents(files))
+    assert documents[-1] == ["末。"]
+    sentences = [s for document in documents for s in document]
+    assert len(sentences) == 91
