@@ -6,7 +6,6 @@ brightmart's layout cannot be an HF Albert: its position and type embeddings
 have the hidden size. Its post-LN models can be a BERT: see `huggingface_bert`.
 """
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from albert_tf2.checkpoints.locate import SAFETENSORS, Location
 from albert_tf2.checkpoints.weights import Weights
 from albert_tf2.config import AlbertConfig
 from albert_tf2.errors import UserError
+from albert_tf2.tokenization import Vocabulary
 
 LAYER_NORM_EPSILON = 1e-12
 # Ours on the left; their "gelu" is the exact one, through erf.
@@ -258,9 +258,14 @@ def _drop_identity(
 def write(found: Weights, folder: Path) -> None:
     """Writes an `AlbertForPreTraining` folder with a BertTokenizer."""
     config = expressible(found.config)
+    # The places are the same under both configurations, the names need not be.
     tensors = {
         hf_name: _turned(name, found.arrays[name])
-        for name, hf_name in name_table(config).items()
+        for name, hf_name in zip(
+            names.attribute_paths(found.config),
+            name_table(config).values(),
+            strict=True,
+        )
         if name in found.arrays
     }
     if config.embedding_size == config.hidden_size:
@@ -279,9 +284,6 @@ def write(found: Weights, folder: Path) -> None:
         "hidden_act": ACTIVATIONS[config.hidden_act],
         "layer_norm_eps": LAYER_NORM_EPSILON,
         "classifier_dropout_prob": 0.1,
-        "pad_token_id": 0,
-        "bos_token_id": 101,
-        "eos_token_id": 102,
     }
     write_folder(found, folder, tensors, values)
 
@@ -306,6 +308,9 @@ def expressible(config: AlbertConfig) -> AlbertConfig:
     layers = config.num_hidden_layers
     if config.parameter_sharing == "none":
         return config.replace(parameter_sharing="all", num_hidden_groups=layers)
+    if config.num_hidden_groups > layers:
+        # Theirs would make the groups that no layer uses, too.
+        return config.replace(num_hidden_groups=layers)
     if config.parameter_sharing != "all":
         raise UserError(
             f"a model that shares only its `{config.parameter_sharing}` "
@@ -329,15 +334,22 @@ def write_folder(
             "'albert-tf2[huggingface]'"
         ) from None
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(dict(tensors), folder / SAFETENSORS, metadata={"format": "pt"})
-    files.write_json(folder / "config.json", values)
     if found.vocab_file is not None:
+        values = {**values, **_special_ids(found)}
         shutil.copyfile(found.vocab_file, folder / "vocab.txt")
         limit = found.config.max_position_embeddings
-        (folder / "tokenizer_config.json").write_text(
-            json.dumps(
-                {**TOKENIZER_CONFIG, "model_max_length": limit}, indent=2
-            )
-            + "\n",
-            encoding="utf-8",
+        files.write_json(
+            folder / "tokenizer_config.json",
+            {**TOKENIZER_CONFIG, "model_max_length": limit},
         )
+    save_file(dict(tensors), folder / SAFETENSORS, metadata={"format": "pt"})
+    files.write_json(folder / "config.json", values)
+
+
+def _special_ids(found: Weights) -> dict[str, int]:
+    vocabulary = Vocabulary.load(found.vocab_file, size=found.config.vocab_size)
+    return {
+        "pad_token_id": vocabulary.padding_id,
+        "bos_token_id": vocabulary.cls_id,
+        "eos_token_id": vocabulary.sep_id,
+    }
