@@ -1,0 +1,101 @@
+"""Pre-trains ALBERT on records: masked words and sentence order.
+
+The same command resumes a run: a workdir with a checkpoint goes on from it.
+Exit codes: 0 done; 2 wrong input; 75 stopped by SIGTERM after saving, so a
+scheduler may start the same command again.
+
+    python -m albert_tf2.pretrain --config configs/pretrain_tiny.yaml \\
+        --data_dir records --workdir run --set train_steps=1000
+"""
+
+import os
+from collections.abc import Sequence
+
+from albert_tf2 import command_line
+from albert_tf2.config import PretrainRecipe, load_recipe
+
+EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Trains, or evaluates alone; returns the exit code."""
+    parser = command_line.parser(__doc__, prog="python -m albert_tf2.pretrain")
+    parser.add_argument("--config", help="a recipe, configs/pretrain_*.yaml")
+    parser.add_argument("--data_dir", required=True, help="records")
+    parser.add_argument("--workdir", required=True, help="the run's folder")
+    parser.add_argument(
+        "--strategy",
+        default="auto",
+        choices=("auto", "one_device", "mirrored", "multi_worker", "tpu"),
+    )
+    parser.add_argument("--tpu", help="a TPU's name or grpc:// address")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="replace a key of the recipe; may be repeated",
+    )
+    parser.add_argument(
+        "--scale_learning_rate",
+        type=int,
+        metavar="BATCH",
+        help="multiply the rate by sqrt(global_batch_size / BATCH)",
+    )
+    parser.add_argument(
+        "--init_checkpoint", help="weights to start a new run from"
+    )
+    parser.add_argument(
+        "--evaluate",
+        action="store_true",
+        help="evaluate the newest checkpoint of the workdir, and stop",
+    )
+    parser.add_argument(
+        "--show_variables",
+        action="store_true",
+        help="print which variables decay and adapt",
+    )
+    arguments = parser.parse_args(argv)
+    overrides = list(arguments.set)
+    if arguments.scale_learning_rate:
+        overrides.append(
+            f"scale_learning_rate_from={arguments.scale_learning_rate}"
+        )
+    recipe = load_recipe(PretrainRecipe, arguments.config, overrides)
+    recipe.model_config()  # a wrong name is told before TensorFlow loads
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    return _run(arguments, recipe)
+
+
+def _run(arguments, recipe: PretrainRecipe) -> int:
+    from albert_tf2 import optimization, training
+    from albert_tf2.distribution import create_strategy
+
+    strategy = create_strategy(arguments.strategy, tpu=arguments.tpu)
+    if arguments.evaluate:
+        row = training.evaluate(arguments.workdir, arguments.data_dir, strategy)
+        for name, value in row.items():
+            print(f"{name:<14} {value:.6g}")
+        return 0
+    if arguments.show_variables:
+        from albert_tf2.models import AlbertPretrainer
+
+        print(
+            optimization.describe_variables(
+                AlbertPretrainer(recipe.model_config()).trainable_variables,
+                recipe.optimizer,
+                recipe.lamb_adaptation,
+            )
+        )
+    result = training.train_and_evaluate(
+        recipe,
+        arguments.data_dir,
+        arguments.workdir,
+        strategy,
+        init_checkpoint=arguments.init_checkpoint,
+    )
+    return EXIT_PREEMPTED if result.interrupted else 0
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -1,0 +1,198 @@
+"""One optimizer step of pre-training, as every device runs it.
+
+    batch of this replica -> parts -> loss and gradients -> sum of parts
+      -> sum over replicas -> clip by global norm -> LAMB or AdamW
+
+The losses are divided by the weights of the whole global batch, before the
+gradients are taken. So a step means the same however its batch is cut: into
+parts (gradient accumulation), over replicas, or over machines.
+
+There is no string, no host call and no dynamic shape in here: the same
+function compiles for a TPU (`tpu_check`).
+"""
+
+import tensorflow as tf
+
+from albert_tf2 import features, losses
+from albert_tf2.input_pipeline import split_batch
+from albert_tf2.keras_api import keras
+from albert_tf2.models import AlbertPretrainer
+
+# What a step reports, in this order.
+METRICS = (
+    "loss",
+    "mlm_loss",
+    "sop_loss",
+    "mlm_accuracy",
+    "sop_accuracy",
+    "gradient_norm",
+    "tokens",  # not padding
+    "examples",  # pairs
+)
+
+
+def _all_reduce(values):
+    """Sums over all replicas; outside a strategy there is one."""
+    replica = tf.distribute.get_replica_context()
+    if replica is None or replica.num_replicas_in_sync == 1:
+        return values
+    return replica.all_reduce(tf.distribute.ReduceOp.SUM, values)
+
+
+def batch_weights(batch: dict[str, tf.Tensor]) -> tf.Tensor:
+    """Returns the sums of the MLM and the SOP weights: float32 [2]."""
+    return tf.stack(
+        [
+            tf.reduce_sum(batch[features.MASKED_LM_WEIGHTS]),
+            tf.reduce_sum(losses.sentence_order_weights(batch)),
+        ]
+    )
+
+
+class PretrainStep:
+    """Callable in a replica: batch [b, ...] -> metrics, float32 [8]."""
+
+    def __init__(
+        self,
+        model: AlbertPretrainer,
+        optimizer: keras.optimizers.legacy.Optimizer,
+        *,
+        accumulation_steps: int = 1,
+        clip_norm: float = 1.0,
+        jit_compile: bool = False,
+    ):
+        """Prepares a step.
+
+        Args:
+            model: The model to train.
+            optimizer: Of `optimization.create_optimizer`; for float16
+                wrapped in Keras' `LossScaleOptimizer`.
+            accumulation_steps: The parts that a replica's batch is cut into.
+            clip_norm: The largest global norm of the gradients.
+            jit_compile: Compile loss and gradients with XLA.
+        """
+        self.model = model
+        self.optimizer = optimizer
+        self.accumulation_steps = accumulation_steps
+        self.clip_norm = clip_norm
+        self.scales_loss = isinstance(
+            optimizer, keras.mixed_precision.LossScaleOptimizer
+        )
+        # The update stays outside: what crosses replicas cannot be compiled
+        # on its own.
+        self._compute = tf.function(
+            self.gradients, jit_compile=True if jit_compile else None
+        )
+
+    def __call__(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        weights = _all_reduce(batch_weights(batch))
+        gradients, sums = self._compute(batch, weights)
+        *gradients, sums = _all_reduce([*gradients, sums])
+        if self.scales_loss:
+            gradients = self.optimizer.get_unscaled_gradients(gradients)
+        gradients, norm = tf.clip_by_global_norm(gradients, self.clip_norm)
+        self.optimizer.apply_gradients(
+            zip(gradients, self.model.trainable_variables, strict=True),
+            experimental_aggregate_gradients=False,
+        )
+        return _metrics(sums, norm)
+
+    def gradients(
+        self, batch: dict[str, tf.Tensor], weights: tf.Tensor
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Returns the gradients and `loss_sums` of this replica's batch.
+
+        Args:
+            batch: Of this replica.
+            weights: float32 [2], MLM and SOP weights of the global batch.
+        """
+        count = self.accumulation_steps
+        if count == 1:
+            return self._part(batch, weights)
+        parts = {
+            name: tf.reshape(value, [count, -1, *value.shape[1:]])
+            for name, value in batch.items()
+        }
+        gradients = [
+            tf.zeros(variable.shape)
+            for variable in self.model.trainable_variables
+        ]
+        sums = tf.zeros([len(SUMS)])
+        for number in tf.range(count):
+            part = {name: value[number] for name, value in parts.items()}
+            more, more_sums = self._part(part, weights)
+            gradients = [a + b for a, b in zip(gradients, more, strict=True)]
+            sums += more_sums
+        return gradients, sums
+
+    def _part(self, batch, weights):
+        inputs, labels = split_batch(batch)
+        with tf.GradientTape() as tape:
+            outputs = self.model(inputs, training=True)
+            sums = losses.pretraining_sums(outputs, labels)
+            loss = sums["mlm_nll"] / (weights[0] + losses.MLM_EPSILON)
+            loss += sums["sop_nll"] / tf.maximum(weights[1], 1.0)
+            if self.scales_loss:
+                loss = self.optimizer.get_scaled_loss(loss)
+        gradients = tape.gradient(loss, self.model.trainable_variables)
+        # Lookups give sparse gradients; sums over replicas want dense ones.
+        gradients = [tf.convert_to_tensor(value) for value in gradients]
+        return gradients, loss_sums(sums, batch)
+
+
+SUMS = (
+    "mlm_nll",
+    "mlm_weight",
+    "mlm_correct",
+    "sop_nll",
+    "sop_weight",
+    "sop_correct",
+    "tokens",
+)
+
+
+def loss_sums(
+    sums: dict[str, tf.Tensor], batch: dict[str, tf.Tensor]
+) -> tf.Tensor:
+    """Packs what `losses.pretraining_sums` returned as float32 [7]."""
+    tokens = tf.reduce_sum(tf.cast(batch[features.INPUT_MASK], tf.float32))
+    return tf.stack([(sums | {"tokens": tokens})[name] for name in SUMS])
+
+
+def _metrics(sums: tf.Tensor, norm: tf.Tensor) -> tf.Tensor:
+    named = dict(zip(SUMS, tf.unstack(sums), strict=True))
+    values = losses.means(named) | {
+        "gradient_norm": norm,
+        "tokens": named["tokens"],
+        "examples": named["sop_weight"],
+    }
+    return tf.stack([values[name] for name in METRICS])
+
+
+class EvaluationStep:
+    """Callable in a replica: batch -> `SUMS` and unigram nll, float32 [8]."""
+
+    def __init__(self, model: AlbertPretrainer, unigram_log_probs):
+        self.model = model
+        self.unigram = tf.constant(unigram_log_probs, tf.float32)  # [V]
+
+    def __call__(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        inputs, labels = split_batch(batch)
+        outputs = self.model(inputs, training=False)
+        sums = loss_sums(losses.pretraining_sums(outputs, labels), batch)
+        guess = tf.gather(self.unigram, labels[features.MASKED_LM_IDS])
+        guess *= labels[features.MASKED_LM_WEIGHTS]
+        unigram_nll = -tf.reduce_sum(guess)
+        return _all_reduce(tf.concat([sums, [unigram_nll]], 0))
+
+
+def evaluation_metrics(sums) -> dict[str, float]:
+    """Turns the added results of `EvaluationStep` into means."""
+    *sums, unigram_nll = (float(value) for value in sums)
+    named = dict(zip(SUMS, sums, strict=True))
+    result = {name: float(value) for name, value in losses.means(named).items()}
+    return result | {
+        "unigram_loss": unigram_nll / max(named["mlm_weight"], 1.0),
+        "examples": named["sop_weight"],
+        "masked_tokens": named["mlm_weight"],
+    }
