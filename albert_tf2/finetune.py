@@ -1,0 +1,335 @@
+"""Fine-tune ALBERT on a Chinese task, evaluate it, write its predictions.
+
+Tasks: lcqmc afqmc tnews iflytek cmnli ocnli xnli wsc csl (classification),
+cmrc2018 drcd (answers in a text), cluener and bio (names), c3 chid (multiple
+choice), csv (your own texts or pairs with labels; tab, comma or other).
+
+The workdir receives model/ (for `python -m albert_tf2.predict`), predictions/
+with a row per row of dev and test, results.json, metrics.jsonl and curves for
+TensorBoard. The same command again resumes what was interrupted.
+
+    python -m albert_tf2.finetune --task lcqmc --data_dir lcqmc/ \\
+      --init_checkpoint albert_tiny_zh --workdir runs/lcqmc
+"""
+
+import argparse
+import dataclasses
+import json
+import shutil
+import statistics
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from albert_tf2 import command_line, files
+from albert_tf2.config import FinetuneRecipe, load_recipe
+from albert_tf2.errors import UserError
+
+RESULTS_FILE = "results.json"
+RECIPE_FILE = "recipe.json"
+STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = command_line.parser(__doc__, "python -m albert_tf2.finetune")
+    parser.add_argument("--task", required=True, help="see above")
+    parser.add_argument("--data_dir", required=True, help="the task's files")
+    parser.add_argument(
+        "--init_checkpoint",
+        required=True,
+        help="what to start from: a folder with a checkpoint, an archive, a "
+        "released model's name, a hub encoder (folder or https://), or "
+        "config:albert_tiny_zh for random weights",
+    )
+    parser.add_argument("--workdir", required=True)
+    parser.add_argument(
+        "--config", help="a recipe; default: the task's own among configs/"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE"
+    )
+    parser.add_argument(
+        "--vocab_file", help="where none lies beside the checkpoint"
+    )
+    for split in ("train", "dev", "test"):
+        parser.add_argument(
+            f"--{split}_file", help=f"instead of the {split} file of data_dir"
+        )
+    parser.add_argument(
+        "--on_error",
+        choices=("fail", "skip"),
+        default="fail",
+        help="a bad row: stop, or count it and go on",
+    )
+    parser.add_argument("--strategy", default="auto", choices=STRATEGIES)
+    parser.add_argument("--tpu", help="for --strategy tpu: its name")
+    return parser.parse_args(argv)
+
+
+def read_recipe(
+    task: str, path: str | None, overrides: Sequence[str]
+) -> FinetuneRecipe:
+    """Reads a recipe; without a path, the shipped one of the task."""
+    if path is None:
+        shipped = resources.files("albert_tf2.configs")
+        with resources.as_file(shipped / f"finetune_{task}.yaml") as found:
+            return load_recipe(
+                FinetuneRecipe, found if found.is_file() else None, overrides
+            )
+    return load_recipe(FinetuneRecipe, path, overrides)
+
+
+@dataclasses.dataclass
+class Data:
+    """The rows of a task; `test` and `dev` may be missing."""
+
+    train: list[Any]
+    dev: list[Any]
+    test: list[Any]
+
+
+def read_data(
+    task: Any,
+    data_dir: str | Path,
+    recipe: FinetuneRecipe,
+    *,
+    on_error: str = "fail",
+    say=print,
+) -> Data:
+    """Reads the splits that are there; a training file must be."""
+    from albert_tf2.tasks.rows import DEV, SPLITS, TEST, TRAIN, ReadingReport
+
+    if not Path(data_dir).is_dir():
+        raise UserError(f"--data_dir {data_dir} is not a folder")
+    task.prepare(data_dir, on_error=on_error)
+    found = {}
+    for split in SPLITS:
+        found[split] = []
+        if split != TRAIN and not task.find(data_dir, split):
+            say(f"{split}: no file")
+            continue
+        report = ReadingReport()
+        rows = task.read(data_dir, split, on_error=on_error, report=report)
+        most = recipe.max_train_rows if split == TRAIN else recipe.max_eval_rows
+        # Test rows are answered by position: all of them, always.
+        if split != TEST:
+            rows = sample(rows, most, recipe.seed)
+        say(f"{split}: {len(rows)} rows")
+        for line in report.lines():
+            say(f"  {line}")
+        found[split] = rows
+    return Data(found[TRAIN], found[DEV], found[TEST])
+
+
+def sample(rows: list[Any], most: int | None, seed: int) -> list[Any]:
+    """Draws some rows, in their order; all of them without a limit."""
+    import numpy as np
+
+    if most is None or most >= len(rows):
+        return rows
+    chosen = np.random.default_rng(seed).choice(len(rows), most, replace=False)
+    return [rows[i] for i in sorted(chosen)]
+
+
+def fine_tune(
+    task: Any,
+    data: Data,
+    *,
+    init_checkpoint: str,
+    recipe: FinetuneRecipe,
+    workdir: str | Path,
+    strategy: Any = None,
+    vocab_file: str | None = None,
+    say=print,
+) -> dict[str, Any]:
+    """Fine-tunes with one seed; writes model, predictions and results.
+
+    Args:
+        task: From `tasks.registry.create`, prepared (see `read_data`).
+        data: Its rows.
+        init_checkpoint: See the command line.
+        recipe: How.
+        workdir: Where to. An interrupted run in it is resumed, a finished
+            one is reported as it stands.
+        strategy: A `tf.distribute` strategy; None takes one device.
+        vocab_file: Where none lies beside the checkpoint.
+        say: Takes lines for the console.
+
+    Returns:
+        The contents of `results.json`: seed, steps, seconds, and the figures
+        on dev and test.
+    """
+    from albert_tf2.distribution import create_strategy
+    from albert_tf2.keras_api import keras
+    from albert_tf2.tasks import encoders
+    from albert_tf2.tasks.tuning import Tuner
+
+    workdir = Path(workdir)
+    done = check_workdir(workdir, task, init_checkpoint, recipe)
+    if done:
+        say(f"{workdir} is finished already: here are its results")
+        return done
+    dropout = {
+        name: getattr(recipe, name)
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")
+        if getattr(recipe, name) is not None
+    }
+    policy = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy(recipe.precision)
+    try:
+        tuner = Tuner(
+            task,
+            load_encoder=lambda: encoders.load_encoder(
+                init_checkpoint, vocab_file=vocab_file, dropout=dropout
+            ),
+            recipe=recipe,
+            workdir=workdir,
+            strategy=strategy or create_strategy("one_device"),
+            say=say,
+        )
+        results = {"task": task.name, "seed": recipe.seed}
+        results |= tuner.train(data.train, data.dev)
+        for split in ("dev", "test"):
+            rows = getattr(data, split)
+            if rows:
+                predictions = tuner.predict(rows)
+                write_predictions(workdir, split, predictions)
+                results[split] = task.score(rows, predictions)
+    finally:
+        keras.mixed_precision.set_global_policy(policy)
+    results["train_rows"] = len(data.train)
+    files.write_json(workdir / RESULTS_FILE, results)
+    return results
+
+
+def check_workdir(
+    workdir: Path, task: Any, init_checkpoint: str, recipe: FinetuneRecipe
+) -> dict[str, Any] | None:
+    """Returns the results of a finished run; refuses another run's folder."""
+    asked = {
+        "task": task.describe(),
+        "init_checkpoint": init_checkpoint,
+        **dataclasses.asdict(recipe),
+    }
+    # As JSON spells it: tuples become lists.
+    asked = json.loads(json.dumps(asked))
+    recipe_file = workdir / RECIPE_FILE
+    if recipe_file.is_file():
+        before = files.read_json(recipe_file)
+        changed = [key for key in asked if before.get(key) != asked[key]]
+        if changed:
+            raise UserError(
+                f"{workdir} holds a run with another `{changed[0]}` "
+                f"({before.get(changed[0])!r}, now {asked[changed[0]]!r}): "
+                "choose another --workdir"
+            )
+        if (workdir / RESULTS_FILE).is_file():
+            return files.read_json(workdir / RESULTS_FILE)
+    files.write_json(recipe_file, asked)
+    return None
+
+
+def write_predictions(
+    workdir: Path, split: str, predictions: list[dict[str, Any]]
+) -> None:
+    """Writes `predictions/<split>.jsonl`: a line per row, in their order."""
+    path = workdir / "predictions" / f"{split}.jsonl"
+    with files.atomic_file(path) as stream:
+        for prediction in predictions:
+            stream.write(json.dumps(prediction, ensure_ascii=False) + "\n")
+
+
+def fine_tune_seeds(
+    task: Any, data: Data, *, recipe: FinetuneRecipe, workdir, **settings
+) -> dict[str, Any]:
+    """Fine-tunes with several seeds; the best on dev becomes `model/`.
+
+    Returns:
+        For each split and figure the mean, the spread (sample standard
+        deviation) and the value of each seed.
+    """
+    workdir = Path(workdir)
+    say = settings.get("say", print)
+    runs = []
+    for seed in range(recipe.seed, recipe.seed + recipe.num_seeds):
+        say(f"seed {seed}")
+        runs.append(
+            fine_tune(
+                task,
+                data,
+                recipe=dataclasses.replace(recipe, seed=seed, num_seeds=1),
+                workdir=workdir / f"seed-{seed}",
+                **settings,
+            )
+        )
+    results: dict[str, Any] = {"task": task.name, "runs": runs}
+    for split in ("dev", "test"):
+        figures = [run[split] for run in runs if run.get(split)]
+        results[split] = {
+            name: {
+                "mean": statistics.fmean(run[name] for run in figures),
+                "spread": statistics.stdev(run[name] for run in figures),
+                "values": [run[name] for run in figures],
+            }
+            for name in (figures[0] if figures else ())
+        }
+    best = max(runs, key=lambda run: run.get("dev", {}).get(task.metric, 0.0))
+    source = workdir / f"seed-{best['seed']}"
+    for folder in ("model", "predictions"):
+        with files.atomic_directory(
+            workdir / folder, overwrite=True
+        ) as temporary:
+            shutil.copytree(source / folder, temporary, dirs_exist_ok=True)
+    results["best_seed"] = best["seed"]
+    files.write_json(workdir / RESULTS_FILE, results)
+    return results
+
+
+def summary(results: dict[str, Any]) -> str:
+    """Returns the figures of a run, or of several seeds, as a few lines."""
+    lines = []
+    for split in ("dev", "test"):
+        for name, value in results.get(split, {}).items():
+            if isinstance(value, dict):
+                shown = f"{value['mean']:.4f} ± {value['spread']:.4f}"
+            else:
+                shown = f"{value:.4f}" if name != "rows" else str(value)
+            lines.append(f"{split} {name}: {shown}")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line."""
+    args = _parse(argv)
+    from albert_tf2.tasks import registry
+
+    recipe = read_recipe(args.task, args.config, args.set)
+    task = registry.create(
+        args.task, labels=recipe.labels, columns=recipe.columns
+    )
+    for split in ("train", "dev", "test"):
+        path = getattr(args, f"{split}_file")
+        if path:
+            task.use_file(split, path)
+    # All files are read before TensorFlow loads: a bad row shows at once.
+    data = read_data(task, args.data_dir, recipe, on_error=args.on_error)
+    from albert_tf2.distribution import create_strategy
+
+    run = fine_tune if recipe.num_seeds == 1 else fine_tune_seeds
+    results = run(
+        task,
+        data,
+        init_checkpoint=args.init_checkpoint,
+        recipe=recipe,
+        workdir=args.workdir,
+        strategy=create_strategy(args.strategy, tpu=args.tpu),
+        vocab_file=args.vocab_file,
+    )
+    print(summary(results))
+    print(f"model: {Path(args.workdir) / 'model'}")
+    return 0
+
+
+if __name__ == "__main__":
+    command_line.run(main)

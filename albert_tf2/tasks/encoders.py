@@ -1,0 +1,199 @@
+"""Where the encoder of a fine-tuning run comes from, and how it is kept.
+
+A fine-tuned model is a folder:
+
+    task.json      task, labels, lengths, the head's shape, measured figures
+    vocab.txt      the vocabulary
+    model.index, model.data-*          encoder and head
+    albert_config.json                 or hub_encoder/, a SavedModel whose
+                                       weights `model` replaces
+"""
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from albert_tf2 import checkpoints, features, files
+from albert_tf2.checkpoints.native import CONFIG_FILE, PREFIX, VOCAB_FILE
+from albert_tf2.config import AlbertConfig, load_model_config
+from albert_tf2.errors import UserError
+from albert_tf2.keras_api import keras
+from albert_tf2.models import AlbertEncoder
+from albert_tf2.tasks import base, registry
+from albert_tf2.tasks.task_model import TaskHead, TaskModel
+from albert_tf2.tokenization import Tokenizer
+
+TASK_FILE = "task.json"
+HUB_FOLDER = "hub_encoder"
+SAVED_MODEL = "saved_model.pb"
+
+
+@dataclasses.dataclass
+class LoadedEncoder:
+    """An encoder with what belongs to it.
+
+    Attributes:
+        encoder: `AlbertEncoder` or `hub.KerasLayer`.
+        vocab_file: The vocabulary beside it.
+        config: The model's configuration; None for a hub encoder.
+        hub_folder: Where a hub encoder's SavedModel lies.
+        do_lower_case: How its texts are tokenized.
+    """
+
+    encoder: keras.layers.Layer
+    vocab_file: Path
+    config: AlbertConfig | None = None
+    hub_folder: Path | None = None
+    do_lower_case: bool = True
+
+    @property
+    def hidden_size(self) -> int:
+        if self.config is not None:
+            return self.config.hidden_size
+        one = tf.ones([1, 2], tf.int32)
+        outputs = self.encoder(dict.fromkeys(features.ENCODER_INPUTS, one))
+        return int(outputs[features.POOLED_OUTPUT].shape[-1])
+
+    def tokenizer(self) -> Tokenizer:
+        return Tokenizer(self.vocab_file, self.do_lower_case)
+
+
+def load_encoder(
+    source: str,
+    *,
+    vocab_file: str | None = None,
+    dropout: dict[str, float] | None = None,
+) -> LoadedEncoder:
+    """Loads the encoder to start from.
+
+    Args:
+        source: What `load_pretrained` reads; a folder with a SavedModel or a
+            hub handle (https://...); or a configuration's name with
+            `config:` before it, for random weights.
+        vocab_file: The vocabulary, where none lies beside the weights.
+        dropout: Fields of the configuration to change.
+    """
+    if source.startswith("config:"):
+        config = load_model_config(source.removeprefix("config:"))
+        config = config.replace(**dropout or {})
+        return LoadedEncoder(
+            AlbertEncoder(config), _vocabulary(vocab_file, source), config
+        )
+    if _is_hub(source):
+        return _load_hub(source, vocab_file)
+    pretrainer = checkpoints.load_pretrained(source)
+    config = pretrainer.config
+    encoder = pretrainer.encoder
+    if dropout:
+        config = config.replace(**dropout)
+        encoder = AlbertEncoder(config)
+        encoder.set_weights(pretrainer.encoder.get_weights())
+    vocabulary = vocab_file or getattr(pretrainer, "vocab_file", None)
+    return LoadedEncoder(encoder, _vocabulary(vocabulary, source), config)
+
+
+def _is_hub(source: str) -> bool:
+    is_archive = source.endswith((".zip", ".gz", ".tgz"))
+    if source.startswith(("https://", "http://")):
+        return not is_archive
+    return (Path(source) / SAVED_MODEL).is_file()
+
+
+def _load_hub(source: str, vocab_file: str | None) -> LoadedEncoder:
+    import tensorflow_hub as hub
+
+    folder = Path(hub.resolve(source))
+    layer = hub.KerasLayer(str(folder), trainable=True)
+    lower = getattr(layer.resolved_object, "do_lower_case", None)
+    if vocab_file is None:
+        beside = folder / "assets" / VOCAB_FILE
+        vocab_file = str(beside) if beside.is_file() else None
+    return LoadedEncoder(
+        layer,
+        _vocabulary(vocab_file, source),
+        hub_folder=folder,
+        do_lower_case=True if lower is None else bool(lower.numpy()),
+    )
+
+
+def _vocabulary(vocab_file: Any, source: str) -> Path:
+    if vocab_file is None:
+        raise UserError(
+            f"{source} has no vocab.txt beside it: name one with --vocab_file"
+        )
+    return Path(vocab_file)
+
+
+def build(
+    task: base.Task, loaded: LoadedEncoder, *, dropout: float = 0.1
+) -> TaskModel:
+    """Puts the task's head on an encoder."""
+    config = loaded.config
+    head = TaskHead(
+        task.num_outputs,
+        loaded.hidden_size,
+        dropout=dropout,
+        normalize=config is not None and config.ln_type == "preln",
+        initializer_range=config.initializer_range if config else 0.02,
+        name="head",
+    )
+    return TaskModel(loaded.encoder, head, task.kind, name=task.kind)
+
+
+def save(
+    folder: files.PathLike,
+    *,
+    model: TaskModel,
+    task: base.Task,
+    loaded: LoadedEncoder,
+    lengths: base.Lengths,
+    facts: dict[str, Any] | None = None,
+) -> None:
+    """Writes a fine-tuned model (see the module), whole or not at all."""
+    with files.atomic_directory(folder, overwrite=True) as temporary:
+        tf.train.Checkpoint(model=model).write(str(temporary / PREFIX))
+        if loaded.config is not None:
+            loaded.config.to_json(temporary / CONFIG_FILE)
+        else:
+            shutil.copytree(loaded.hub_folder, temporary / HUB_FOLDER)
+        shutil.copyfile(loaded.vocab_file, temporary / VOCAB_FILE)
+        files.write_json(
+            temporary / TASK_FILE,
+            {
+                **task.describe(),
+                "hidden_size": int(model.head.output_weights.shape[-1]),
+                "do_lower_case": loaded.do_lower_case,
+                "lengths": dataclasses.asdict(lengths),
+                **(facts or {}),
+            },
+        )
+
+
+def is_fine_tuned(folder: files.PathLike) -> bool:
+    """Whether a folder holds what `save` writes."""
+    return (Path(folder) / TASK_FILE).is_file()
+
+
+def load(
+    folder: files.PathLike,
+) -> tuple[base.Task, TaskModel, LoadedEncoder, base.Lengths]:
+    """Reads what `save` wrote: task, model, its encoder, lengths."""
+    folder = Path(folder)
+    description = files.read_json(folder / TASK_FILE)
+    task = registry.from_description(description)
+    if (folder / HUB_FOLDER).is_dir():
+        loaded = _load_hub(str(folder / HUB_FOLDER), str(folder / VOCAB_FILE))
+    else:
+        config = AlbertConfig.from_json(folder / CONFIG_FILE)
+        loaded = LoadedEncoder(
+            AlbertEncoder(config), folder / VOCAB_FILE, config
+        )
+    loaded.do_lower_case = description.get("do_lower_case", True)
+    model = build(task, loaded)
+    tf.train.Checkpoint(model=model).read(
+        str(folder / PREFIX)
+    ).assert_existing_objects_matched().expect_partial()
+    return task, model, loaded, base.Lengths(**description["lengths"])

@@ -1,0 +1,117 @@
+"""Feeding a task's model: batches to replicas, logits back in order."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from albert_tf2.tasks import base
+from albert_tf2.tasks.encoding import Example, collate, prediction_order
+from albert_tf2.tasks.tagging import IGNORED
+from albert_tf2.tasks.task_model import TaskModel
+
+
+def label_arrays(
+    kind: str,
+    examples: Sequence[Example],
+    *,
+    size: int,
+    length: int,
+    class_weights: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
+    """Returns `labels` and `weights` of a batch (see `task_model.loss_sum`).
+
+    Args:
+        kind: One of the kinds in `base`.
+        examples: At most `size` examples, all with labels.
+        size: B; missing examples have weight 0.
+        length: T.
+        class_weights: [n], for classification.
+    """
+    shape = {base.TAGGING: [size, length], base.SPAN: [size, 2]}.get(
+        kind, [size]
+    )
+    labels = np.full(shape, IGNORED, np.int32)
+    for b, example in enumerate(examples):
+        if kind == base.TAGGING:
+            labels[b, : len(example.label)] = example.label
+        else:
+            labels[b] = example.label
+    weights = (labels != IGNORED).astype(np.float32)
+    if class_weights is not None:
+        weights *= class_weights[np.maximum(labels, 0)]
+    return {"labels": labels, "weights": weights}
+
+
+def distribute(
+    strategy: tf.distribute.Strategy, batch: dict[str, np.ndarray]
+) -> dict[str, tf.Tensor]:
+    """Gives each replica its rows of a global batch.
+
+    Every worker of a cluster draws the same global batch and keeps its own
+    part, so one replica and many train on the same rows. Scalars go to all.
+    """
+    replicas = strategy.num_replicas_in_sync
+
+    def part(context):
+        index = context.replica_id_in_sync_group
+        return {
+            name: tf.constant(
+                array if array.ndim == 0 else np.split(array, replicas)[index]
+            )
+            for name, array in batch.items()
+        }
+
+    return strategy.experimental_distribute_values_from_function(part)
+
+
+def make_predict_step(
+    model: TaskModel, strategy: tf.distribute.Strategy
+) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
+    """Returns a function from the inputs of a global batch to its logits."""
+
+    @tf.function(reduce_retracing=True)
+    def step(batch):
+        return strategy.run(
+            lambda inputs: model(inputs, training=False), args=(batch,)
+        )
+
+    def predict(inputs):
+        logits = step(distribute(strategy, inputs))
+        # From all workers of a cluster too, in the order of the rows.
+        return strategy.gather(logits, axis=0).numpy()
+
+    return predict
+
+
+def predict_logits(
+    predict_step: Callable[[dict[str, np.ndarray]], np.ndarray],
+    examples: Sequence[Example],
+    *,
+    task: base.Task,
+    batch_size: int,
+    replicas: int = 1,
+    length: int | None = None,
+) -> list[np.ndarray]:
+    """Returns the logits of each example, in the order given.
+
+    Args:
+        predict_step: From `make_predict_step`.
+        examples: What to predict.
+        task: Tells the number of choices, and whether logits are per token.
+        batch_size: Rows in a step.
+        replicas: How many replicas share a step.
+        length: A fixed T (TPU); None pads each batch to its longest.
+    """
+    per_token = task.kind in (base.TAGGING, base.SPAN)
+    logits: list[np.ndarray] = [np.zeros(0)] * len(examples)
+    for indices in prediction_order(examples, batch_size):
+        # The last batch shrinks, to what the replicas can share.
+        size = -(-len(indices) // replicas) * replicas
+        part = [examples[i] for i in indices]
+        values = predict_step(
+            collate(part, size=size, choices=task.choices, length=length)
+        )
+        for i, example, row in zip(indices, part, values, strict=False):
+            logits[i] = row[: example.length] if per_token else row
+    return logits

@@ -1,0 +1,149 @@
+"""An encoder with a task's head, and the loss.
+
+classification   pooled   [B, H]    -> logits [B, n]
+choice           pooled   [B*C, H]  -> logits [B, C]
+tagging          sequence [B, T, H] -> logits [B, T, n]
+span             sequence [B, T, H] -> logits [B, T, 2]
+"""
+
+from typing import Any
+
+import tensorflow as tf
+
+from albert_tf2 import features, layers
+from albert_tf2.keras_api import keras
+from albert_tf2.tasks import base
+
+# Below any real logit: a choice that is not there has no share in the softmax.
+ABSENT = -1e9
+
+
+class TaskHead(keras.layers.Layer):
+    """dropout(x) W^T + b, as the originals' fine-tuning head.
+
+    Models whose LayerNorm comes first (`preln`) have none after their last
+    layer, so their head normalises what it reads.
+
+    Call input: [..., H]. Call output: float32 logits [..., n].
+    """
+
+    def __init__(
+        self,
+        outputs: int,
+        hidden_size: int,
+        *,
+        dropout: float = 0.1,
+        normalize: bool = False,
+        initializer_range: float = 0.02,
+        **kwargs: Any,
+    ):
+        """Creates the variables.
+
+        Args:
+            outputs: n.
+            hidden_size: H.
+            dropout: On the input, in training.
+            normalize: Whether a LayerNorm comes first.
+            initializer_range: Spread of the initial weights.
+            **kwargs: For the Keras base class.
+        """
+        super().__init__(**kwargs)
+        self.dropout = keras.layers.Dropout(dropout)
+        with tf.name_scope(self.name):
+            self.layer_norm = (
+                layers.layer_norm("LayerNorm", hidden_size)
+                if normalize
+                else None
+            )
+            # [n, H], as the originals store it.
+            self.output_weights = self.add_weight(
+                name="output_weights",
+                shape=[outputs, hidden_size],
+                initializer=keras.initializers.TruncatedNormal(
+                    stddev=initializer_range
+                ),
+            )
+            self.output_bias = self.add_weight(
+                name="output_bias", shape=[outputs], initializer="zeros"
+            )
+        self.built = True
+
+    def call(self, hidden: tf.Tensor, training: bool | None = None):
+        hidden = tf.cast(hidden, self.compute_dtype)
+        if self.layer_norm is not None:
+            hidden = self.layer_norm(hidden)
+        hidden = self.dropout(hidden, training=training)
+        logits = tf.einsum("...h,nh->...n", hidden, self.output_weights)
+        return tf.cast(logits + self.output_bias, tf.float32)
+
+
+class TaskModel(keras.Model):
+    """An encoder and a head.
+
+    Call inputs: the encoder's dict, int32 [B, T]; for tasks with choices
+    [B, C, T], where the mask of a missing choice is all 0.
+    Call output: float32 logits (see the module).
+    """
+
+    def __init__(
+        self, encoder: keras.layers.Layer, head: TaskHead, kind: str, **kwargs
+    ):
+        """Joins the parts.
+
+        Args:
+            encoder: An `AlbertEncoder`, or a `hub.KerasLayer` of one.
+            head: The head.
+            kind: One of the kinds in `base`.
+            **kwargs: For the Keras base class.
+        """
+        super().__init__(**kwargs)
+        self.encoder = encoder
+        self.head = head
+        self.kind = kind
+
+    def call(
+        self, inputs: dict[str, tf.Tensor], training: bool | None = None
+    ) -> tf.Tensor:
+        if self.kind == base.CHOICE:
+            batch, choices, length = layers.dynamic_shape(
+                inputs[features.INPUT_MASK]
+            )
+            present = inputs[features.INPUT_MASK][:, :, 0] > 0  # [B, C]
+            inputs = {
+                name: tf.reshape(tensor, [batch * choices, length])
+                for name, tensor in inputs.items()
+            }
+        outputs = self.encoder(inputs, training=training)
+        if self.kind in (base.TAGGING, base.SPAN):
+            return self.head(
+                outputs[features.SEQUENCE_OUTPUT], training=training
+            )
+        logits = self.head(outputs[features.POOLED_OUTPUT], training=training)
+        if self.kind == base.CHOICE:
+            logits = tf.reshape(logits, [batch, choices])
+            logits = tf.where(present, logits, ABSENT)
+        return logits
+
+
+def loss_sum(
+    kind: str, logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
+) -> tf.Tensor:
+    """Returns the sum of weight * negative log likelihood: a scalar.
+
+    The caller divides by the sum of the weights of the whole global batch,
+    whichever replica holds which part of it.
+
+    Args:
+        kind: One of the kinds in `base`.
+        logits: What `TaskModel` returns.
+        labels: int32 [B], for tagging [B, T], for spans [B, 2].
+        weights: float32, the shape of `labels`.
+    """
+    if kind == base.SPAN:
+        logits = tf.transpose(logits, [0, 2, 1])  # [B, 2, T]
+    nll = tf.nn.sparse_softmax_cross_entropy_with_logits(
+        # A label without weight may be a filler such as -1.
+        labels=tf.maximum(labels, 0),
+        logits=logits,
+    )
+    return tf.reduce_sum(weights * nll)
