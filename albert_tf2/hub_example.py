@@ -1,0 +1,191 @@
+r"""Uses the exported models as any program would: through hub.KerasLayer.
+
+Embeds a few sentences, then fine-tunes the encoder on sentence pairs (LCQMC's
+format: a header row, then text_a, text_b, label, tab-separated) and reports
+the accuracy on pairs it has not seen. Besides Keras's name nothing here comes
+from this project: the two SavedModels are enough.
+
+python -m albert_tf2.hub_example --pairs data/sample/pairs \
+    --preprocessor runs/quickstart/hub/preprocessor/1 \
+    --encoder runs/quickstart/hub/encoder/1
+"""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from albert_tf2 import command_line, files
+from albert_tf2.errors import UserError
+
+SENTENCES = (
+    "手机充不进电怎么办",
+    "手机充电充不进去是什么原因",
+    "周末去哪里爬山比较好",
+)
+SEQ_LENGTH = 64
+BATCH_SIZE = 32
+LEARNING_RATE = 5e-4
+
+
+def read_pairs(path: Path) -> tuple[list[str], list[str], list[int]]:
+    """Returns the columns of a pair file: texts a, texts b, labels."""
+    try:
+        with open(path, encoding="utf-8", newline="") as stream:
+            rows = list(csv.reader(stream, delimiter="\t", quoting=3))
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}): --pairs needs "
+            "train.txt, dev.txt and test.txt"
+        ) from error
+    if rows and rows[0] == ["text_a", "text_b", "label"]:
+        rows = rows[1:]
+    for number, row in enumerate(rows, start=2):
+        if len(row) != 3 or row[2] not in ("0", "1"):
+            raise UserError(
+                f"{path}, line {number}: needs text_a, text_b and a label 0 "
+                f"or 1, tab-separated. Received: {row}"
+            )
+    return (
+        [row[0] for row in rows],
+        [row[1] for row in rows],
+        [int(row[2]) for row in rows],
+    )
+
+
+def embed(preprocessor, encoder, sentences: Sequence[str]):
+    """Returns unit vectors [B, H]: the mean of the tokens' outputs."""
+    import tensorflow as tf
+
+    inputs = preprocessor(tf.constant(sentences))
+    tokens = encoder(inputs)["sequence_output"]  # [B, T, H]
+    mask = tf.cast(inputs["input_mask"], tf.float32)[..., None]
+    mean = tf.reduce_sum(tokens * mask, 1) / tf.reduce_sum(mask, 1)
+    return tf.nn.l2_normalize(mean, -1)
+
+
+def pair_dataset(preprocessor, columns, *, shuffle_seed: int | None = None):
+    """Returns batches of (encoder inputs, labels); repeats if shuffled."""
+    import tensorflow as tf
+
+    def pack(text_a, text_b, label):
+        segments = [
+            preprocessor.tokenize(text_a),
+            preprocessor.tokenize(text_b),
+        ]
+        return preprocessor.bert_pack_inputs(segments, SEQ_LENGTH), label
+
+    dataset = tf.data.Dataset.from_tensor_slices(columns)
+    if shuffle_seed is not None:
+        dataset = dataset.shuffle(len(columns[0]), seed=shuffle_seed).repeat()
+    return dataset.batch(BATCH_SIZE).map(pack).prefetch(2)
+
+
+def build_classifier(encoder_path: Path, steps: int):
+    """Returns a compiled Keras model: encoder, dropout, two scores."""
+    import tensorflow as tf
+    import tensorflow_hub as hub
+
+    from albert_tf2.keras_api import keras
+
+    inputs = {
+        name: keras.Input([None], dtype=tf.int32, name=name)
+        for name in ("input_word_ids", "input_mask", "input_type_ids")
+    }
+    encoder = hub.KerasLayer(str(encoder_path), trainable=True)
+    pooled = encoder(inputs)["pooled_output"]
+    logits = keras.layers.Dense(2)(keras.layers.Dropout(0.1)(pooled))
+    model = keras.Model(inputs, logits)
+    model.compile(
+        keras.optimizers.Adam(
+            keras.optimizers.schedules.PolynomialDecay(
+                LEARNING_RATE, steps, end_learning_rate=0.0
+            )
+        ),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return model
+
+
+def run(
+    preprocessor_path: Path,
+    encoder_path: Path,
+    pairs: Path,
+    *,
+    steps: int,
+    seed: int,
+) -> dict[str, float]:
+    """Embeds, fine-tunes and evaluates; returns the figures it prints."""
+    columns = {
+        name: read_pairs(pairs / f"{name}.txt")
+        for name in ("train", "dev", "test")
+    }
+    import tensorflow_hub as hub
+    import tensorflow_text  # noqa: F401 (registers the preprocessor's ops)
+
+    from albert_tf2.keras_api import keras
+
+    keras.utils.set_random_seed(seed)
+    preprocessor = hub.load(str(preprocessor_path))
+    vectors = embed(preprocessor, hub.KerasLayer(str(encoder_path)), SENTENCES)
+    vectors = vectors.numpy()
+    cosines = vectors[1:] @ vectors[0]
+    for sentence, cosine in zip(SENTENCES[1:], cosines, strict=True):
+        print(f"  cosine {cosine:+.3f}  {SENTENCES[0]} | {sentence}")
+
+    model = build_classifier(encoder_path, steps)
+    held_out = {
+        name: pair_dataset(preprocessor, columns[name])
+        for name in ("dev", "test")
+    }
+    model.fit(
+        pair_dataset(preprocessor, columns["train"], shuffle_seed=seed),
+        steps_per_epoch=steps,
+        verbose=1,
+    )
+    figures = {"finetune_steps": steps, "pairs": len(columns["train"][0])}
+    for name, dataset in held_out.items():
+        _, accuracy = model.evaluate(dataset, verbose=0)
+        labels = columns[name][2]
+        majority = max(sum(labels), len(labels) - sum(labels)) / len(labels)
+        figures |= {
+            f"{name}_accuracy": float(accuracy),
+            f"{name}_majority": majority,
+        }
+        print(f"  {name}: accuracy {accuracy:.3f} (one answer: {majority:.3f})")
+    return figures
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; see the module docstring."""
+    parser = command_line.parser(
+        __doc__, prog="python -m albert_tf2.hub_example"
+    )
+    parser.add_argument("--preprocessor", type=Path, required=True)
+    parser.add_argument("--encoder", type=Path, required=True)
+    parser.add_argument("--pairs", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--output", type=Path, help="figures as JSON")
+    args = parser.parse_args(argv)
+    for name in ("preprocessor", "encoder"):
+        path = getattr(args, name)
+        if not (path / "saved_model.pb").is_file():
+            raise UserError(
+                f"--{name}: {path} is not a SavedModel; export one with "
+                "`python -m albert_tf2.hub_export.export`"
+            )
+    figures = run(
+        args.preprocessor,
+        args.encoder,
+        args.pairs,
+        steps=args.steps,
+        seed=args.seed,
+    )
+    if args.output:
+        files.write_json(args.output, figures)
+    return 0
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -1,0 +1,278 @@
+r"""From raw text to hub.KerasLayer in a few minutes, offline, on a laptop.
+
+Runs the project's own commands, one after the other, and shows each: learns a
+vocabulary, builds records, pre-trains a small ALBERT, draws its curves,
+exports encoder, preprocessor and TFLite, and uses them from a fresh process.
+A second run goes on where the first one stopped.
+
+python -m albert_tf2.quickstart
+python -m albert_tf2.quickstart --workdir runs/mine --input_file 'my/*.txt'
+"""
+
+import dataclasses
+import importlib
+import json
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib import resources
+from pathlib import Path
+
+from albert_tf2 import command_line, files
+from albert_tf2.config import PretrainRecipe, load_recipe
+from albert_tf2.errors import UserError
+
+RECIPE = "pretrain_quickstart.yaml"
+SETTINGS = "quickstart.json"
+
+
+def sample(*parts: str) -> Path:
+    """Returns a path inside the sample data that the package ships."""
+    return Path(str(resources.files("albert_tf2.data"))).joinpath(
+        "sample", *parts
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One command: `python -m {module} {arguments}`.
+
+    `product` is the last thing that it writes, and it writes it whole: where
+    it exists, the stage is done.
+    """
+
+    title: str
+    module: str
+    arguments: list[str]
+    product: Path
+    fresh_process: bool = False
+
+    @property
+    def command(self) -> str:
+        return shlex.join(["python", "-m", self.module, *self.arguments])
+
+    def run(self) -> None:
+        if self.fresh_process:
+            code = subprocess.run(
+                [sys.executable, "-m", self.module, *self.arguments]
+            ).returncode
+        else:
+            code = importlib.import_module(self.module).main(self.arguments)
+        if code:
+            raise UserError(
+                f"`{self.command}` stopped with exit code {code}: see its "
+                "message above, then run the quickstart again"
+            )
+
+
+def plan(args, recipe: PretrainRecipe, recipe_file: Path) -> list[Stage]:
+    """Returns the stages of a run, in order."""
+    workdir = args.workdir
+    vocab_file = args.vocab_file or workdir / "vocab.txt"
+    records, model = workdir / "records", workdir / "pretrain"
+    hub = workdir / "hub"
+    stages = []
+    if args.vocab_file is None:
+        stages.append(
+            Stage(
+                "learn a vocabulary",
+                "albert_tf2.data.vocabulary",
+                ["--input_file", *args.input_file]
+                + ["--output", str(vocab_file)]
+                + ["--vocab_size", str(args.vocab_size)],
+                vocab_file,
+            )
+        )
+    stages += [
+        Stage(
+            "build records: jieba's whole words, sentence-order pairs",
+            "albert_tf2.data.build_pretraining_data",
+            ["--input_file", *args.input_file]
+            + ["--vocab_file", str(vocab_file)]
+            + ["--output_dir", str(records)]
+            + ["--max_seq_length", str(recipe.max_seq_length)]
+            + ["--eval_fraction", str(args.eval_fraction)],
+            records / "manifest.json",
+        ),
+        Stage(
+            "pre-train with LAMB; evaluate on held-out documents",
+            "albert_tf2.pretrain",
+            ["--config", str(recipe_file)]
+            + ["--data_dir", str(records)]
+            + ["--workdir", str(model)]
+            + [word for pair in args.set for word in ("--set", pair)],
+            model / "summary.json",
+        ),
+        Stage(
+            "draw the curves",
+            "albert_tf2.plot",
+            [str(model)],
+            model / "curves.png",
+        ),
+        Stage(
+            "export encoder, preprocessor and TFLite",
+            "albert_tf2.hub_export.export",
+            ["--checkpoint", str(model)]
+            + ["--export_dir", str(hub)]
+            + ["--what", "encoder,preprocessor,tflite"],
+            hub / "export.json",
+        ),
+        Stage(
+            "use them in a fresh process: embed, fine-tune on sentence pairs",
+            "albert_tf2.hub_example",
+            ["--pairs", str(args.pairs)]
+            + ["--preprocessor", str(hub / "preprocessor" / "1")]
+            + ["--encoder", str(hub / "encoder" / "1")]
+            + ["--steps", str(args.finetune_steps)]
+            + ["--output", str(workdir / "hub_example.json")],
+            workdir / "hub_example.json",
+            fresh_process=True,
+        ),
+    ]
+    return stages
+
+
+def check_settings(workdir: Path, settings: dict) -> None:
+    """Keeps a workdir to one set of arguments; a resumed run must match."""
+    path = workdir / SETTINGS
+    if path.exists():
+        before = files.read_json(path)
+        changed = sorted(
+            key for key in settings if settings[key] != before.get(key)
+        )
+        if changed:
+            raise UserError(
+                f"{workdir} holds a quickstart with another "
+                f"`{changed[0]}` ({before.get(changed[0])!r}, now "
+                f"{settings[changed[0]]!r}): choose another --workdir"
+            )
+    else:
+        workdir.mkdir(parents=True, exist_ok=True)
+        files.write_json(path, settings)
+
+
+def run_stages(stages: Sequence[Stage], say: Callable[[str], None]) -> None:
+    """Runs what is not there yet, in order."""
+    for number, stage in enumerate(stages, start=1):
+        say(f"\n[{number}/{len(stages)}] {stage.title}")
+        if stage.product.exists():
+            say(f"  already there: {stage.product}")
+            continue
+        say(f"  $ {stage.command}")
+        start = time.monotonic()
+        stage.run()
+        if not stage.product.exists():
+            raise UserError(
+                f"`{stage.command}` ended without writing {stage.product}"
+            )
+        say(f"  done in {time.monotonic() - start:.0f} s")
+
+
+def summary(workdir: Path) -> list[tuple[str, str]]:
+    """Returns what a run achieved, and where it lies: rows of a table."""
+    manifest = files.read_json(workdir / "records" / "manifest.json")
+    trained = files.read_json(workdir / "pretrain" / "summary.json")
+    tuned = files.read_json(workdir / "hub_example.json")
+    counts = manifest["counts"]
+    first, last = trained["untrained"], trained["evaluation"]
+    return [
+        (
+            "corpus",
+            f"{counts['documents']:,} documents, {counts['tokens']:,} tokens, "
+            f"{manifest['vocab_size']:,} in the vocabulary",
+        ),
+        (
+            "masked-word loss",
+            f"{first['mlm_loss']:.3f} untrained, "
+            f"{trained['unigram_loss']:.3f} guessing by frequency, "
+            f"{last['mlm_loss']:.3f} trained (held-out)",
+        ),
+        (
+            "held-out accuracy",
+            f"masked words {last['mlm_accuracy']:.1%}, "
+            f"sentence order {last['sop_accuracy']:.1%}",
+        ),
+        (
+            "sentence pairs",
+            f"test accuracy {tuned['test_accuracy']:.1%} "
+            f"(one answer for all: {tuned['test_majority']:.1%})",
+        ),
+        ("curves", str(workdir / "pretrain" / "curves.png")),
+        ("checkpoint", str(workdir / "pretrain")),
+        ("SavedModels, TFLite", str(workdir / "hub")),
+    ]
+
+
+def next_commands(workdir: Path) -> list[str]:
+    """Returns three commands to try after a run."""
+    model = workdir / "pretrain"
+    return [
+        "python -m albert_tf2.predict fill-mask --checkpoint "
+        f"{model} 今天天[MASK]很好",
+        f"python -m albert_tf2.finetune --task lcqmc --data_dir "
+        f"{sample('pairs')} --init_checkpoint {model} --workdir "
+        f"{workdir / 'finetune'}",
+        f"tensorboard --logdir {model}",
+    ]
+
+
+def show_results(workdir: Path, seconds: float) -> None:
+    """Prints the table at the end."""
+    rows = summary(workdir)
+    width = max(len(name) for name, _ in rows)
+    print(f"\nDone in {seconds:.0f} s.\n")
+    for name, text in rows:
+        print(f"  {name:<{width}}  {text}")
+    print("\nThree commands to try next:")
+    for command in next_commands(workdir):
+        print(f"  {command}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; see the module docstring."""
+    parser = command_line.parser(
+        __doc__, prog="python -m albert_tf2.quickstart"
+    )
+    parser.add_argument("--workdir", type=Path, default=Path("runs/quickstart"))
+    parser.add_argument(
+        "--input_file",
+        nargs="+",
+        default=[str(sample("corpus", "*.txt"))],
+        help="the corpus (the shipped one)",
+    )
+    parser.add_argument(
+        "--vocab_file", type=Path, help="use this one instead of learning one"
+    )
+    parser.add_argument("--vocab_size", type=int, default=3000)
+    parser.add_argument(
+        "--eval_fraction",
+        type=float,
+        default=0.08,
+        help="share of the documents held out (0.08)",
+    )
+    parser.add_argument("--config", type=Path, help="recipe (the shipped one)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE"
+    )
+    parser.add_argument("--pairs", type=Path, default=sample("pairs"))
+    parser.add_argument("--finetune_steps", type=int, default=300)
+    args = parser.parse_args(argv)
+
+    recipe_file = args.config or Path(
+        str(resources.files("albert_tf2.configs") / RECIPE)
+    )
+    recipe = load_recipe(PretrainRecipe, recipe_file, args.set)
+    settings = json.loads(json.dumps(vars(args), default=str))
+    del settings["workdir"]
+    check_settings(args.workdir, settings)
+
+    start = time.monotonic()
+    run_stages(plan(args, recipe, recipe_file), print)
+    show_results(args.workdir, time.monotonic() - start)
+    return 0
+
+
+if __name__ == "__main__":
+    command_line.run(main)
