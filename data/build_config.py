@@ -4,6 +4,7 @@ import dataclasses
 
 from albert_tf2.errors import UserError
 
+from .corpus import UNIT_BYTES
 from .words import SEGMENTERS
 
 CHOICES = {
@@ -39,6 +40,9 @@ class BuildConfig:
     on_error: str = "fail"
     # 0 chooses one per 256 MB of corpus, at least 8.
     num_shards: int = 0
+    # Bytes of text that a worker takes at a time; pairs are packed and
+    # documents longer than this are split within them.
+    unit_bytes: int = UNIT_BYTES
     masking: str = "dynamic"
     # The rest is for static masking only.
     dupe_factor: int = 10
@@ -54,6 +58,7 @@ class BuildConfig:
             ("short_seq_prob", 0, 1),
             ("eval_fraction", 0, 0.9),
             ("num_shards", 0, 99_999),
+            ("unit_bytes", 64, 1 << 30),
             ("dupe_factor", 1, 1000),
             ("masked_lm_prob", 0, 0.9),
             ("max_predictions_per_seq", 0, 1 << 16),

@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -26,6 +27,8 @@ from .words import default_segmenter, read_terms
 
 PROG = "python -m albert_tf2.data.build_pretraining_data"
 STATE = "build.json"
+# A document of so many sentences may be a file without blank lines.
+MANY_SENTENCES = 1000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -134,7 +137,8 @@ def build(plan: shards.Plan, pool: Any) -> dict[str, Any]:
     if finished is not None:
         return finished
     pool.make_parts(plan)
-    manifest = shards.write_manifest(plan, pool.write_shards(plan))
+    counts = _checked_counts(plan)
+    manifest = shards.write_manifest(plan, pool.write_shards(plan), counts)
     storage.remove_folder(plan.parts_folder)
     return manifest
 
@@ -157,9 +161,34 @@ def _prepare(plan: shards.Plan) -> dict[str, Any] | None:
             f"{plan.output_dir} holds records of another origin: choose "
             "another --output_dir or remove them"
         )
+    storage.remove_temporary_files(plan.output_dir)
     storage.make_folder(plan.parts_folder)
     storage.write_json(state_path, identity)
     return None
+
+
+def _checked_counts(plan: shards.Plan) -> Counter[str]:
+    """Adds up the counts; says where documents seem to have no borders."""
+    counts: Counter[str] = Counter()
+    for file, found in zip(
+        plan.files, shards.counts_of_files(plan), strict=True
+    ):
+        counts.update(found)
+        whole = found["documents"] - found["documents_split"]
+        if whole == 1 and found["sentences"] >= MANY_SENTENCES:
+            print(
+                f"note: {file.path} has no blank line, so it counts as one "
+                "document; if it holds many, put blank lines between them",
+                file=sys.stderr,
+            )
+    if not counts["pairs"]:
+        storage.remove_folder(plan.parts_folder)
+        raise UserError(
+            f"the corpus has no document of at least two tokens "
+            f"({len(plan.files)} files, {counts['bytes']} bytes): check "
+            "--input_file"
+        )
+    return counts
 
 
 def _must_agree(output_dir: str, old: Any, new: dict[str, Any]) -> None:

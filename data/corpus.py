@@ -4,8 +4,8 @@ A corpus is any number of UTF-8 text files, plain, gzip or zstd, with one
 sentence per line and a blank line between documents. A document never spans
 two files.
 
-A *unit* is what one worker takes at a time: a stretch of about `UNIT_BYTES`
-of one file, cut where a document ends. Where the cuts fall depends on the
+A *unit* is what one worker takes at a time: a stretch of about a megabyte of
+one file, cut where a document ends. Where the cuts fall depends on the
 bytes of the file alone, so every number of workers, on one machine or many,
 sees the same units, and none of them holds more than a few units in memory.
 """
@@ -23,9 +23,9 @@ from albert_tf2.errors import UserError
 
 from . import storage
 
-UNIT_BYTES = 1 << 20
+UNIT_BYTES = 1 << 20  # by default
 # A line longer than this is not text; holding it would not be flat.
-MAX_LINE_BLOCKS = 64
+MAX_LINE_BYTES = 64 << 20
 
 # White space as the tokenizer sees it: a line of ideographic spaces is blank.
 _BLANK_LINE = re.compile(rb"\n(?:[ \t\r]|\xc2\xa0|\xe3\x80\x80)*\n")
@@ -59,6 +59,7 @@ class Unit(NamedTuple):
 
     file: CorpusFile
     index: int
+    size: int = UNIT_BYTES
     content: "UnitContent | None" = None
 
 
@@ -67,10 +68,10 @@ class UnitContent(NamedTuple):
 
     Attributes:
         data: Whole lines of the file; empty if an earlier unit, in which a
-            line longer than `UNIT_BYTES` begins, holds them.
+            line longer than a unit begins, holds them.
         offset: Where they begin in the (uncompressed) file.
         splits_document: Whether it begins in the middle of a document, which
-            only happens to those longer than `UNIT_BYTES`.
+            only happens to those longer than a unit.
     """
 
     data: bytes
@@ -121,18 +122,18 @@ def find_files(patterns: Sequence[str] | str) -> list[CorpusFile]:
     return files
 
 
-def units(file: CorpusFile) -> Iterator[Unit]:
-    """Yields the units of a file.
+def units(file: CorpusFile, size: int = UNIT_BYTES) -> Iterator[Unit]:
+    """Yields the units of a file, of about `size` bytes each.
 
     A plain file is read by whoever processes the unit; a compressed one can
     only be read from its beginning, so its units come with their content.
     """
     if file.compression is None:
-        for index in range(math.ceil(file.size / UNIT_BYTES)):
-            yield Unit(file, index)
+        for index in range(math.ceil(file.size / size)):
+            yield Unit(file, index, size)
     else:
         with open_file(file) as stream:
-            yield from _cut(file, stream, 0)
+            yield from _cut(Unit(file, 0, size), stream)
 
 
 def read_unit(unit: Unit) -> UnitContent:
@@ -140,44 +141,48 @@ def read_unit(unit: Unit) -> UnitContent:
     if unit.content is not None:
         return unit.content
     with open_file(unit.file) as stream:
-        stream.seek(unit.index * UNIT_BYTES)
-        found = next(_cut(unit.file, stream, unit.index), None)
+        stream.seek(unit.index * unit.size)
+        found = next(_cut(unit, stream), None)
     if found is not None and found.index == unit.index:
         return found.content
-    return UnitContent(b"", unit.index * UNIT_BYTES, False)
+    return UnitContent(b"", unit.index * unit.size, False)
 
 
-def _cut(
-    file: CorpusFile, stream: IO[bytes], first_block: int
-) -> Iterator[Unit]:
-    """Yields the units that begin in block `first_block` or later.
+def _cut(unit: Unit, stream: IO[bytes]) -> Iterator[Unit]:
+    """Yields the units that begin in block `unit.index` or later.
 
-    Unit k begins at the first document border inside the k-th block of
-    `UNIT_BYTES` and ends where the next unit begins. That looks at one block
-    at a time, so a reader may begin at any block.
+    Args:
+        unit: Tells the file, the first block and the size of the blocks.
+        stream: The file, at the beginning of that block.
+
+    Unit k begins at the first document border inside the k-th block and ends
+    where the next unit begins. That looks at one block at a time, so a
+    reader may begin at any block.
     """
     pieces: list[bytes] = []
     first, offset, splits = None, 0, False
-    for index, block in enumerate(_blocks(stream, file), start=first_block):
+    for index, block in enumerate(
+        _blocks(stream, unit.file, unit.size), start=unit.index
+    ):
         begin, inside = (0, False) if index == 0 else _first_border(block)
         if begin is None:
             pieces.append(block)
-            if len(pieces) > MAX_LINE_BLOCKS:
+            if len(pieces) * unit.size > MAX_LINE_BYTES:
                 raise UserError(
-                    f"{file.path}: the line at byte {offset} is longer than "
-                    f"{MAX_LINE_BLOCKS * UNIT_BYTES} bytes; is this a text "
-                    "with one sentence per line?"
+                    f"{unit.file.path}: the line at byte {offset} is longer "
+                    f"than {MAX_LINE_BYTES} bytes; is this a text with one "
+                    "sentence per line?"
                 )
             continue
         if first is not None:
             pieces.append(block[:begin])
             content = UnitContent(b"".join(pieces), offset, splits)
-            yield Unit(file, first, content)
+            yield unit._replace(index=first, content=content)
         pieces = [block[begin:]]
-        first, offset, splits = index, index * UNIT_BYTES + begin, inside
+        first, offset, splits = index, index * unit.size + begin, inside
     if first is not None:
         content = UnitContent(b"".join(pieces), offset, splits)
-        yield Unit(file, first, content)
+        yield unit._replace(index=first, content=content)
 
 
 def _first_border(block: bytes) -> tuple[int | None, bool]:
@@ -215,11 +220,13 @@ def open_file(file: CorpusFile) -> IO[bytes]:
     return stream
 
 
-def _blocks(stream: IO[bytes], file: CorpusFile) -> Iterator[bytes]:
-    """Yields `UNIT_BYTES` at a time; only the last block is shorter."""
+def _blocks(
+    stream: IO[bytes], file: CorpusFile, size: int = UNIT_BYTES
+) -> Iterator[bytes]:
+    """Yields `size` bytes at a time; only the last block is shorter."""
     while True:
         try:
-            block = stream.read(UNIT_BYTES)
+            block = stream.read(size)
         except Exception as error:  # each library has its own kinds
             if isinstance(error, MemoryError):
                 raise

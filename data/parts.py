@@ -243,6 +243,11 @@ def part_name(file_number: int, unit_index: int) -> str:
     return f"{file_number:06d}-{unit_index:08d}.part"
 
 
+def file_number(name: str) -> int:
+    """Returns which file of the corpus a part is of."""
+    return int(name.partition("-")[0])
+
+
 def write_part(path: str, part: Part) -> None:
     """Writes a part, whole or not at all."""
     keys = sorted(part.groups)

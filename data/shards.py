@@ -52,7 +52,13 @@ class Plan:
         """What two builds must share to give the same bytes."""
         return {
             "tool_version": albert_tf2.__version__,
-            "config": dataclasses.asdict(self.config),
+            "config": {
+                name: value
+                for name, value in dataclasses.asdict(self.config).items()
+                # Wrong bytes either stop a build or are counted: units that
+                # are finished stay as they are.
+                if name != "on_error"
+            },
             "vocab_sha256": vocabulary_sha256(self.vocabulary),
             "user_terms_sha256": _digest(self.terms) if self.terms else None,
             "inputs": [
@@ -120,12 +126,19 @@ def part_names(plan: Plan) -> list[str]:
     return [name for name in names if name.endswith(".part")]
 
 
-def write_manifest(plan: Plan, entries: list[dict[str, Any]]) -> dict:
-    """Writes `vocab.txt` and, last of all, `manifest.json`."""
-    counts: Counter[str] = Counter()
+def counts_of_files(plan: Plan) -> list[Counter[str]]:
+    """Adds up the counts of the parts of each file of the corpus."""
+    counts: list[Counter[str]] = [Counter() for _ in plan.files]
     for name in part_names(plan):
-        path = storage.join(plan.parts_folder, name)
-        counts.update(parts.PartReader(path).counts)
+        part = parts.PartReader(storage.join(plan.parts_folder, name))
+        counts[parts.file_number(name)].update(part.counts)
+    return counts
+
+
+def write_manifest(
+    plan: Plan, entries: list[dict[str, Any]], counts: Counter[str]
+) -> dict[str, Any]:
+    """Writes `vocab.txt` and, last of all, `manifest.json`."""
     config = plan.config
     identity = plan.identity()
     manifest = {
@@ -137,6 +150,7 @@ def write_manifest(plan: Plan, entries: list[dict[str, Any]]) -> dict:
         "vocab_sha256": identity["vocab_sha256"],
         "token_dtype": records.token_dtype(len(plan.vocabulary)),
         "seed": config.seed,
+        "on_error": config.on_error,
         "counts": {name: counts[name] for name in sorted(counts)},
         "shards": sorted(
             entries, key=lambda e: (e["subset"] == "eval", e["name"])
@@ -177,7 +191,9 @@ def _is_intact(path: str, entry: dict[str, Any]) -> bool:
 def plan_of_manifest(output_dir: str, manifest: dict) -> Plan:
     """Rebuilds the plan of a finished set, to repair it."""
     try:
-        config = BuildConfig(**manifest["identity"]["config"])
+        config = BuildConfig(
+            **manifest["identity"]["config"], on_error=manifest["on_error"]
+        )
         paths = manifest["input_file"]
         terms = tuple((term, freq) for term, freq in manifest["user_terms"])
         vocab_sha256 = manifest["vocab_sha256"]

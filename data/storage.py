@@ -178,6 +178,18 @@ def make_folder(path: str) -> None:
         system.create_dir(inner, recursive=True)
 
 
+def remove_temporary_files(folder: str) -> None:
+    """Removes what a killed process left under temporary names."""
+    for name in names(folder):
+        if name.endswith(".tmp"):
+            path = join(folder, name)
+            if is_remote(path):
+                system, inner = _remote(path)
+                system.delete_file(inner)
+            else:
+                os.unlink(path)
+
+
 def remove_folder(path: str) -> None:
     """Removes a folder with all it holds, if it is there."""
     if not is_remote(path):

@@ -10,7 +10,6 @@ python -m albert_tf2.data.vocabulary --input_file 'corpus/*.txt' --output vocab.
 """  # noqa: E501
 
 import argparse
-import itertools
 import math
 import os
 import re
@@ -231,9 +230,8 @@ def learn_pieces(
     ]
     common = sorted(words, key=lambda w: (-words[w], w))[:MAX_LEARNED_WORDS]
     counts = [(w, words[w]) for w in common if words[w] >= min_count]
-    size -= len(alphabet)
-    if not counts or size < len(alphabet):
-        return alphabet[: len(alphabet) + size]
+    if not counts or size <= len(alphabet):
+        return alphabet[:size]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # Slow to import, so only here.
     from tensorflow_text.tools.wordpiece_vocab import (
@@ -255,7 +253,7 @@ def learn_pieces(
         joiner=PIECE_PREFIX,
     )
     learned = (t for t in tokens if t not in ("", PIECE_PREFIX, *alphabet))
-    return [*alphabet, *itertools.islice(learned, size)]
+    return [*alphabet, *learned][:size]
 
 
 def stands_alone(word: str) -> bool:

@@ -95,7 +95,7 @@ class Workers:
 def _tasks(plan: shards.Plan, bar: tqdm) -> Iterator[tuple]:
     """Yields (path of the part, unit) for every part that is to be made."""
     for file_number, file in enumerate(plan.files):
-        for unit in corpus.units(file):
+        for unit in corpus.units(file, plan.config.unit_bytes):
             path = plan.part_path(file_number, unit.index)
             if parts.load_part(path) is None:
                 yield path, unit
@@ -107,8 +107,7 @@ def unit_size(unit: corpus.Unit) -> int:
     """Returns the bytes of the file that a unit stands for, for progress."""
     if unit.file.compression:  # how much is left is not known
         return 0
-    begin = unit.index * corpus.UNIT_BYTES
-    return min(corpus.UNIT_BYTES, unit.file.size - begin)
+    return min(unit.size, unit.file.size - unit.index * unit.size)
 
 
 # What a worker process works on.

@@ -7,10 +7,7 @@ import pytest
 from albert_tf2 import UserError
 from albert_tf2.data import corpus
 
-
-@pytest.fixture
-def small_units(monkeypatch):
-    monkeypatch.setattr(corpus, "UNIT_BYTES", 64)
+SIZE = 64  # bytes of a unit in these tests
 
 
 def write(path, content):
@@ -21,7 +18,7 @@ def write(path, content):
 
 
 def contents(file):
-    return [corpus.read_unit(unit) for unit in corpus.units(file)]
+    return [corpus.read_unit(unit) for unit in corpus.units(file, SIZE)]
 
 
 def text_of(file, on_error="fail"):
@@ -35,7 +32,7 @@ BOOK = "".join(
 )
 
 
-def test_units_are_the_file_cut_at_blank_lines(tmp_path, small_units):
+def test_units_are_the_file_cut_at_blank_lines(tmp_path):
     file = write(tmp_path / "a.txt", BOOK)
     found = contents(file)
     assert b"".join(unit.data for unit in found) == BOOK.encode()
@@ -50,7 +47,7 @@ def test_units_are_the_file_cut_at_blank_lines(tmp_path, small_units):
         offset += len(unit.data)
 
 
-def test_a_long_document_is_split_at_a_line(tmp_path, small_units):
+def test_a_long_document_is_split_at_a_line(tmp_path):
     file = write(tmp_path / "a.txt", "一句话而已。\n" * 40)
     found = [unit for unit in contents(file) if unit.data]
     assert all(unit.data.endswith(b"\n") for unit in found)
@@ -59,7 +56,7 @@ def test_a_long_document_is_split_at_a_line(tmp_path, small_units):
     )
 
 
-def test_a_line_longer_than_units_stays_whole(tmp_path, small_units):
+def test_a_line_longer_than_units_stays_whole(tmp_path):
     line = "字" * 200 + "\n"
     file = write(tmp_path / "a.txt", "短。\n" + line + "短。\n\n完。\n")
     found = [unit.data for unit in contents(file) if unit.data]
@@ -68,7 +65,7 @@ def test_a_line_longer_than_units_stays_whole(tmp_path, small_units):
 
 
 @pytest.mark.parametrize("extension", [".gz", ".zst"])
-def test_compressed_files_have_the_same_units(tmp_path, small_units, extension):
+def test_compressed_files_have_the_same_units(tmp_path, extension):
     plain = write(tmp_path / "a.txt", BOOK)
     if extension == ".gz":
         data = gzip.compress(BOOK.encode())
@@ -105,15 +102,13 @@ def test_wrong_bytes_are_named_or_skipped_and_counted(tmp_path):
     assert decoded.bad_lines == 1
 
 
-def test_the_line_of_a_wrong_byte_counts_from_the_file_start(
-    tmp_path, small_units
-):
+def test_the_line_of_a_wrong_byte_counts_from_the_file_start(tmp_path):
     lines = ["一句话。\n"] * 50
     lines[9::10] = ["\n"] * 5
     data = "".join(lines).encode() + b"\xff\n"
     file = write(tmp_path / "a.txt", data)
     with pytest.raises(UserError, match=rf"line 51, byte {len(data) - 2}:"):
-        for unit in corpus.units(file):
+        for unit in corpus.units(file, SIZE):
             corpus.decode(corpus.read_unit(unit), file, on_error="fail")
 
 
@@ -148,14 +143,14 @@ def test_find_files(tmp_path):
         corpus.find_files([f"{tmp_path}/a.txt*"])
 
 
-def test_a_line_without_end_is_refused(tmp_path, small_units, monkeypatch):
-    monkeypatch.setattr(corpus, "MAX_LINE_BLOCKS", 3)
+def test_a_line_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpus, "MAX_LINE_BYTES", 3 * SIZE)
     file = write(tmp_path / "a.txt", "字" * 200)
     with pytest.raises(UserError, match="the line at byte 0 is longer"):
         contents(file)
 
 
-def test_read_documents_goes_through_all_files(tmp_path, small_units):
+def test_read_documents_goes_through_all_files(tmp_path):
     write(tmp_path / "a.txt", BOOK)
     write(tmp_path / "b.txt", "末。")
     files = corpus.find_files(f"{tmp_path}/*.txt")

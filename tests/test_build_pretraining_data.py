@@ -1,0 +1,425 @@
+"""The builder as a whole: same bytes, resume, repair, bad input."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from albert_tf2 import UserError
+from albert_tf2.data import (
+    build_pretraining_data,
+    corpus,
+    parts,
+    records,
+    shards,
+    workers,
+)
+from albert_tf2.data.build_config import BuildConfig
+from albert_tf2.tokenization import Tokenizer, Vocabulary
+
+CHARACTERS = (
+    "的一是在不了有和人这中大为上个国我以要他时来用们生到作地于出就分对成会"
+)
+SPECIALS = "[PAD] [UNK] [CLS] [SEP] [MASK]".split()
+UNIT = 3000
+MODULE = "albert_tf2.data.build_pretraining_data"
+
+
+@pytest.fixture
+def vocab_file(tmp_path):
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join([*SPECIALS, *CHARACTERS, "。"]) + "\n", "utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def texts(tmp_path):
+    """Two files with some 180 documents, long and short."""
+    rng = random.Random(5)
+    for name in ("a.txt", "b.txt"):
+        documents = []
+        for _ in range(90):
+            sentences = [
+                "".join(rng.choices(CHARACTERS, k=rng.randrange(3, 25))) + "。"
+                for _ in range(rng.choice([1, 2, 3, 8, 30]))
+            ]
+            documents.append("\n".join(sentences) + "\n")
+        (tmp_path / name).write_text("\n".join(documents), "utf-8")
+    return f"{tmp_path}/[ab].txt"
+
+
+def build(texts, vocab_file, output_dir, *, num_workers=1, **settings):
+    small = {"max_seq_length": 64, "num_shards": 3, "unit_bytes": UNIT}
+    small |= {"segmenter": "none", "eval_fraction": 0.2, **settings}
+    plan = build_pretraining_data.make_plan(
+        texts, vocab_file, str(output_dir), BuildConfig(**small)
+    )
+    pool = workers.Workers(num_workers, progress=False)
+    return build_pretraining_data.build(plan, pool)
+
+
+def files_of(folder):
+    return {p.name: p.read_bytes() for p in Path(folder).iterdir()}
+
+
+def rows_of(output_dir, manifest, subset=None):
+    """Yields lists of (A, B) token ids."""
+    import tensorflow as tf
+
+    for entry in manifest["shards"]:
+        if subset not in (None, entry["subset"]):
+            continue
+        for data in records.read_records(f"{output_dir}/{entry['name']}"):
+            feature = tf.train.Example.FromString(data).features.feature
+            ids, _ = records.unpack_tokens(
+                feature["tokens"].bytes_list.value[0], "uint16"
+            )
+            lengths = list(feature["segment_lengths"].int64_list.value)
+            segments = np.split(ids, np.cumsum(lengths)[:-1])
+            yield list(zip(segments[::2], segments[1::2], strict=True))
+
+
+def test_every_token_is_stored_once_and_counted(texts, vocab_file, tmp_path):
+    output_dir = tmp_path / "out"
+    manifest = build(texts, vocab_file, output_dir, short_seq_prob=0.5)
+    counts = manifest["counts"]
+    rows = list(rows_of(output_dir, manifest))
+    stored = sorted(
+        tuple(np.concatenate(pair).tolist()) for row in rows for pair in row
+    )
+    vocabulary = Vocabulary.load(vocab_file)
+    tokenizer = Tokenizer(vocabulary)
+    documents = list(corpus.read_documents(corpus.find_files(texts)))
+    sentences = [tokenizer.tokenize(s).ids for d in documents for s in d]
+    assert counts["documents"] == len(documents) == 180
+    assert counts["sentences"] == len(sentences)
+    total = sum(map(len, sentences))
+    assert counts["tokens"] == total
+    assert sum(map(len, stored)) == total - counts["dropped_tokens"]
+    assert counts["pairs"] == len(stored)
+    assert counts["train_records"] + counts["eval_records"] == len(rows)
+    assert counts["one_sentence_documents"] == sum(
+        len(document) == 1 for document in documents
+    )
+    # Each pair is a stretch of one document.
+    spelled = [
+        "," + ",".join(str(i) for s in d for i in tokenizer.tokenize(s).ids)
+        + "," for d in documents
+    ]  # fmt: skip
+    for pair in random.Random(0).sample(stored, 60):
+        text = "," + ",".join(map(str, pair)) + ","
+        assert any(text in document for document in spelled)
+
+
+def test_rows_fit_and_hold_what_the_manifest_says(texts, vocab_file, tmp_path):
+    output_dir = tmp_path / "out"
+    manifest = build(texts, vocab_file, output_dir)
+    used = 0
+    rows = list(rows_of(output_dir, manifest))
+    for row in rows:
+        cost = sum(len(a) + len(b) + 3 for a, b in row)
+        assert cost <= 64
+        assert len(row) <= manifest["max_pairs_per_record"] == 2
+        used += cost
+    assert manifest["counts"]["padding_tokens"] == 64 * len(rows) - used
+    assert (output_dir / "vocab.txt").read_bytes() == Path(
+        vocab_file
+    ).read_bytes()
+    assert not (output_dir / ".parts").exists()
+
+
+def test_held_out_documents_are_whole_and_apart(texts, vocab_file, tmp_path):
+    manifest = build(texts, vocab_file, tmp_path / "out")
+    counts = manifest["counts"]
+    assert counts["train_documents"] + counts["eval_documents"] == 180
+    assert 15 <= counts["eval_documents"] <= 60
+    train, held_out = (
+        {
+            tuple(np.concatenate(pair).tolist())
+            for row in rows_of(tmp_path / "out", manifest, subset)
+            for pair in row
+        }
+        for subset in ("train", "eval")
+    )
+    assert train and held_out and not train & held_out
+    without = build(texts, vocab_file, tmp_path / "none", eval_fraction=0.0)
+    assert {entry["subset"] for entry in without["shards"]} == {"train"}
+
+
+def test_documents_are_spread_over_shards(texts, vocab_file, tmp_path):
+    manifest = build(texts, vocab_file, tmp_path / "out", eval_fraction=0.0)
+    sizes = [entry["records"] for entry in manifest["shards"]]
+    expected = sum(sizes) / 3
+    assert all(abs(n - expected) < 5 * expected**0.5 for n in sizes)
+
+
+@pytest.mark.parametrize("num_workers", [2, 7])
+def test_same_bytes_for_any_number_of_workers(
+    texts, vocab_file, tmp_path, num_workers
+):
+    build(texts, vocab_file, tmp_path / "one")
+    build(texts, vocab_file, tmp_path / "more", num_workers=num_workers)
+    assert files_of(tmp_path / "one") == files_of(tmp_path / "more")
+
+
+def test_seed_and_compression(texts, vocab_file, tmp_path):
+    import gzip
+
+    build(texts, vocab_file, tmp_path / "one")
+    build(texts, vocab_file, tmp_path / "two", seed=2)
+    first, second = (
+        {n: d for n, d in files_of(tmp_path / f).items() if "-of-" in n}
+        for f in ("one", "two")
+    )
+    assert all(first[name] != second[name] for name in first)
+    (tmp_path / "gz").mkdir()
+    for name in ("a.txt", "b.txt"):
+        data = gzip.compress((tmp_path / name).read_bytes())
+        (tmp_path / "gz" / f"{name}.gz").write_bytes(data)
+    build(f"{tmp_path}/gz/*", vocab_file, tmp_path / "three", num_workers=2)
+    third = files_of(tmp_path / "three")
+    assert {n: third[n] for n in first} == first
+
+
+@pytest.mark.parametrize("victim", ["builder", "worker"])
+def test_killed_anywhere_the_rerun_gives_the_same_bytes(
+    texts, vocab_file, tmp_path, victim
+):
+    build(texts, vocab_file, tmp_path / "whole")
+    output_dir = tmp_path / "killed"
+    command = [
+        sys.executable, "-m", MODULE, "--unit_bytes", str(UNIT),
+        *flags_of(texts, vocab_file, output_dir), "--num_workers", "2",
+        "--max_seq_length", "64", "--num_shards", "3",
+        "--eval_fraction", "0.2", "--segmenter", "none",
+    ]  # fmt: skip
+    rng = random.Random(victim)
+    kills = 0
+    for _ in range(30):
+        process = subprocess.Popen(command, stderr=subprocess.PIPE)
+        _wait_for_progress(process, output_dir, rng.randrange(1, 12))
+        if process.poll() is None:
+            pid = process.pid
+            if victim == "worker":
+                children = Path(f"/proc/{pid}/task/{pid}/children")
+                if not children.exists():
+                    pytest.skip("this system does not list child processes")
+                pid = int((children.read_text().split() or [pid])[0])
+            os.kill(pid, signal.SIGKILL)
+        _, errors = process.communicate(timeout=60)
+        if process.returncode == 0:
+            break
+        kills += 1
+        if victim == "worker" and process.returncode > 0:
+            assert b"a worker process was killed" in errors
+    assert kills > 0
+    if process.returncode != 0:
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    assert files_of(output_dir) == files_of(tmp_path / "whole")
+
+
+def _wait_for_progress(process, output_dir, num_files):
+    """Waits until the process has written some more files, or has ended."""
+
+    def written():
+        return sum(len(names) for _, _, names in os.walk(output_dir))
+
+    target = written() + num_files
+    while process.poll() is None and written() < target:
+        time.sleep(0.001)
+
+
+def test_verify_names_and_rebuilds_only_the_damaged_shard(
+    texts, vocab_file, tmp_path, capsys
+):
+    output_dir = tmp_path / "out"
+    build(texts, vocab_file, output_dir)
+    before = files_of(output_dir)
+    pool = workers.Workers(1, progress=False)
+    assert "all 4 shards are intact" in build_pretraining_data.verify(
+        str(output_dir), pool
+    )
+    victim = output_dir / "records-00001-of-00003.tfrecord"
+    damaged = bytearray(victim.read_bytes())
+    damaged[100] ^= 1
+    victim.write_bytes(damaged)
+    (output_dir / "eval-00000-of-00001.tfrecord").unlink()
+    times = {p: p.stat().st_mtime_ns for p in output_dir.glob("records*")}
+    told = build_pretraining_data.verify(str(output_dir), pool)
+    assert "records-00001-of-00003" in told and "eval-00000" in told
+    assert "records-00000" not in told
+    assert files_of(output_dir) == before
+    assert [p.name for p, t in times.items() if p.stat().st_mtime_ns != t] == [
+        victim.name
+    ]
+    victim.unlink()
+    (tmp_path / "a.txt").write_text("别的。\n", "utf-8")
+    with pytest.raises(UserError, match="built differently.*inputs"):
+        build_pretraining_data.verify(str(output_dir), pool)
+    with pytest.raises(UserError, match="not finished"):
+        build_pretraining_data.verify(str(tmp_path / "absent"), pool)
+
+
+def test_a_folder_of_another_build_is_refused(texts, vocab_file, tmp_path):
+    output_dir = tmp_path / "out"
+    first = build(texts, vocab_file, output_dir)
+    assert build(texts, vocab_file, output_dir) == first  # nothing to do
+    with pytest.raises(UserError, match="config.seed was 12345, now 1"):
+        build(texts, vocab_file, output_dir, seed=1)
+    (output_dir / "manifest.json").unlink()
+    with pytest.raises(UserError, match="records of another origin"):
+        build(texts, vocab_file, output_dir)
+
+
+def test_damaged_parts_of_a_killed_build_are_made_again(
+    texts, vocab_file, tmp_path, monkeypatch
+):
+    build(texts, vocab_file, tmp_path / "whole")
+    output_dir = tmp_path / "out"
+
+    def stop(plan, entries, counts):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shards, "write_manifest", stop)
+    with pytest.raises(KeyboardInterrupt):
+        build(texts, vocab_file, output_dir)
+    monkeypatch.undo()
+    part, *others = sorted((output_dir / ".parts").glob("*.part"))
+    part.write_bytes(part.read_bytes()[:-1] + b"\0")
+    others[0].write_bytes(others[0].read_bytes()[:20])
+    assert parts.load_part(str(part)) is None
+    build(texts, vocab_file, output_dir)
+    assert files_of(output_dir) == files_of(tmp_path / "whole")
+
+
+def run_cli(*arguments):
+    command = [sys.executable, "-m", MODULE, *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def flags_of(texts, vocab_file, output_dir):
+    return ["--input_file", texts, "--vocab_file", vocab_file,
+            "--output_dir", str(output_dir)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (["--max_seq_length", "4"], "--max_seq_length must be within 5"),
+        (["--segmenter", "hanlp"], "invalid choice"),
+        (["--short_seq_prob", "2"], "--short_seq_prob must be within 0 and 1"),
+        (["--num_workers", "0"], "--num_workers must be at least 1"),
+        (["--input_file", "absent*.txt"], "no file matches 'absent*.txt'"),
+        (["--vocab_file", "absent.txt"], "absent.txt cannot be read"),
+        (["--user_dictionary", "absent.txt"], "absent.txt cannot be read"),
+    ],
+)
+def test_bad_flags_exit_2_with_one_line(
+    texts, vocab_file, tmp_path, settings, message
+):
+    done = run_cli(*flags_of(texts, vocab_file, tmp_path / "out"), *settings)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_command_line_end_to_end(texts, vocab_file, tmp_path):
+    output_dir = str(tmp_path / "out")
+    flags = flags_of(texts, vocab_file, output_dir)
+    done = run_cli(*flags, "--max_seq_length", "64")
+    assert done.returncode == 0, done.stderr
+    assert "180 documents" in done.stdout
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["identity"]["config"]["segmenter"] in ("rjieba", "jieba")
+    assert (
+        "shards are intact"
+        in run_cli("--verify", "--output_dir", output_dir).stdout
+    )
+
+
+def test_importing_and_building_leaves_tensorflow_alone():
+    code = (
+        "import sys; import albert_tf2.data.build_pretraining_data; "
+        "sys.exit('tensorflow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("on_error, lines", [("fail", 0), ("skip", 1)])
+def test_wrong_bytes_fail_or_are_counted(
+    texts, vocab_file, tmp_path, on_error, lines
+):
+    (tmp_path / "c.txt").write_bytes(
+        "的一是。\n在不了。\n".encode() + b"\xb5\n"
+    )
+    arguments = [str(tmp_path / "c.txt"), vocab_file, tmp_path / "out"]
+    if on_error == "fail":
+        with pytest.raises(UserError, match="c.txt, line 3, byte 26"):
+            build(*arguments)
+        return
+    manifest = build(*arguments, on_error=on_error)
+    assert manifest["counts"]["lines_not_utf8"] == lines
+    assert manifest["counts"]["sentences"] == 2
+
+
+def test_odd_but_good_input(vocab_file, tmp_path):
+    text = "\ufeff的一\0是。\r\n在不了。\r\n \u3000\r\n\x0b\r\n有和人。\r\n"
+    (tmp_path / "c.txt").write_text(text, "utf-8", newline="")
+    (tmp_path / "empty.txt").write_bytes(b"")
+    manifest = build(
+        [str(tmp_path / "c.txt"), str(tmp_path / "empty.txt")],
+        vocab_file, tmp_path / "out", eval_fraction=0.0,
+    )  # fmt: skip
+    counts = manifest["counts"]
+    assert (counts["documents"], counts["sentences"]) == (2, 3)
+    assert counts["nul_characters"] == 1
+    assert counts["tokens"] == 12 and counts["unknown_tokens"] == 0
+
+
+def test_a_corpus_without_documents_is_an_error(vocab_file, tmp_path):
+    (tmp_path / "c.txt").write_text("\n \n", "utf-8")
+    with pytest.raises(UserError, match="no document"):
+        build(str(tmp_path / "c.txt"), vocab_file, tmp_path / "out")
+
+
+def test_a_file_without_blank_lines_is_told(vocab_file, tmp_path, capsys):
+    text = "的一是在不了有和人这。\n" * 2000
+    (tmp_path / "c.txt").write_text(text, "utf-8")
+    manifest = build(str(tmp_path / "c.txt"), vocab_file, tmp_path / "out")
+    assert manifest["counts"]["sentences"] == 2000
+    assert "c.txt has no blank line" in capsys.readouterr().err
+
+
+def test_a_very_long_line_is_kept(vocab_file, tmp_path):
+    text = "的" * 100_000 + "\n一。\n"
+    (tmp_path / "c.txt").write_text(text, "utf-8")
+    manifest = build(
+        str(tmp_path / "c.txt"), vocab_file, tmp_path / "out", eval_fraction=0
+    )
+    rows = rows_of(tmp_path / "out", manifest)
+    stored = sum(len(a) + len(b) for row in rows for a, b in row)
+    assert stored == 100_002 - manifest["counts"]["dropped_tokens"] >= 100_001
+
+
+def test_a_full_disk_is_one_sentence(texts, vocab_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "replace", _no_space)
+    with pytest.raises(UserError, match="could not be written .*No space"):
+        build(texts, vocab_file, tmp_path / "out")
+    monkeypatch.undo()
+    build(texts, vocab_file, tmp_path / "out")
+    build(texts, vocab_file, tmp_path / "whole")
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
+
+
+def _no_space(source, target):
+    if str(target).endswith("7.part"):
+        raise OSError(28, "No space left on device")
+    os.rename(source, target)

@@ -1,0 +1,118 @@
+"""Learning a vocabulary, and assigning its free slots."""
+
+from collections import Counter
+
+import pytest
+
+from albert_tf2 import Tokenizer, UserError, Vocabulary
+from albert_tf2.data import corpus, vocabulary
+
+
+def write_corpus(path, text):
+    path.write_text(text, encoding="utf-8")
+    return corpus.find_files(str(path))
+
+
+def test_words_are_counted_as_the_tokenizer_sees_them(tmp_path):
+    text = "我爱ALBERT，Café。\n\n我我 café\u200b ＡI\n" * 3
+    files = write_corpus(tmp_path / "a.txt", text)
+    counts = vocabulary.count_words(files)
+    expected = Counter()
+    for line in text.split("\n"):
+        expected.update(word for word, _ in vocabulary.split_words(line))
+    assert counts == expected
+    folded = vocabulary.count_words(files, fold=True)
+    assert folded["ai"] == 3 and folded["ａi"] == 0
+
+
+def test_special_tokens_have_the_ids_of_the_released_models(shared_vocab):
+    released = Vocabulary.load(shared_vocab)
+    assert released.tokens[:104] == vocabulary.RESERVED
+    tokens = vocabulary.learn(Counter({"我": 5, "爱": 3}), 200)
+    assert Vocabulary(tokens).special_ids == (0, 100, 101, 102, 103)
+    assert tokens[104:106] == ["我", "爱"]
+
+
+def test_learned_pieces_spell_the_corpus():
+    words = Counter(
+        {"learning": 50, "learned": 40, "walking": 30, "walked": 20, "的": 99}
+    )
+    tokens = vocabulary.learn(words, 104 + 1 + 72 + 20)
+    assert len(tokens) <= 197
+    tokenizer = Tokenizer(Vocabulary(tokens))
+    # Every Latin word can be spelled; common parts are one piece.
+    assert "[UNK]" not in tokenizer.tokenize("zebra x86 learning").tokens
+    pieces = tokenizer.tokenize("learning walked").tokens
+    assert len(pieces) <= 5
+
+
+def test_coverage_and_minimum_count_decide_about_characters():
+    words = Counter({"的": 900, "了": 90, "鸷": 9, "鹱": 1})
+
+    def learned(**settings):
+        return vocabulary.learn(words, 1000, **settings)[104:108]
+
+    assert learned(character_coverage=0.98)[:2] == ["的", "了"]
+    assert "鸷" not in learned(character_coverage=0.98)
+    assert "鸷" in learned(character_coverage=0.9999)
+    assert "鹱" not in learned(character_coverage=1.0)
+    assert "鹱" in learned(character_coverage=1.0, min_count=1)
+    assert "鹱" in learned(character_coverage=0.5, required=["鹱"])
+
+
+def test_character_sets():
+    common = vocabulary.characters_of("gb2312-1")
+    assert len(common) == len(set(common)) == 3755
+    assert common[0] == "啊" and common[-1] == "座"
+    everything = vocabulary.characters_of("gb2312")
+    assert len(everything) == 6763 and set(common) < set(everything)
+    with pytest.raises(UserError, match="must be at least 42"):
+        vocabulary.learn(Counter({"我": 5}), 3000, required=common)
+
+
+def test_slots_are_assigned_in_order_and_ids_stay():
+    tokens = [*vocabulary.RESERVED, "我", "al"]
+    assigned = vocabulary.assign(tokens, ["😀", "chatgpt", "##gpt"])
+    assert assigned[1:4] == ["😀", "chatgpt", "##gpt"]
+    assert assigned[4:] == tokens[4:]
+    tokenizer = Tokenizer(Vocabulary(assigned))
+    assert tokenizer.tokenize("我😀 ChatGPT ALGPT").ids == [104, 1, 2, 105, 3]
+
+
+@pytest.mark.parametrize(
+    "token, message",
+    [
+        ("新冠", "would never be produced"),
+        ("ChatGPT", "would never be produced"),
+        ("我", "in the vocabulary already"),
+    ],
+)
+def test_tokens_that_cannot_work_are_refused(token, message):
+    with pytest.raises(UserError, match=message):
+        vocabulary.assign([*vocabulary.RESERVED, "我"], [token])
+
+
+def test_no_free_slot():
+    tokens = [t for t in vocabulary.RESERVED if "unused" not in t]
+    with pytest.raises(UserError, match="no free"):
+        vocabulary.assign(tokens, ["x"])
+
+
+def test_command_line(tmp_path, capsys):
+    write_corpus(tmp_path / "a.txt", "我爱北京天安门。\n我爱TensorFlow。\n" * 9)
+    output = tmp_path / "vocab.txt"
+    arguments = ["--input_file", str(tmp_path / "a.txt"), "--output",
+                 str(output), "--vocab_size", "400"]  # fmt: skip
+    assert vocabulary.main(arguments) == 0
+    learned = Vocabulary.load(output)
+    assert "0.000 % of the words are [UNK]" in capsys.readouterr().out
+    assert "北" in learned.ids and "tensorflow" in learned.ids
+    again = tmp_path / "again.txt"
+    vocabulary.main(["--vocab_file", str(output), "--output", str(again),
+                     "--assign", "keras"])  # fmt: skip
+    assert Vocabulary.load(again).ids["keras"] == 1
+    with pytest.raises(UserError, match="pass --input_file"):
+        vocabulary.main(["--output", str(output)])
+    empty = write_corpus(tmp_path / "empty.txt", "\n\n")[0].path
+    with pytest.raises(UserError, match="no words"):
+        vocabulary.main(["--input_file", empty, "--output", str(output)])
