@@ -46,7 +46,7 @@ class BuildConfig:
     masking: str = "dynamic"
     # The rest is for static masking only.
     dupe_factor: int = 10
-    masked_lm_prob: float = 0.15
+    masked_lm_prob: float = 0.1
     max_predictions_per_seq: int = 0  # 0 chooses what masked_lm_prob needs
     max_ngram: int = 3
     label_style: str = "plain"
