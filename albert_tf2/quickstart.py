@@ -26,6 +26,7 @@ from albert_tf2.errors import UserError
 
 RECIPE = "pretrain_quickstart.yaml"
 SETTINGS = "quickstart.json"
+EVALUATION = "evaluation.jsonl"  # a row per evaluation, written by pretrain
 
 
 def sample(*parts: str) -> Path:
@@ -40,7 +41,8 @@ class Stage:
     """One command: `python -m {module} {arguments}`.
 
     `product` is the last thing that it writes, and it writes it whole: where
-    it exists, the stage is done.
+    it exists, the stage is done. Pre-training writes as it goes, so it has a
+    test of its own.
     """
 
     title: str
@@ -48,6 +50,7 @@ class Stage:
     arguments: list[str]
     product: Path
     fresh_process: bool = False
+    is_done: Callable[[Path], bool] = Path.exists
 
     @property
     def command(self) -> str:
@@ -103,7 +106,8 @@ def plan(args, recipe: PretrainRecipe, recipe_file: Path) -> list[Stage]:
             + ["--data_dir", str(records)]
             + ["--workdir", str(model)]
             + [word for pair in args.set for word in ("--set", pair)],
-            model / "summary.json",
+            model / EVALUATION,
+            is_done=lambda path: trained_steps(path) >= recipe.train_steps,
         ),
         Stage(
             "draw the curves",
@@ -134,6 +138,19 @@ def plan(args, recipe: PretrainRecipe, recipe_file: Path) -> list[Stage]:
     return stages
 
 
+def evaluations(path: Path) -> list[dict[str, float]]:
+    """Returns the held-out evaluations of a run so far, the oldest first."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def trained_steps(path: Path) -> int:
+    """Returns the step of a run's newest evaluation, -1 before any."""
+    return int(([{"step": -1}, *evaluations(path)])[-1]["step"])
+
+
 def check_settings(workdir: Path, settings: dict) -> None:
     """Keeps a workdir to one set of arguments; a resumed run must match."""
     path = workdir / SETTINGS
@@ -157,13 +174,13 @@ def run_stages(stages: Sequence[Stage], say: Callable[[str], None]) -> None:
     """Runs what is not there yet, in order."""
     for number, stage in enumerate(stages, start=1):
         say(f"\n[{number}/{len(stages)}] {stage.title}")
-        if stage.product.exists():
+        if stage.is_done(stage.product):
             say(f"  already there: {stage.product}")
             continue
         say(f"  $ {stage.command}")
         start = time.monotonic()
         stage.run()
-        if not stage.product.exists():
+        if not stage.is_done(stage.product):
             raise UserError(
                 f"`{stage.command}` ended without writing {stage.product}"
             )
@@ -173,10 +190,9 @@ def run_stages(stages: Sequence[Stage], say: Callable[[str], None]) -> None:
 def summary(workdir: Path) -> list[tuple[str, str]]:
     """Returns what a run achieved, and where it lies: rows of a table."""
     manifest = files.read_json(workdir / "records" / "manifest.json")
-    trained = files.read_json(workdir / "pretrain" / "summary.json")
+    first, *_, last = evaluations(workdir / "pretrain" / EVALUATION)
     tuned = files.read_json(workdir / "hub_example.json")
     counts = manifest["counts"]
-    first, last = trained["untrained"], trained["evaluation"]
     return [
         (
             "corpus",
@@ -186,7 +202,7 @@ def summary(workdir: Path) -> list[tuple[str, str]]:
         (
             "masked-word loss",
             f"{first['mlm_loss']:.3f} untrained, "
-            f"{trained['unigram_loss']:.3f} guessing by frequency, "
+            f"{last['unigram_loss']:.3f} guessing by frequency, "
             f"{last['mlm_loss']:.3f} trained (held-out)",
         ),
         (
