@@ -6,24 +6,30 @@ brightmart's layout cannot be an HF Albert: its position and type embeddings
 have the hidden size. Its post-LN models can be a BERT: see `huggingface_bert`.
 """
 
-import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from albert_tf2 import files
 from albert_tf2.checkpoints import names, weights
-from albert_tf2.checkpoints.locate import SAFETENSORS, Location
+from albert_tf2.checkpoints.huggingface_folder import (
+    architecture,
+    read_tensors,
+    write_folder,
+)
+from albert_tf2.checkpoints.locate import Location
 from albert_tf2.checkpoints.weights import Weights
 from albert_tf2.config import AlbertConfig
 from albert_tf2.errors import UserError
-from albert_tf2.tokenization import Vocabulary
 
 LAYER_NORM_EPSILON = 1e-12
 # Ours on the left; their "gelu" is the exact one, through erf.
-ACTIVATIONS = {"gelu": "gelu_new", "gelu_new": "gelu_new", "relu": "relu"}
+ACTIVATIONS = {
+    "gelu": "gelu_new",
+    "gelu_new": "gelu_new",
+    "gelu_erf": "gelu",
+    "relu": "relu",
+}
 _SAME_KEYS = (
     "vocab_size embedding_size hidden_size num_hidden_layers "
     "num_attention_heads intermediate_size hidden_dropout_prob "
@@ -31,20 +37,6 @@ _SAME_KEYS = (
     "initializer_range num_hidden_groups inner_group_num"
 ).split()
 _MAPPING = "encoder.embedding_hidden_mapping_in."
-# Written beside the model so that AutoTokenizer makes a BertTokenizer: these
-# models have a WordPiece vocabulary, not Albert's SentencePiece.
-TOKENIZER_CONFIG = {
-    "tokenizer_class": "BertTokenizer",
-    "do_lower_case": True,
-    "do_basic_tokenize": True,
-    "strip_accents": None,
-    "tokenize_chinese_chars": True,
-    "unk_token": "[UNK]",
-    "sep_token": "[SEP]",
-    "pad_token": "[PAD]",
-    "cls_token": "[CLS]",
-    "mask_token": "[MASK]",
-}
 
 
 def name_table(config: AlbertConfig) -> dict[str, str]:
@@ -98,7 +90,7 @@ def _block_name(name: str) -> str:
     )
 
 
-def _turned(name: str, array: np.ndarray) -> np.ndarray:
+def turned(name: str, array: np.ndarray) -> np.ndarray:
     """Transposes kernels; their own inverse."""
     if name.endswith("/kernel"):
         array = array.T
@@ -129,7 +121,7 @@ def read(location: Location, config: AlbertConfig | None) -> Weights:
     arrays, used = {}, {}
     for name, hf_name in table.items():
         if hf_name in tensors:
-            arrays[name] = _turned(name, tensors.pop(hf_name))
+            arrays[name] = turned(name, tensors.pop(hf_name))
             used[hf_name] = name
     if tensors:
         raise UserError(
@@ -185,39 +177,6 @@ def read_config(location: Location) -> AlbertConfig:
     )
 
 
-def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    """Reads .safetensors, or a .bin without running what is pickled in it."""
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors import SafetensorError
-            from safetensors.numpy import load_file
-
-            try:
-                loaded = load_file(path)
-            except (SafetensorError, KeyError, OSError) as error:
-                raise _unreadable(path, error) from error
-            return {n: a.astype(np.float32) for n, a in loaded.items()}
-        import torch
-    except ImportError as error:
-        raise UserError(
-            f"{path.name} needs {error.name}: pip install "
-            "'albert-tf2[huggingface]'"
-        ) from None
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-        return {n: t.float().numpy() for n, t in loaded.items()}
-    except Exception as error:  # torch raises many kinds for a bad file
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> UserError:
-    first = str(error).strip().split("\n")[0][:160]
-    return UserError(
-        f"{path} is damaged or holds more than weights ({first}): it was not "
-        "loaded; fetch it again from a source you trust"
-    )
-
-
 def _drop_tied(tensors: dict[str, np.ndarray], source: str) -> None:
     """Drops the decoder's copies of the embeddings, if copies they are."""
     for copy, original in (
@@ -255,18 +214,25 @@ def _drop_identity(
         )
 
 
-def write(found: Weights, folder: Path) -> None:
-    """Writes an `AlbertForPreTraining` folder with a BertTokenizer."""
+def write(found: Weights, folder: Path) -> dict[str, str]:
+    """Writes an Albert folder with a BertTokenizer.
+
+    Returns:
+        TensorFlow 1 name -> HF name.
+    """
     config = expressible(found.config)
     # The places are the same under both configurations, the names need not be.
-    tensors = {
-        hf_name: _turned(name, found.arrays[name])
-        for name, hf_name in zip(
+    table = dict(
+        zip(
             names.attribute_paths(found.config),
             name_table(config).values(),
             strict=True,
         )
-        if name in found.arrays
+    )
+    table = {name: hf for name, hf in table.items() if name in found.arrays}
+    tensors = {
+        hf_name: turned(name, found.arrays[name])
+        for name, hf_name in table.items()
     }
     if config.embedding_size == config.hidden_size:
         tensors[f"albert.{_MAPPING}weight"] = np.eye(
@@ -278,14 +244,12 @@ def write(found: Weights, folder: Path) -> None:
     values = {key: getattr(config, key) for key in _SAME_KEYS}
     values |= {
         "model_type": "albert",
-        "architectures": [
-            "AlbertForPreTraining" if found.heads else "AlbertModel"
-        ],
+        "architectures": [f"Albert{architecture(found)}"],
         "hidden_act": ACTIVATIONS[config.hidden_act],
         "layer_norm_eps": LAYER_NORM_EPSILON,
         "classifier_dropout_prob": 0.1,
     }
-    write_folder(found, folder, tensors, values)
+    return table | write_folder(found, folder, tensors, values)
 
 
 def expressible(config: AlbertConfig) -> AlbertConfig:
@@ -300,11 +264,6 @@ def expressible(config: AlbertConfig) -> AlbertConfig:
             "a brightmart model cannot be a Hugging Face Albert: its position "
             f"and type embeddings have the hidden size, {cause}"
         )
-    if config.hidden_act not in ACTIVATIONS:
-        raise UserError(
-            f"`hidden_act={config.hidden_act!r}` cannot be written yet: "
-            f"choices are {', '.join(ACTIVATIONS)}"
-        )
     layers = config.num_hidden_layers
     if config.parameter_sharing == "none":
         return config.replace(parameter_sharing="all", num_hidden_groups=layers)
@@ -317,39 +276,3 @@ def expressible(config: AlbertConfig) -> AlbertConfig:
             "cannot be a Hugging Face Albert, which shares whole layers"
         )
     return config
-
-
-def write_folder(
-    found: Weights,
-    folder: Path,
-    tensors: Mapping[str, np.ndarray],
-    values: dict[str, Any],
-) -> None:
-    """Writes tensors, config.json and the tokenizer's files."""
-    try:
-        from safetensors.numpy import save_file
-    except ImportError:
-        raise UserError(
-            "writing Hugging Face folders needs safetensors: pip install "
-            "'albert-tf2[huggingface]'"
-        ) from None
-    folder.mkdir(parents=True, exist_ok=True)
-    if found.vocab_file is not None:
-        values = {**values, **_special_ids(found)}
-        shutil.copyfile(found.vocab_file, folder / "vocab.txt")
-        limit = found.config.max_position_embeddings
-        files.write_json(
-            folder / "tokenizer_config.json",
-            {**TOKENIZER_CONFIG, "model_max_length": limit},
-        )
-    save_file(dict(tensors), folder / SAFETENSORS, metadata={"format": "pt"})
-    files.write_json(folder / "config.json", values)
-
-
-def _special_ids(found: Weights) -> dict[str, int]:
-    vocabulary = Vocabulary.load(found.vocab_file, size=found.config.vocab_size)
-    return {
-        "pad_token_id": vocabulary.padding_id,
-        "bos_token_id": vocabulary.cls_id,
-        "eos_token_id": vocabulary.sep_id,
-    }

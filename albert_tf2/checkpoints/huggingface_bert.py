@@ -7,7 +7,6 @@ h (E1 E2)^T. The file grows by what ALBERT saves: tiny from 17 MB to 46 MB.
 There is no way back: the factors and the sharing are gone.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,10 @@ from albert_tf2.checkpoints import names
 from albert_tf2.checkpoints.huggingface import (
     ACTIVATIONS,
     LAYER_NORM_EPSILON,
+    turned,
+)
+from albert_tf2.checkpoints.huggingface_folder import (
+    architecture,
     write_folder,
 )
 from albert_tf2.checkpoints.weights import Weights
@@ -27,30 +30,35 @@ _SAME_KEYS = (
     "intermediate_size hidden_dropout_prob attention_probs_dropout_prob "
     "max_position_embeddings type_vocab_size initializer_range"
 ).split()
-_BLOCK = {
-    "attention/self/query": "attention.self.query",
-    "attention/self/key": "attention.self.key",
-    "attention/self/value": "attention.self.value",
-    "attention/output/dense": "attention.output.dense",
-    "attention/output/LayerNorm": "attention.output.LayerNorm",
-    "intermediate/dense": "intermediate.dense",
-    "output/dense": "output.dense",
-    "output/LayerNorm": "output.LayerNorm",
-}
+_FACTORS = (
+    "bert/embeddings/word_embeddings",
+    "bert/embeddings/word_embeddings_2",
+)
+_TABLE = "bert.embeddings.word_embeddings.weight"
 
 
-def write(found: Weights, folder: Path) -> None:
-    """Writes a `BertForPreTraining` folder with its BertTokenizer."""
+def write(found: Weights, folder: Path) -> dict[str, list[str]]:
+    """Writes a BERT folder with its BertTokenizer.
+
+    Returns:
+        TensorFlow 1 name -> HF names.
+    """
     config = found.config
     _check_expressible(config)
     values = {key: getattr(config, key) for key in _SAME_KEYS}
     values |= {
         "model_type": "bert",
-        "architectures": ["BertForPreTraining" if found.heads else "BertModel"],
+        "architectures": [f"Bert{architecture(found)}"],
         "hidden_act": ACTIVATIONS[config.hidden_act],
         "layer_norm_eps": LAYER_NORM_EPSILON,
     }
-    write_folder(found, folder, bert_tensors(found), values)
+    table = name_table(config)
+    table = {name: hf for name, hf in table.items() if name in found.arrays}
+    tensors = {_TABLE: _folded_table(found)}
+    for name, hf_names in table.items():
+        if name not in _FACTORS:
+            tensors |= dict.fromkeys(hf_names, turned(name, found.arrays[name]))
+    return table | write_folder(found, folder, tensors, values)
 
 
 def _check_expressible(config: AlbertConfig) -> None:
@@ -65,71 +73,51 @@ def _check_expressible(config: AlbertConfig) -> None:
             "neither their Albert nor their BERT puts LayerNorm before the "
             "sub-layers; --to tf2, tf1, hub and onnx can"
         )
-    if config.hidden_act not in ACTIVATIONS:
-        raise UserError(
-            f"`hidden_act={config.hidden_act!r}` cannot be written: choices "
-            f"are {', '.join(ACTIVATIONS)}"
-        )
 
 
-def bert_tensors(found: Weights) -> dict[str, np.ndarray]:
-    """Returns the tensors of the equal BERT, under HF's names."""
-    arrays = found.arrays
-    embeddings = "bert/embeddings/"
-    # In float64, so that the folded table is the nearest float32 to E1 @ E2.
-    table = np.matmul(
-        arrays[f"{embeddings}word_embeddings"].astype(np.float64),
-        arrays[f"{embeddings}word_embeddings_2"].astype(np.float64),
-    ).astype(np.float32)
-    tensors = {
-        "bert.embeddings.word_embeddings.weight": table,
-        "bert.embeddings.token_type_embeddings.weight": arrays[
-            f"{embeddings}token_type_embeddings"
-        ],
-        "bert.embeddings.position_embeddings.weight": arrays[
-            f"{embeddings}position_embeddings"
-        ],
-        **_module(
-            arrays, f"{embeddings}LayerNorm", "bert.embeddings.LayerNorm"
-        ),
-        **_module(arrays, "bert/pooler/dense", "bert.pooler.dense"),
-    }
-    attention, ffn = names.block_scopes(found.config)
-    for layer in range(found.config.num_hidden_layers):
-        for part, hf_part in _BLOCK.items():
-            scopes = attention if part.startswith("attention") else ffn
-            scope = scopes[layer if len(scopes) > 1 else 0]
-            tensors |= _module(
-                arrays,
-                f"{scope}{part}",
-                f"bert.encoder.layer.{layer}.{hf_part}",
-            )
-    if "mlm" in found.heads:
-        transform = f"{names.MLM_SCOPE}transform/"
-        hf_transform = "cls.predictions.transform."
-        tensors |= _module(arrays, f"{transform}dense", f"{hf_transform}dense")
-        tensors |= _module(
-            arrays, f"{transform}LayerNorm", f"{hf_transform}LayerNorm"
-        )
-        tensors["cls.predictions.bias"] = arrays[
-            f"{names.MLM_SCOPE}output_bias"
-        ]
-    if "sop" in found.heads:
-        # BERT's next-sentence head: 0 means "B follows A" for both.
-        for ours, theirs in (("weights", "weight"), ("bias", "bias")):
-            tensors[f"cls.seq_relationship.{theirs}"] = arrays[
-                f"{names.SOP_SCOPE}output_{ours}"
+def _folded_table(found: Weights) -> np.ndarray:
+    first, second = (found.arrays[name] for name in _FACTORS)
+    # In float64, so that each entry is the float32 nearest to E1 @ E2.
+    product = first.astype(np.float64) @ second.astype(np.float64)
+    return product.astype(np.float32)
+
+
+def name_table(config: AlbertConfig) -> dict[str, list[str]]:
+    """Returns TensorFlow 1 name -> names in a `BertForPreTraining`.
+
+    The names are nearly the same, for both stem from the first BERT; a shared
+    layer's variable has one name per layer.
+    """
+    attention_scopes, ffn_scopes = names.block_scopes(config)
+    layers = range(config.num_hidden_layers)
+    table = {}
+    for name in names.attribute_paths(config):
+        if name in _FACTORS:
+            table[name] = [_TABLE]
+        elif name.startswith("bert/encoder/"):
+            part = name.split("/", 3)[-1]
+            is_attention = part.startswith("attention")
+            scopes = attention_scopes if is_attention else ffn_scopes
+            table[name] = [
+                f"bert.encoder.layer.{layer}.{_torch_name(part)}"
+                for layer in layers
+                if name.startswith(scopes[layer if len(scopes) > 1 else 0])
             ]
-    return tensors
+        else:
+            table[name] = [_torch_name(name)]
+    return table
 
 
-def _module(
-    arrays: Mapping[str, np.ndarray], name: str, hf_name: str
-) -> dict[str, np.ndarray]:
-    """Returns the two tensors of a Dense or a LayerNorm."""
-    if f"{name}/kernel" in arrays:
-        weight = np.ascontiguousarray(arrays[f"{name}/kernel"].T)
-        bias = arrays[f"{name}/bias"]
-    else:
-        weight, bias = arrays[f"{name}/gamma"], arrays[f"{name}/beta"]
-    return {f"{hf_name}.weight": weight, f"{hf_name}.bias": bias}
+def _torch_name(name: str) -> str:
+    """Turns cls/predictions/transform/dense/kernel into torch's spelling."""
+    scope, _, last = name.replace("/", ".").rpartition(".")
+    kinds = {
+        "kernel": "weight",
+        "gamma": "weight",
+        "beta": "bias",
+        "output_weights": "weight",
+        "output_bias": "bias",
+        "token_type_embeddings": "token_type_embeddings.weight",
+        "position_embeddings": "position_embeddings.weight",
+    }
+    return f"{scope}.{kinds.get(last, last)}"

@@ -36,7 +36,7 @@ def locate(source: files.PathLike) -> Location:
     source = Path(source)
     if not source.is_dir():
         return _at_prefix(source)
-    folder = _innermost(source)
+    folder = _latest_version(_innermost(source))
     if (folder / SAVED_MODEL).is_file():
         prefix = folder / "variables" / "variables"
         assets = folder / "assets"
@@ -79,6 +79,16 @@ def _innermost(folder: Path) -> Path:
             break
         folder = entries[0]
     return folder
+
+
+def _latest_version(folder: Path) -> Path:
+    """Steps into encoder/3, as hub exports are laid out."""
+    if (folder / "encoder").is_dir():
+        folder = folder / "encoder"
+    if not folder.is_dir() or (folder / SAVED_MODEL).is_file():
+        return folder
+    versions = [e for e in folder.iterdir() if e.name.isdecimal()]
+    return max(versions, key=lambda e: int(e.name), default=folder)
 
 
 def _at_prefix(source: Path) -> Location:

@@ -13,6 +13,7 @@ was saved beside it (optimizer, counters, other signatures) does not matter.
 """
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -60,28 +61,43 @@ def save_pretrained(
         overwrite: Replace an existing folder.
     """
     with files.atomic_directory(folder, overwrite=overwrite) as temporary:
-        write(model, temporary, vocab_file=vocab_file)
+        _write_model(model, temporary)
+        vocab_file = vocab_file or getattr(model, "vocab_file", None)
+        if vocab_file is not None:
+            shutil.copyfile(vocab_file, temporary / VOCAB_FILE)
     return Path(folder)
 
 
-def write(
+def write(found: Weights, folder: Path) -> dict[str, str]:
+    """Writes into a folder; returns TensorFlow 1 name -> our key.
+
+    A head that the source lacks is left out here, too.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_model(weights.to_model(found), folder, found.heads)
+    if found.vocab_file is not None:
+        shutil.copyfile(found.vocab_file, folder / VOCAB_FILE)
+    return {
+        name: path
+        for name, path in names.attribute_paths(found.config).items()
+        if name in found.arrays
+    }
+
+
+def _write_model(
     model: AlbertPretrainer,
     folder: Path,
-    *,
-    vocab_file: files.PathLike | None = None,
+    heads: Sequence[str] = tuple(names.HEAD_SCOPES),
 ) -> None:
-    """Writes into an existing folder (see `save_pretrained`)."""
     import tensorflow as tf
 
     # The parts, not the model: a compiled one would bring its optimizer.
-    parts = {part: getattr(model, part) for part in _PARTS["pretrainer"]}
+    kept = ["encoder", *(f"{head}_head" for head in heads)]
+    parts = {part: getattr(model, part) for part in kept}
     tf.train.Checkpoint(model=tf.train.Checkpoint(**parts)).write(
         str(folder / PREFIX)
     )
     model.config.to_json(folder / CONFIG_FILE)
-    vocab_file = vocab_file or getattr(model, "vocab_file", None)
-    if vocab_file is not None:
-        shutil.copyfile(vocab_file, folder / VOCAB_FILE)
 
 
 def read(prefix: files.PathLike, config: AlbertConfig) -> Weights:

@@ -6,6 +6,7 @@ becomes the `LayerNorm` of the released checkpoints.
 """
 
 import re
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -154,18 +155,17 @@ def _value(bundle: Bundle, name: str, spellings: list[str]) -> np.ndarray:
     return value
 
 
-def write(weights: Weights, folder: PathLike) -> Path:
-    """Writes `albert_model.ckpt` and its configuration under TF1 names.
+def write(weights: Weights, folder: Path) -> dict[str, str]:
+    """Writes `albert_model.ckpt`, its configuration and its vocabulary.
 
     Programs of TensorFlow 1, bert4keras and bert-for-tf2 read it.
 
     Returns:
-        The prefix.
+        Its variables' names, each under itself.
     """
     import tensorflow as tf
 
     config = _expressible(weights.config)
-    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     prefix = folder / PREFIX
     arrays = {**weights.arrays, **weights.task_arrays}
@@ -185,11 +185,18 @@ def write(weights: Weights, folder: PathLike) -> Path:
     del values["layout"]  # the historic programs know their own
     values.pop("parameter_sharing", None)  # the names say it
     files.write_json(folder / "albert_config.json", values)
-    return prefix
+    if weights.vocab_file is not None:
+        shutil.copyfile(weights.vocab_file, folder / "vocab.txt")
+    return {name: name for name in ordered}
 
 
 def _expressible(config: AlbertConfig) -> AlbertConfig:
     """Returns a configuration that the historic programs understand."""
+    if config.hidden_act == "gelu_erf":
+        raise UserError(
+            "a model with the exact gelu has no TensorFlow 1 form: the "
+            "historic ALBERT programs know the tanh form alone"
+        )
     if config.parameter_sharing == "all":
         return config
     if config.parameter_sharing == "none":

@@ -97,6 +97,7 @@ def to_model(weights: Weights) -> AlbertPretrainer:
             stacklevel=3,
         )
     model.vocab_file = weights.vocab_file
+    model.loaded_heads = weights.heads
     return model
 
 

@@ -1,0 +1,143 @@
+"""Proof of a conversion: both models run, and the difference is written down.
+
+A conversion is finished only when its result was read back, run on fixed
+inputs beside the source, and agreed with it; `conversion.json` says so.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from albert_tf2 import __version__, features, files
+from albert_tf2.checkpoints.weights import Weights
+from albert_tf2.config import AlbertConfig
+from albert_tf2.errors import UserError
+from albert_tf2.models import AlbertPretrainer
+
+FILE_NAME = "conversion.json"
+# Right from wrong: another gelu costs 1e-4 or more, another LayerNorm epsilon
+# 2e-5 or more; rounding in another order costs less.
+TOLERANCE = 2e-5
+SEED = 20191001
+BATCH, LENGTH, PREDICTIONS = 4, 32, 4
+
+Arrays = dict[str, np.ndarray]
+
+
+def fixed_inputs(config: AlbertConfig) -> Arrays:
+    """Returns the same int32 inputs every time: pairs, some with padding."""
+    rng = np.random.default_rng(SEED)
+    length = min(LENGTH, config.max_position_embeddings)
+    ids = rng.integers(0, config.vocab_size, [BATCH, length])
+    lengths = np.linspace(length, length // 2, BATCH).astype(int)
+    mask = np.arange(length) < lengths[:, None]
+    types = np.arange(length) >= lengths[:, None] // 2
+    types = types & mask & (config.type_vocab_size > 1)
+    positions = rng.integers(0, length // 2, [BATCH, PREDICTIONS])
+    return {
+        features.INPUT_WORD_IDS: np.where(mask, ids, 0).astype(np.int32),
+        features.INPUT_MASK: mask.astype(np.int32),
+        features.INPUT_TYPE_IDS: types.astype(np.int32),
+        features.MASKED_LM_POSITIONS: positions.astype(np.int32),
+    }
+
+
+def run(
+    model: AlbertPretrainer, inputs: Arrays, heads: Sequence[str]
+) -> Arrays:
+    """Runs a model; the outputs of untrained heads are left out."""
+    outputs = model(inputs, training=False)
+    kept = [features.SEQUENCE_OUTPUT, features.POOLED_OUTPUT]
+    kept += [f"{head}_logits" for head in heads]
+    return {name: outputs[name].numpy() for name in kept}
+
+
+def differences(
+    expected: Mapping[str, np.ndarray],
+    actual: Mapping[str, np.ndarray],
+    inputs: Mapping[str, np.ndarray],
+) -> dict[str, float]:
+    """Returns the largest difference per output, over real tokens."""
+    if set(expected) != set(actual):
+        raise UserError(
+            f"the result has the outputs {', '.join(sorted(actual))} and not "
+            f"{', '.join(sorted(expected))}"
+        )
+    real = inputs[features.INPUT_MASK].astype(bool)
+    found = {}
+    for name, reference in expected.items():
+        value = actual[name]
+        if name == features.SEQUENCE_OUTPUT:
+            # What stands at padding is nobody's business.
+            value, reference = value[real], reference[real]
+        difference = np.abs(value.astype(np.float64) - reference)
+        # A NaN is a difference, too.
+        found[name] = float(np.max(np.nan_to_num(difference, nan=np.inf)))
+    return found
+
+
+def write(
+    folder: Path,
+    found: Weights,
+    target: str,
+    variable_map: Mapping[str, str | list[str]],
+    difference: Mapping[str, float],
+) -> dict[str, Any]:
+    """Writes `conversion.json`, or raises if the models disagree.
+
+    Args:
+        folder: The conversion's result.
+        found: The source.
+        target: The target's kind, as `--to` names it.
+        variable_map: TensorFlow 1 name -> name in the target.
+        difference: What `differences` returned.
+    """
+    worst = max(difference, key=difference.__getitem__)
+    if not difference[worst] <= TOLERANCE:
+        raise UserError(
+            f"the {target} model differs from its source: `{worst}` by "
+            f"{difference[worst]:.1e}, more than {TOLERANCE}: nothing was kept"
+        )
+    original = {name: spelling for spelling, name in found.variable_map.items()}
+    certificate = {
+        "tool": f"albert_tf2 {__version__}",
+        "source": {"kind": found.kind, "files": describe_files(found.files)},
+        "target": {
+            "kind": target,
+            "files": describe_files(
+                sorted(path for path in folder.rglob("*") if path.is_file()),
+                folder,
+            ),
+        },
+        "config": found.config.to_dict(),
+        "parameters": sum(array.size for array in found.arrays.values()),
+        "heads": list(found.heads),
+        "left_out": {
+            "optimizer_slots_and_counters": found.dropped,
+            "task_head": sorted(set(found.task_arrays) - set(variable_map)),
+        },
+        "inputs": f"seed {SEED}, {BATCH} x {LENGTH} tokens at most",
+        "max_abs_difference": dict(difference),
+        "tolerance": TOLERANCE,
+        "variable_map": {
+            original.get(name, name): place
+            for name, place in variable_map.items()
+        },
+    }
+    files.write_json(folder / FILE_NAME, certificate)
+    return certificate
+
+
+def describe_files(
+    paths: Sequence[Path], folder: Path | None = None
+) -> dict[str, dict[str, Any]]:
+    """Returns size and checksum by file name; no path of this machine."""
+    return {
+        str(path.relative_to(folder)) if folder else path.name: {
+            "bytes": path.stat().st_size,
+            "sha256": files.sha256(path),
+        }
+        for path in paths
+    }

@@ -1,0 +1,122 @@
+"""One table of targets: how each is written, and how it is run again."""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from albert_tf2 import features, files
+from albert_tf2.checkpoints import (
+    certificate,
+    huggingface,
+    huggingface_bert,
+    huggingface_folder,
+    load_pretrained,
+    locate,
+    native,
+    onnx_format,
+    tf1,
+    weights,
+)
+from albert_tf2.checkpoints.certificate import Arrays
+from albert_tf2.checkpoints.weights import Weights
+from albert_tf2.errors import UserError
+
+HUB_COMMAND = "albert_tf2.hub_export.export"
+
+
+class Target(NamedTuple):
+    """`write` returns TensorFlow 1 name -> name in the target."""
+
+    write: Callable[[Weights, Path], dict[str, str]]
+    run: Callable[[Path, Arrays], Arrays]
+
+
+def _run_ours(folder: Path, inputs: Arrays) -> Arrays:
+    model = load_pretrained(folder)
+    return certificate.run(model, inputs, tuple(model.loaded_heads))
+
+
+def _write_hub(found: Weights, folder: Path) -> dict[str, str]:
+    """Exports in a process of its own: this package never imports hub_export.
+
+    It writes the encoder and its preprocessor, and verifies both itself.
+    """
+    if found.vocab_file is None:
+        raise UserError(
+            f"no vocab.txt lies beside {found.source}: a hub export needs the "
+            "model's vocabulary there"
+        )
+    with tempfile.TemporaryDirectory() as checkpoint:
+        variable_map = native.write(found, Path(checkpoint))
+        command = [sys.executable, "-m", HUB_COMMAND]
+        command += ["--checkpoint", checkpoint, "--export_dir", str(folder)]
+        finished = subprocess.run(command, capture_output=True, text=True)
+    if finished.returncode:
+        last = (finished.stderr.strip() or "no message").split("\n")[-1]
+        raise UserError(
+            f"the hub export failed: {last.removeprefix('error: ')}"
+        )
+    return {name: f"pretrainer/{path}" for name, path in variable_map.items()}
+
+
+def _run_hub(folder: Path, inputs: Arrays) -> Arrays:
+    """Runs the encoder's SavedModel, not our code over its variables."""
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(locate.locate(folder).folder))
+    tensors = {
+        name: tf.constant(inputs[name]) for name in features.ENCODER_INPUTS
+    }
+    outputs = dict(loaded(tensors))
+    if hasattr(loaded, "mlm"):
+        name = features.MASKED_LM_POSITIONS
+        outputs |= loaded.mlm({**tensors, name: tf.constant(inputs[name])})
+    if hasattr(loaded, "sop"):
+        outputs |= loaded.sop(tensors)
+    compared = (features.SEQUENCE_OUTPUT, features.POOLED_OUTPUT)
+    compared += (features.MLM_LOGITS, features.SOP_LOGITS)
+    return {name: outputs[name].numpy() for name in compared if name in outputs}
+
+
+TARGETS = {
+    "tf2": Target(native.write, _run_ours),
+    "tf1": Target(tf1.write, _run_ours),
+    "huggingface": Target(huggingface.write, huggingface_folder.run),
+    "huggingface-bert": Target(huggingface_bert.write, huggingface_folder.run),
+    "hub": Target(_write_hub, _run_hub),
+    "onnx": Target(onnx_format.write, onnx_format.run),
+}
+
+
+def convert(
+    found: Weights,
+    target: str,
+    output: files.PathLike,
+    *,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Converts, proves the result equal, and keeps it only then.
+
+    Args:
+        found: The source.
+        target: A key of `TARGETS`.
+        output: The folder to create.
+        overwrite: Replace an existing folder.
+
+    Returns:
+        The certificate, also written as `output/conversion.json`.
+    """
+    write, run = TARGETS[target]
+    with files.atomic_directory(output, overwrite=overwrite) as folder:
+        variable_map = write(found, folder)
+        inputs = certificate.fixed_inputs(found.config)
+        expected = certificate.run(weights.to_model(found), inputs, found.heads)
+        difference = certificate.differences(
+            expected, run(folder, inputs), inputs
+        )
+        return certificate.write(
+            folder, found, target, variable_map, difference
+        )

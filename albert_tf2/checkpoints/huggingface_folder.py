@@ -1,0 +1,173 @@
+"""A Hugging Face folder: tensors, config.json, tokenizer, and running it."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from albert_tf2 import features, files
+from albert_tf2.checkpoints import weights
+from albert_tf2.checkpoints.locate import SAFETENSORS
+from albert_tf2.checkpoints.weights import Weights
+from albert_tf2.errors import UserError
+from albert_tf2.tokenization import Vocabulary
+
+Arrays = dict[str, np.ndarray]
+# Written beside the model so that AutoTokenizer makes a BertTokenizer: these
+# models have a WordPiece vocabulary, not Albert's SentencePiece.
+TOKENIZER_CONFIG = {
+    "tokenizer_class": "BertTokenizer",
+    "do_lower_case": True,
+    "do_basic_tokenize": True,
+    "strip_accents": None,
+    "tokenize_chinese_chars": True,
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
+
+
+def _not_installed(what: str, error: ImportError) -> UserError:
+    return UserError(
+        f"{what} needs {error.name}: pip install 'albert-tf2[huggingface]'"
+    )
+
+
+def read_tensors(path: Path) -> dict[str, np.ndarray]:
+    """Reads .safetensors, or a .bin without running what is pickled in it."""
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors import SafetensorError
+            from safetensors.numpy import load_file
+
+            try:
+                loaded = load_file(path)
+            except (SafetensorError, KeyError, OSError) as error:
+                raise _unreadable(path, error) from error
+            return {n: a.astype(np.float32) for n, a in loaded.items()}
+        import torch
+    except ImportError as error:
+        raise _not_installed(f"reading {path.name}", error) from None
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        return {n: t.float().numpy() for n, t in loaded.items()}
+    except Exception as error:  # torch raises many kinds for a bad file
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    first = str(error).strip().split("\n")[0][:160]
+    return UserError(
+        f"{path} is damaged or holds more than weights ({first}): it was not "
+        "loaded; fetch it again from a source you trust"
+    )
+
+
+def write_folder(
+    found: Weights,
+    folder: Path,
+    tensors: Mapping[str, np.ndarray],
+    values: dict[str, Any],
+) -> dict[str, str]:
+    """Writes tensors, config.json and the tokenizer's files.
+
+    A fine-tuned classifier's head goes along, unless it has albert_zh's
+    LayerNorm for pre-LN models, which no Hugging Face class has.
+
+    Returns:
+        TensorFlow 1 name -> HF name of the head, if there is one.
+    """
+    try:
+        from safetensors.numpy import save_file
+    except ImportError as error:
+        raise _not_installed("writing a Hugging Face folder", error) from None
+    folder.mkdir(parents=True, exist_ok=True)
+    if found.vocab_file is not None:
+        values = {**values, **_special_ids(found)}
+        shutil.copyfile(found.vocab_file, folder / "vocab.txt")
+        limit = found.config.max_position_embeddings
+        files.write_json(
+            folder / "tokenizer_config.json",
+            {**TOKENIZER_CONFIG, "model_max_length": limit},
+        )
+    head = {}
+    if "output_weights" in found.task_arrays:
+        head = {
+            "output_weights": "classifier.weight",
+            "output_bias": "classifier.bias",
+        }
+        tensors = {
+            **tensors,
+            **{hf: found.task_arrays[name] for name, hf in head.items()},
+        }
+        labels = len(found.task_arrays["output_bias"])
+        values = {
+            **values,
+            "id2label": {str(i): f"LABEL_{i}" for i in range(labels)},
+            "label2id": {f"LABEL_{i}": i for i in range(labels)},
+        }
+    save_file(dict(tensors), folder / SAFETENSORS, metadata={"format": "pt"})
+    files.write_json(folder / "config.json", values)
+    return head
+
+
+def _special_ids(found: Weights) -> dict[str, int]:
+    vocabulary = Vocabulary.load(found.vocab_file, size=found.config.vocab_size)
+    return {
+        "pad_token_id": vocabulary.padding_id,
+        "bos_token_id": vocabulary.cls_id,
+        "eos_token_id": vocabulary.sep_id,
+    }
+
+
+def architecture(found: Weights) -> str:
+    """Returns what follows "Albert" or "Bert" in the class that fits."""
+    if "output_weights" in found.task_arrays:
+        return "ForSequenceClassification"
+    return "ForPreTraining" if found.heads else "Model"
+
+
+def run(folder: Path, inputs: Mapping[str, np.ndarray]) -> Arrays:
+    """Runs a written folder in transformers, which judges the conversion."""
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise _not_installed("checking a Hugging Face folder", error) from None
+    (name,) = files.read_json(folder / "config.json")["architectures"]
+    model, report = getattr(transformers, name).from_pretrained(
+        folder, output_loading_info=True
+    )
+    if report["missing_keys"]:
+        raise UserError(
+            "the written folder lacks "
+            f"{weights.listed(sorted(report['missing_keys']))}"
+        )
+
+    taken = {
+        "input_ids": inputs[features.INPUT_WORD_IDS],
+        "attention_mask": inputs[features.INPUT_MASK],
+        "token_type_ids": inputs[features.INPUT_TYPE_IDS],
+    }
+    taken = {key: torch.tensor(value).long() for key, value in taken.items()}
+    model.eval()
+    with torch.no_grad():
+        encoded = getattr(model, model.base_model_prefix, model)(**taken)
+        outputs = model(**taken)
+    found = {
+        features.SEQUENCE_OUTPUT: encoded.last_hidden_state,
+        features.POOLED_OUTPUT: encoded.pooler_output,
+    }
+    if "prediction_logits" in outputs:
+        rows = torch.arange(len(taken["input_ids"]))[:, None]
+        positions = inputs[features.MASKED_LM_POSITIONS]
+        found[features.MLM_LOGITS] = outputs.prediction_logits[
+            rows, torch.tensor(positions).long()
+        ]
+        # Albert says `sop_logits`, BERT `seq_relationship_logits`.
+        found[features.SOP_LOGITS] = outputs[1]
+    return {name: tensor.numpy() for name, tensor in found.items()}
