@@ -120,8 +120,8 @@ def plan(args, recipe: PretrainRecipe, recipe_file: Path) -> list[Stage]:
             "albert_tf2.hub_export.export",
             ["--checkpoint", str(model)]
             + ["--export_dir", str(hub)]
-            + ["--what", "encoder,preprocessor,tflite"],
-            hub / "export.json",
+            + ["--what", "preprocessor,encoder,tflite", "--overwrite"],
+            hub / "tflite" / "1",
         ),
         Stage(
             "use them in a fresh process: embed, fine-tune on sentence pairs",
