@@ -11,8 +11,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
-
 from albert_tf2 import files
 
 METRICS, EVALUATION = "metrics.jsonl", "evaluation.jsonl"
@@ -64,6 +62,9 @@ class RunLog:
             rows = [r for r in read_rows(path) if r["step"] <= start_step]
             with files.atomic_file(path) as stream:
                 stream.writelines(json.dumps(row) + "\n" for row in rows)
+        import tensorflow as tf  # here: drawing reads rows without it
+
+        self._summary = tf.summary
         self._writer = tf.summary.create_file_writer(
             str(workdir / "tensorboard")
         )
@@ -124,7 +125,7 @@ class RunLog:
         with self._writer.as_default(step=row["step"]):
             for key, value in (row | more).items():
                 if key != "step":
-                    tf.summary.scalar(f"{group}/{key}", value)
+                    self._summary.scalar(f"{group}/{key}", value)
         self._writer.flush()
 
     def close(self) -> None:
