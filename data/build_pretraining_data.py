@@ -183,10 +183,11 @@ def _checked_counts(plan: shards.Plan) -> Counter[str]:
             )
     if not counts["pairs"]:
         storage.remove_folder(plan.parts_folder)
+        first, *others = plan.files
+        more = f" and {len(others)} more files" if others else ""
         raise UserError(
-            f"the corpus has no document of at least two tokens "
-            f"({len(plan.files)} files, {counts['bytes']} bytes): check "
-            "--input_file"
+            f"{first.path}{more}: no document of at least two tokens in "
+            f"{counts['bytes']} bytes; check --input_file"
         )
     return counts
 
