@@ -63,6 +63,11 @@ class PartBuilder:
         )
         self.segmenter = Segmenter(config.segmenter, terms)
         self.dtype = records.token_dtype(len(self.vocabulary))
+        self._classic = None
+        if config.masking == "static":
+            from .classic import ClassicWriter
+
+            self._classic = ClassicWriter(config, vocabulary)
         # CPU seconds of each stage since the beginning, for benchmarks.
         self.seconds = dict.fromkeys(STAGES, 0.0)
 
@@ -82,8 +87,7 @@ class PartBuilder:
             counts["tokens"] += len(tokens.ids)
             unknown = tokens.ids == self.vocabulary.unknown_id
             counts["unknown_tokens"] += int(unknown.sum())
-            packed = records.pack_tokens(tokens.ids, word_starts, self.dtype)
-            groups = self._groups(unit, pairs, packed, counts)
+            groups = self._groups(unit, pairs, tokens.ids, word_starts, counts)
         return Part(dict(counts), groups)
 
     def _read(self, unit: corpus.Unit, counts: collections.Counter) -> str:
@@ -145,15 +149,27 @@ class PartBuilder:
         self,
         unit: corpus.Unit,
         pairs: Mapping[str, list[segments.SegmentPair]],
-        packed: np.ndarray,
+        ids: np.ndarray,
+        word_starts: np.ndarray,
         counts: collections.Counter,
     ) -> dict[tuple[str, int], list[bytes]]:
         """Packs and serializes the pairs, and deals rows out to shards."""
         config = self.config
         groups: dict[tuple[str, int], list[bytes]] = {}
+        packed = records.pack_tokens(ids, word_starts, self.dtype)
         for subset in SUBSETS:
             rows = self._rows(pairs[subset])
-            frames = records.frame([_serialize(row, packed) for row in rows])
+            if self._classic is None:
+                payloads = [_serialize(row, packed) for row in rows]
+            else:
+                seed = segments.rng_of(
+                    config.seed, "mask", unit.file.name, unit.index, subset
+                ).getrandbits(63)
+                ordered = [pair for row in rows for pair in row]
+                payloads = self._classic.serialize(
+                    ordered, ids, word_starts, seed
+                )
+            frames = records.frame(payloads)
             shards = num_shards(config, subset)
             rng = segments.rng_of(
                 config.seed, "shard", unit.file.name, unit.index, subset
@@ -161,10 +177,10 @@ class PartBuilder:
             for one in frames:
                 shard = int(rng.random() * shards)
                 groups.setdefault((subset, shard), []).append(one)
-            counts[f"{subset}_records"] += len(rows)
-            counts["padding_tokens"] += len(rows) * config.max_seq_length
-            counts["padding_tokens"] -= sum(
-                _cost(pair) for row in rows for pair in row
+            counts[f"{subset}_records"] += len(frames)
+            copies = len(frames) // max(1, len(rows))  # static masking's
+            counts["padding_tokens"] += copies * sum(
+                config.max_seq_length - sum(map(_cost, row)) for row in rows
             )
         return groups
 

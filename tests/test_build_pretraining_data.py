@@ -423,3 +423,61 @@ def _no_space(source, target):
     if str(target).endswith("7.part"):
         raise OSError(28, "No space left on device")
     os.rename(source, target)
+
+
+STATIC = {"masking": "static", "dupe_factor": 3, "masked_lm_prob": 0.15,
+          "max_predictions_per_seq": 9}  # fmt: skip
+
+
+@pytest.mark.large
+def test_classic_records_have_the_same_bytes_for_two_workers(
+    texts, vocab_file, tmp_path
+):
+    for num_workers in (1, 2):
+        build(texts, vocab_file, tmp_path / str(num_workers),
+              num_workers=num_workers, **STATIC)  # fmt: skip
+    assert files_of(tmp_path / "1") == files_of(tmp_path / "2")
+
+
+def test_classic_records_are_masked_copies(texts, vocab_file, tmp_path):
+    import tensorflow as tf
+
+    manifest = build(
+        texts, vocab_file, tmp_path / "out", short_seq_prob=0, **STATIC
+    )
+    sources = {}
+    masks = set()
+    for entry in manifest["shards"]:
+        path = f"{tmp_path}/out/{entry['name']}"
+        for data in records.read_records(path):
+            feature = tf.train.Example.FromString(data).features.feature
+            ints = {
+                key: value.int64_list.value for key, value in feature.items()
+            }
+            weights = feature["masked_lm_weights"].float_list.value
+            assert len(ints["input_ids"]) == 64 and len(weights) == 9
+            restored = np.array(ints["input_ids"])
+            chosen = np.array(weights) > 0
+            places = np.array(ints["masked_lm_positions"])[chosen]
+            restored[places] = np.array(ints["masked_lm_ids"])[chosen]
+            length = sum(ints["input_mask"])
+            assert not restored[length:].any()
+            # Back in the order of the text, whichever way it was swapped.
+            ends = np.flatnonzero(restored == 3)
+            a, b = restored[1 : ends[0]], restored[ends[0] + 1 : ends[1]]
+            if ints["next_sentence_labels"][0]:
+                a, b = b, a
+            key = (*a.tolist(), 3, *b.tolist())
+            sources[key] = sources.get(key, 0) + 1
+            masks.add((key, *places.tolist()))
+    assert len(sources) == manifest["counts"]["pairs"]
+    assert set(sources.values()) == {3}
+    assert len(masks) > 2.5 * len(sources)
+    # The same pairs as in compact records.
+    compact = build(texts, vocab_file, tmp_path / "compact", short_seq_prob=0)
+    pairs = {
+        (*a.tolist(), 3, *b.tolist())
+        for row in rows_of(tmp_path / "compact", compact)
+        for a, b in row
+    }
+    assert pairs == set(sources)

@@ -1,0 +1,178 @@
+"""Shows decoded records in the terminal, with their masks highlighted.
+
+Compact records are masked here as training would mask them with this seed.
+Within a row, / divides words and each pair stands on a line of its own:
+
+    pair 1, in order: [CLS] 使用/«语言»/模型 [SEP] 来/{预→鱼}测/词语 [SEP]
+
+    «x»   is [MASK] in the input, and x is to be predicted
+    {x→y} is replaced by y, and x is to be predicted
+    {x}   stays, and is to be predicted
+
+python -m albert_tf2.data.inspect_records --data_dir records --num_records 3
+"""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from albert_tf2 import command_line, features
+from albert_tf2.errors import UserError
+from albert_tf2.tokenization import PIECE_PREFIX, Vocabulary
+
+from . import records
+
+PROG = "python -m albert_tf2.data.inspect_records"
+# ANSI colours of «x», {x→y}, {x} and special tokens.
+COLOURS = {"mask": "41", "random": "43;30", "keep": "42;30", "special": "2"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses the command line and prints the records."""
+    parser = command_line.parser(__doc__, PROG)
+    add = parser.add_argument
+    add("--data_dir", required=True, help="what the builder wrote")
+    add("--vocab_file", help="vocab.txt, if it is not in --data_dir")
+    add("--subset", choices=("train", "eval"), default="train")
+    add("--num_records", type=int, default=3, help="(%(default)s)")
+    add("--seed", type=int, default=0, help="draws the masks (%(default)s)")
+    add("--masked_lm_prob", type=float, default=0.1, help="(%(default)s)")
+    add("--colour", choices=("auto", "always", "never"), default="auto")
+    flags = parser.parse_args(argv)
+    if not os.path.isdir(flags.data_dir):
+        raise UserError(
+            f"--data_dir {flags.data_dir} is not a folder: run the builder "
+            "first"
+        )
+    vocab_file = flags.vocab_file or f"{flags.data_dir}/vocab.txt"
+    vocabulary = Vocabulary.load(vocab_file)
+    colour = flags.colour == "always" or (
+        flags.colour == "auto" and sys.stdout.isatty()
+    )
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    for number, row in enumerate(_rows(flags, vocabulary)):
+        print(f"record {number} of {flags.subset}")
+        for line in lines_of_row(row, vocabulary, colour=colour):
+            print(f"  {line}")
+    return 0
+
+
+def _rows(flags: Any, vocabulary: Vocabulary) -> Iterator[dict[str, Any]]:
+    """Yields the first records as training sees them, one by one."""
+    from albert_tf2 import input_pipeline, masking
+
+    record_set = input_pipeline.open_records(flags.data_dir, flags.subset)
+    if not record_set.records:
+        raise UserError(f"{flags.data_dir} has no {flags.subset} records")
+    length = record_set.max_seq_length
+    masker = masking.Masker(
+        vocabulary,
+        max_seq_length=length,
+        max_predictions_per_seq=max(1, round(length * flags.masked_lm_prob)),
+        masked_lm_prob=flags.masked_lm_prob,
+    )
+    dataset = input_pipeline.evaluation_dataset(
+        record_set, masker, batch_size=1, seed=flags.seed
+    )
+    stored = (
+        d for path in record_set.paths for d in records.read_records(path)
+    )
+    for batch, data in zip(dataset, stored, strict=False):
+        if flags.num_records == 0:
+            return
+        flags.num_records -= 1
+        row = {name: value.numpy()[0] for name, value in batch.items()}
+        if record_set.kind == "compact":
+            row["word_starts"] = word_starts_of_row(row, data, record_set)
+        yield row
+
+
+def word_starts_of_row(
+    row: Mapping[str, np.ndarray], data: bytes, record_set: Any
+) -> np.ndarray:
+    """Finds where words begin in a row whose segments may be swapped.
+
+    Returns:
+        bool [T], False at special tokens.
+    """
+    from albert_tf2.input_pipeline import parse_compact
+
+    _, starts, lengths = parse_compact([data], record_set)
+    starts, lengths = starts.numpy()[0], lengths.numpy()[0].reshape(-1, 2)
+    found = []
+    begin = 0
+    for (a, b), swapped in zip(
+        lengths, row[features.SENTENCE_ORDER_LABELS], strict=True
+    ):
+        if a:
+            halves = [starts[begin : begin + a], starts[begin + a :][:b]]
+            first, second = halves[::-1] if swapped else halves
+            found += [[False], first, [False], second, [False]]
+            begin += a + b
+    found = np.concatenate(found)
+    return np.pad(found, (0, len(row[features.INPUT_MASK]) - len(found)))
+
+
+def lines_of_row(
+    row: Mapping[str, np.ndarray], vocabulary: Vocabulary, *, colour: bool
+) -> list[str]:
+    """Lays a row out for reading: a line for each of its pairs."""
+    ids = row[features.INPUT_WORD_IDS]
+    real = row[features.INPUT_MASK].astype(bool)
+    pair_of = row.get(features.INPUT_PAIR_IDS, real.astype(int))
+    starts = row.get("word_starts", np.zeros(len(ids), bool))
+    labels = {
+        int(position): int(label)
+        for position, label, weight in zip(
+            row[features.MASKED_LM_POSITIONS],
+            row[features.MASKED_LM_IDS],
+            row[features.MASKED_LM_WEIGHTS],
+            strict=True,
+        )
+        if weight
+    }
+    lines = []
+    for pair in range(1, int(pair_of.max()) + 1):
+        swapped = row[features.SENTENCE_ORDER_LABELS][pair - 1]
+        pieces = []
+        for place in np.flatnonzero(pair_of == pair).tolist():
+            shown = _show(ids[place], labels.get(place), vocabulary, colour)
+            before = int(ids[place - 1]) if place else vocabulary.sep_id
+            after_special = before in (vocabulary.cls_id, vocabulary.sep_id)
+            divided = starts[place] and not after_special
+            pieces.append("/" + shown if divided else shown)
+        order = "swapped" if swapped else "in order"
+        lines.append(f"pair {pair}, {order}: {''.join(pieces).strip()}")
+    lines.append(
+        f"{int(real.sum())} of {len(ids)} places filled, "
+        f"{len(labels)} to predict"
+    )
+    return lines
+
+
+def _show(
+    token_id: int, label: int | None, vocabulary: Vocabulary, colour: bool
+) -> str:
+    """Spells a token and what is to be predicted in its place."""
+    token = vocabulary.tokens[token_id].removeprefix(PIECE_PREFIX)
+    if label is None:
+        if token_id in (vocabulary.cls_id, vocabulary.sep_id):
+            return f" {_paint(token, 'special', colour)} "
+        return token
+    target = vocabulary.tokens[label].removeprefix(PIECE_PREFIX)
+    if token_id == vocabulary.mask_id:
+        return _paint(f"«{target}»", "mask", colour)
+    if token_id == label:
+        return _paint(f"{{{target}}}", "keep", colour)
+    return _paint(f"{{{target}→{token}}}", "random", colour)
+
+
+def _paint(text: str, kind: str, colour: bool) -> str:
+    return f"\033[{COLOURS[kind]}m{text}\033[0m" if colour else text
+
+
+if __name__ == "__main__":
+    command_line.run(main)

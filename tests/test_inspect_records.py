@@ -1,0 +1,86 @@
+"""What the terminal shows of a record."""
+
+import numpy as np
+import pytest
+
+from albert_tf2 import UserError, Vocabulary
+from albert_tf2.data import build_pretraining_data, inspect_records, workers
+from albert_tf2.data.build_config import BuildConfig
+from albert_tf2.tokenization import SPECIAL_TOKENS
+
+TEXT = "使 用 语 言 模 型 来 预 测 al ##bert"
+VOCABULARY = Vocabulary([*SPECIAL_TOKENS, *TEXT.split()])
+
+
+def ids(text):
+    return [VOCABULARY.ids[token] for token in text.split()]
+
+
+def row_of(tokens, labels, **more):
+    """A row as the input pipeline gives it; labels: place -> token."""
+    found = {
+        "input_word_ids": np.array(ids(tokens)),
+        "input_mask": np.array([t != "[PAD]" for t in tokens.split()], int),
+        "masked_lm_positions": np.array([*labels, 0]),
+        "masked_lm_ids": np.array(ids(" ".join(labels.values())) + [0]),
+        "masked_lm_weights": np.array([1.0] * len(labels) + [0.0]),
+    }
+    return found | {k: np.array(v) for k, v in more.items()}
+
+
+def test_masks_words_and_order_are_marked():
+    row = row_of(
+        "[CLS] 使 型 [MASK] [MASK] [SEP] al ##bert [SEP] [PAD]",
+        {2: "用", 3: "语", 4: "言", 7: "##bert"},
+        sentence_order_labels=[1],
+        word_starts=[0, 1, 0, 1, 0, 0, 1, 0, 0, 0],
+    )
+    lines = inspect_records.lines_of_row(row, VOCABULARY, colour=False)
+    assert lines == [
+        "pair 1, swapped: [CLS] 使{用→型}/«语»«言» [SEP] al{bert} [SEP]",
+        "9 of 10 places filled, 4 to predict",
+    ]
+    coloured = inspect_records.lines_of_row(row, VOCABULARY, colour=True)
+    assert "\033[41m«语»\033[0m" in coloured[0]
+
+
+def test_each_pair_has_a_line():
+    row = row_of(
+        "[CLS] 使 [SEP] 用 [SEP] [CLS] 来 [SEP] 预 测 [SEP] [PAD]",
+        {},
+        sentence_order_labels=[0, 1],
+        input_pair_ids=[1] * 5 + [2] * 6 + [0],
+        word_starts=[0, 1, 0, 1, 0, 0, 1, 0, 1, 1, 0, 0],
+    )
+    assert inspect_records.lines_of_row(row, VOCABULARY, colour=False) == [
+        "pair 1, in order: [CLS] 使 [SEP] 用 [SEP]",
+        "pair 2, swapped: [CLS] 来 [SEP] 预/测 [SEP]",
+        "11 of 12 places filled, 0 to predict",
+    ]
+
+
+@pytest.mark.parametrize("masking", ["dynamic", "static"])
+def test_command_line(tmp_path, capsys, masking):
+    (tmp_path / "vocab.txt").write_text("\n".join(VOCABULARY.tokens), "utf-8")
+    (tmp_path / "a.txt").write_text("使用ALBERT\n语言模型\n\n" * 9, "utf-8")
+    plan = build_pretraining_data.make_plan(
+        str(tmp_path / "a.txt"), str(tmp_path / "vocab.txt"),
+        str(tmp_path / "out"),
+        BuildConfig(max_seq_length=64, num_shards=1, eval_fraction=0,
+                    masking=masking, segmenter="jieba", short_seq_prob=0),
+    )  # fmt: skip
+    build_pretraining_data.build(plan, workers.Workers(1, progress=False))
+    assert inspect_records.main(
+        ["--data_dir", str(tmp_path / "out"), "--num_records", "2"]
+    ) == 0  # fmt: skip
+    told = capsys.readouterr().out
+    assert told.count("record ") == 2
+    assert "[SEP]" in told and "\033" not in told
+    # Compact rows know where words begin, and training swaps segments.
+    assert ("语言/模型" in told or "/" in told) == (masking == "dynamic")
+    with pytest.raises(UserError, match="no eval records"):
+        inspect_records.main(
+            ["--data_dir", str(tmp_path / "out"), "--subset", "eval"]
+        )
+    with pytest.raises(UserError, match="is not a folder"):
+        inspect_records.main(["--data_dir", str(tmp_path / "absent")])
