@@ -228,7 +228,7 @@ class Preprocessor(tf.Module):
     @tf.function(input_signature=[_TEXT])
     def __call__(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """Turns string [B] into encoder inputs, int32 [B, T] each."""
-        packed = self._pack([self.tokenize.cut(text)], self._seq_length)
+        packed = self.pack([self.tokenize.cut(text)], self._seq_length)
         return {
             name: tf.ensure_shape(value, [None, self._seq_length])
             for name, value in packed.items()
@@ -253,9 +253,9 @@ class Preprocessor(tf.Module):
         Returns:
             `input_word_ids`, `input_mask`, `input_type_ids`: int32 [B, T].
         """
-        return self._pack([_without_words(s) for s in inputs], seq_length)
+        return self.pack([_without_words(s) for s in inputs], seq_length)
 
-    def _pack(
+    def pack(
         self, segments: list[tf.RaggedTensor], seq_length: tf.Tensor | int
     ) -> dict[str, tf.Tensor]:
         vocabulary = self._vocabulary

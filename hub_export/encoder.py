@@ -1,0 +1,226 @@
+"""The encoder as a SavedModel: what `hub.KerasLayer` loads and fine-tunes.
+
+    encoder = hub.KerasLayer("albert_zh/1", trainable=True)
+    outputs = encoder(preprocessor(texts))       # a dict, see below
+    outputs["pooled_output"]                     # float32 [B, H]
+
+    albert = hub.load("albert_zh/1")
+    albert.mlm(dict(inputs, masked_lm_positions=positions))["mlm_logits"]
+    albert.sop(inputs)["sop_logits"]             # 1 = swapped
+
+The root is made by hand and not a saved Keras model: a Keras save fixes the
+traced length and loses what `hub.KerasLayer` asks for.
+"""
+
+import dataclasses
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import tensorflow as tf
+
+from albert_tf2 import features, files
+from albert_tf2.checkpoints import names
+from albert_tf2.models import AlbertPretrainer
+from albert_tf2.tokenization import Vocabulary
+
+from .preprocessor import VOCAB_NAME
+
+CONFIG_NAME = "albert_config.json"
+HEADS = ("mlm", "sop")
+
+MLM_INPUTS = (*features.ENCODER_INPUTS, features.MASKED_LM_POSITIONS)
+# A signature returns tensors only; `encoder_outputs` is a list.
+SIGNATURE_OUTPUTS = (
+    features.DEFAULT,
+    features.POOLED_OUTPUT,
+    features.SEQUENCE_OUTPUT,
+)
+
+
+def input_specs(
+    input_names: Sequence[str], length: int | None = None
+) -> dict[str, tf.TensorSpec]:
+    """Returns int32 specs [B, T] by input name ([B, P] for positions)."""
+    return {
+        name: tf.TensorSpec([None, length], tf.int32, name)
+        for name in input_names
+    }
+
+
+def traced(
+    function: Callable, input_names: Sequence[str]
+) -> tf.types.experimental.GenericFunction:
+    """Returns `function(inputs, training)` traced with and without dropout."""
+
+    @tf.function
+    def call(inputs, training=False):
+        return function(inputs, training)
+
+    for training in (False, True):
+        call.get_concrete_function(input_specs(input_names), training=training)
+    return call
+
+
+def with_dropout(
+    pretrainer: AlbertPretrainer, dropout: float
+) -> AlbertPretrainer:
+    """Returns the same weights in a model with other dropout rates."""
+    config = dataclasses.replace(
+        pretrainer.config,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+    )
+    copy = AlbertPretrainer(config)
+    sources = names.variables_by_name(pretrainer)
+    for name, variable in names.variables_by_name(copy).items():
+        variable.assign(sources[name])
+    return copy
+
+
+class _Callable(tf.__internal__.tracking.AutoTrackable):
+    """A trackable object with a traced `__call__` and its variables.
+
+    Other than `tf.Module` this class lets `variables` be a list of our
+    choice, and other than `tf.train.Checkpoint` it adds no counter to them.
+    `hub.KerasLayer` trains `trainable_variables`.
+    """
+
+    def __init__(self, call, variables: Sequence[tf.Variable]):
+        super().__init__()
+        self.__call__ = call
+        self.variables = list(variables)
+        self.trainable_variables = [v for v in variables if v.trainable]
+        self.regularization_losses = []
+
+
+def _weight_tree(pretrainer: AlbertPretrainer, heads: Sequence[str]):
+    """Returns the variables under their attribute paths.
+
+    So that `load_pretrained` reads an export back. Plain objects: the Keras
+    model itself would bring its own traces along.
+    """
+    new_node = tf.__internal__.tracking.AutoTrackable
+    root = new_node()
+    variables = names.variables_by_name(pretrainer)
+    for name, path in names.attribute_paths(pretrainer.config).items():
+        owner, *parts = path.split("/")
+        if owner != "encoder" and owner.removesuffix("_head") not in heads:
+            continue
+        node = root
+        for part in [owner, *parts][:-1]:
+            if not hasattr(node, part):
+                setattr(node, part, new_node())
+            node = getattr(node, part)
+        setattr(node, parts[-1], variables[name])
+    return root
+
+
+def build_encoder(
+    pretrainer: AlbertPretrainer,
+    assets: Path,
+    *,
+    do_lower_case: bool = True,
+    heads: Sequence[str] = HEADS,
+) -> tf.__internal__.tracking.AutoTrackable:
+    """Returns the SavedModel's root.
+
+    Args:
+        pretrainer: The model; its variables are shared, not copied.
+        assets: A folder with `vocab.txt` and `albert_config.json`.
+        do_lower_case: What the preprocessor must do.
+        heads: The heads to publish, of "mlm" and "sop".
+    """
+    encoder = pretrainer.encoder
+    encode = traced(encoder, features.ENCODER_INPUTS)
+
+    def mlm(inputs, training):
+        inputs = dict(inputs)
+        positions = inputs.pop(features.MASKED_LM_POSITIONS)
+        outputs = dict(encode(inputs, training))
+        outputs[features.MLM_LOGITS] = pretrainer.mlm_head(
+            outputs[features.SEQUENCE_OUTPUT],
+            positions,
+            embeddings=encoder.embeddings,
+        )
+        return outputs
+
+    def sop(inputs, training):
+        outputs = dict(encode(inputs, training))
+        outputs[features.SOP_LOGITS] = pretrainer.sop_head(
+            outputs[features.POOLED_OUTPUT]
+        )
+        return outputs
+
+    root = _Callable(encode, encoder.variables)
+    if "mlm" in heads:
+        root.mlm = _Callable(
+            traced(mlm, MLM_INPUTS),
+            [*encoder.variables, *pretrainer.mlm_head.variables],
+        )
+    if "sop" in heads:
+        root.sop = _Callable(
+            traced(sop, features.ENCODER_INPUTS),
+            [*encoder.variables, *pretrainer.sop_head.variables],
+        )
+    root.pretrainer = _weight_tree(pretrainer, heads)
+    root.vocab_file = tf.saved_model.Asset(str(assets / VOCAB_NAME))
+    root.config_file = tf.saved_model.Asset(str(assets / CONFIG_NAME))
+    root.do_lower_case = tf.Variable(do_lower_case, trainable=False)
+    return root
+
+
+def serving_signature(encode: Callable) -> tf.types.experimental.Callable:
+    """Returns the signature on ids: named int32 inputs, a dict of tensors."""
+
+    @tf.function(input_signature=[input_specs(features.ENCODER_INPUTS)])
+    def serve(inputs):
+        outputs = encode(inputs, training=False)
+        return {name: outputs[name] for name in SIGNATURE_OUTPUTS}
+
+    return serve
+
+
+def export_encoder(
+    pretrainer: AlbertPretrainer,
+    vocab_file: files.PathLike,
+    export_dir: files.PathLike,
+    *,
+    do_lower_case: bool = True,
+    heads: Sequence[str] = HEADS,
+    dropout: float | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Writes the encoder SavedModel and returns its folder.
+
+    Args:
+        pretrainer: The trained model.
+        vocab_file: Its vocabulary, of exactly `config.vocab_size` tokens.
+        export_dir: The new folder.
+        do_lower_case: Recorded for the preprocessor.
+        heads: The heads to publish: those that were trained.
+        dropout: The rate for fine-tuning; None keeps the configuration's
+            (0 in the released Chinese models).
+        overwrite: Replace an existing folder.
+
+    Raises:
+        UserError: If the vocabulary is of another size or the folder exists.
+    """
+    Vocabulary.load(vocab_file, size=pretrainer.config.vocab_size)
+    if dropout is not None:
+        pretrainer = with_dropout(pretrainer, dropout)
+    with files.atomic_directory(export_dir, overwrite=overwrite) as folder:
+        with tempfile.TemporaryDirectory() as staging:
+            assets = Path(staging)
+            shutil.copyfile(vocab_file, assets / VOCAB_NAME)
+            pretrainer.config.to_json(assets / CONFIG_NAME)
+            root = build_encoder(
+                pretrainer, assets, do_lower_case=do_lower_case, heads=heads
+            )
+            tf.saved_model.save(
+                root,
+                str(folder),
+                signatures=serving_signature(root.__call__),
+            )
+    return Path(export_dir)

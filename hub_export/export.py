@@ -1,0 +1,179 @@
+"""Publishes a checkpoint: TF Hub SavedModels, serving model, TFLite.
+
+Writes below --export_dir, each part whole or not at all, and verifies it by
+loading a moved copy in a fresh process:
+
+    preprocessor/1/   strings -> encoder inputs       (hub.KerasLayer)
+    encoder/1/        encoder inputs -> vectors       (hub.KerasLayer)
+    serving/1/        strings -> embeddings           (TF Serving)
+    tflite/1/         ids -> embeddings               (phones, fast CPUs)
+
+Try it:
+
+    python -m albert_tf2.hub_export.export --checkpoint workdir \\
+        --export_dir exported --what all
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from albert_tf2 import command_line
+from albert_tf2.errors import UserError
+
+# In the order of the work: what needs no model comes first.
+WHAT = ("preprocessor", "encoder", "serving", "tflite")
+
+
+def parse_what(value: str) -> list[str]:
+    """Reads `--what`: names separated by commas, or "all"."""
+    wanted = value.split(",")
+    unknown = sorted(set(wanted) - {*WHAT, "all"})
+    if unknown:
+        raise argparse.ArgumentTypeError(
+            f"unknown part `{unknown[0]}`; choose from {', '.join(WHAT)}, all"
+        )
+    return [name for name in WHAT if name in wanted or "all" in wanted]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = command_line.parser(
+        __doc__, prog="python -m albert_tf2.hub_export.export"
+    )
+    add = parser.add_argument
+    add("--checkpoint", required=True, help="what `load_pretrained` reads")
+    add("--export_dir", required=True, type=Path, help="where to write")
+    add(
+        "--what",
+        type=parse_what,
+        default=list(WHAT[:2]),
+        metavar="PART[,PART]",
+        help=f"of {', '.join(WHAT)}, or all (default: {','.join(WHAT[:2])})",
+    )
+    add("--vocab_file", type=Path, help="default: beside the checkpoint")
+    add("--version", type=int, default=1, help="of each part (default: 1)")
+    add("--overwrite", action="store_true", help="replace that version")
+    add("--seq_length", type=int, default=128, help="default: 128")
+    add(
+        "--cased",
+        action="store_true",
+        help="keep upper case and accents (no released model does)",
+    )
+    add(
+        "--dropout",
+        type=float,
+        help="rate when fine-tuning (default: the configuration's)",
+    )
+    add(
+        "--calibration_file",
+        type=Path,
+        help="real sentences, one a line, for the full int8 TFLite model",
+    )
+    return parser
+
+
+def check_targets(args: argparse.Namespace) -> dict[str, Path]:
+    """Returns the folder of each part; refuses one that exists."""
+    targets = {
+        name: args.export_dir / name / str(args.version) for name in args.what
+    }
+    for target in targets.values():
+        if target.exists() and not args.overwrite:
+            raise UserError(
+                f"{target} already exists: pass --version "
+                f"{args.version + 1} to add one, or --overwrite to replace it"
+            )
+    for path in (args.vocab_file, args.calibration_file):
+        if path is not None and not path.is_file():
+            raise UserError(f"{path} does not exist: check the path")
+    if args.dropout is not None and not 0 <= args.dropout < 1:
+        raise UserError(
+            f"--dropout must lie in [0, 1). Received: {args.dropout}"
+        )
+    return targets
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    targets = check_targets(args)
+    # TensorFlow loads here, after every check that does not need it.
+    from . import verify
+
+    pretrainer, vocab_file, heads = load(args)
+    expected = verify.expected_outputs(pretrainer)
+    for name, target in targets.items():
+        print(f"writing {target}", flush=True)
+        write_part(name, target, args, pretrainer, vocab_file, heads)
+        if name in verify.CHECKS:
+            for line in verify.verify(target, name, expected):
+                print(f"  verified: {line}", flush=True)
+    return 0
+
+
+def load(args: argparse.Namespace):
+    """Returns the model, its vocabulary and the heads that were restored."""
+    import numpy as np
+
+    from albert_tf2.checkpoints import read_weights, weights
+    from albert_tf2.tokenization import Vocabulary
+
+    found = read_weights(args.checkpoint)
+    vocab_file = args.vocab_file or found.vocab_file
+    if vocab_file is None:
+        raise UserError(
+            f"no vocab.txt lies beside {args.checkpoint}: pass --vocab_file"
+        )
+    Vocabulary.load(vocab_file, size=found.config.vocab_size)
+    for name, array in found.arrays.items():
+        if not np.isfinite(array).all():
+            raise UserError(
+                f"{args.checkpoint}: `{name}` holds numbers that are not "
+                "finite; was the training run lost? Choose an earlier "
+                "checkpoint"
+            )
+    return weights.to_model(found), vocab_file, found.heads
+
+
+def write_part(name, target, args, pretrainer, vocab_file, heads) -> None:
+    """Writes one part to its folder."""
+    from .encoder import export_encoder
+    from .preprocessor import export_preprocessor
+    from .serving import export_serving
+    from .tflite import export_variants
+
+    common = {"do_lower_case": not args.cased, "overwrite": args.overwrite}
+    if name == "preprocessor":
+        export_preprocessor(
+            vocab_file, target, seq_length=args.seq_length, **common
+        )
+    elif name == "encoder":
+        export_encoder(
+            pretrainer,
+            vocab_file,
+            target,
+            heads=heads,
+            dropout=args.dropout,
+            **common,
+        )
+    elif name == "serving":
+        export_serving(
+            pretrainer, vocab_file, target, seq_length=args.seq_length, **common
+        )
+    else:
+        sentences = None
+        if args.calibration_file:
+            text = args.calibration_file.read_text(encoding="utf-8")
+            sentences = text.splitlines()
+        for line in export_variants(
+            pretrainer,
+            vocab_file,
+            target,
+            seq_length=args.seq_length,
+            sentences=sentences,
+            **common,
+        ):
+            print(f"  {line}", flush=True)
+
+
+if __name__ == "__main__":
+    command_line.run(main)

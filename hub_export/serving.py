@@ -1,0 +1,177 @@
+"""One SavedModel that takes strings: tokenizer and encoder in one graph.
+
+    serving_default  text [B]                -> embedding, pooled_output [B, H]
+    similarity       text_a [B], text_b [B]  -> similarity [B], -1 .. 1
+    classify         text_a [B], text_b [B]  -> probabilities [B, classes]
+
+An embedding is the mean of the token vectors, of length 1, so that the dot
+product of two embeddings is their similarity. `classify` is there if a
+fine-tuned classifier was given, and takes `text` if that reads single texts.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from albert_tf2 import features, files
+from albert_tf2.models import AlbertPretrainer
+from albert_tf2.tokenization import Vocabulary
+
+from .preprocessor import DEFAULT_SEQ_LENGTH, VOCAB_NAME, Preprocessor
+
+
+def embed(outputs: dict[str, tf.Tensor], input_mask: tf.Tensor) -> tf.Tensor:
+    """Returns the mean token vectors, of length 1: float32 [B, H].
+
+    [CLS] and [SEP] count as tokens, padding does not.
+    """
+    weights = tf.cast(input_mask, tf.float32)[:, :, tf.newaxis]  # [B, T, 1]
+    total = tf.reduce_sum(outputs[features.SEQUENCE_OUTPUT] * weights, axis=1)
+    # The mean's divisor would cancel in the normalization.
+    norm = tf.sqrt(tf.reduce_sum(tf.square(total), axis=-1, keepdims=True))
+    return total / tf.maximum(norm, 1e-12)
+
+
+def cosine(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+    """Returns the similarity of embeddings [B, H]: [B], -1 .. 1."""
+    return tf.reduce_sum(first * second, axis=-1)
+
+
+class ServingModel(tf.Module):
+    """The root of the serving SavedModel."""
+
+    def __init__(
+        self,
+        pretrainer: AlbertPretrainer,
+        vocab_file: files.PathLike,
+        *,
+        do_lower_case: bool = True,
+        seq_length: int = DEFAULT_SEQ_LENGTH,
+        classifier: Callable[[dict[str, tf.Tensor]], tf.Tensor] | None = None,
+    ):
+        """Joins tokenizer and encoder.
+
+        Args:
+            pretrainer: The trained model.
+            vocab_file: Its vocabulary.
+            do_lower_case: Lower-case and strip accents.
+            seq_length: Longer texts and pairs are trimmed to it.
+            classifier: From encoder inputs to logits [B, classes], if there
+                is a fine-tuned one.
+        """
+        super().__init__(name="serving")
+        self._seq_length = seq_length
+        # Plain functions: a Keras model as an attribute would be saved with
+        # traces of its own.
+        self._encode = _without_tracking(pretrainer.encoder)
+        self._classify = _without_tracking(classifier) if classifier else None
+        self.preprocessor = Preprocessor(
+            vocab_file, do_lower_case=do_lower_case, seq_length=seq_length
+        )
+        self.kept = list(pretrainer.encoder.variables)
+        if classifier is not None:
+            self.kept += list(getattr(classifier, "variables", ()))
+
+    def inputs(self, texts: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Packs one or two texts [B] into rows as long as the longest one."""
+        segments = [self.preprocessor.tokenize.cut(text) for text in texts]
+        lengths = tf.add_n([segment.row_lengths() for segment in segments])
+        # The maximum of an empty batch is the smallest number there is.
+        longest = tf.cast(tf.maximum(tf.reduce_max(lengths), 0), tf.int32)
+        special = len(segments) + 1
+        return self.preprocessor.pack(
+            segments, tf.minimum(longest + special, self._seq_length)
+        )
+
+    def embed(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Signature `serving_default`."""
+        inputs = self.inputs([text])
+        outputs = self._encode(inputs)
+        return {
+            "embedding": embed(outputs, inputs[features.INPUT_MASK]),
+            features.POOLED_OUTPUT: outputs[features.POOLED_OUTPUT],
+        }
+
+    def similarity(
+        self, text_a: tf.Tensor, text_b: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Signature `similarity`."""
+        both = self.embed(tf.concat([text_a, text_b], axis=0))["embedding"]
+        count = tf.shape(text_a)[0]
+        return {"similarity": cosine(both[:count], both[count:])}
+
+    def classify(self, *texts: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Signature `classify`."""
+        logits = self._classify(self.inputs(texts))
+        return {"probabilities": tf.nn.softmax(logits)}
+
+    def signatures(self, *, classifies_pairs: bool = True) -> dict[str, Any]:
+        """Returns the functions to publish, by name.
+
+        Args:
+            classifies_pairs: Whether the classifier was trained on pairs.
+        """
+        one = [tf.TensorSpec([None], tf.string, "text")]
+        two = [tf.TensorSpec([None], tf.string, f"text_{x}") for x in "ab"]
+        published = {
+            "serving_default": (self.embed, one),
+            "similarity": (self.similarity, two),
+        }
+        if self._classify is not None:
+            specs = two if classifies_pairs else one
+            published["classify"] = (self.classify, specs)
+        return {
+            name: tf.function(function).get_concrete_function(*specs)
+            for name, (function, specs) in published.items()
+        }
+
+
+def _without_tracking(model: Callable) -> Callable:
+    return lambda inputs: model(inputs, training=False)
+
+
+def export_serving(
+    pretrainer: AlbertPretrainer,
+    vocab_file: files.PathLike,
+    export_dir: files.PathLike,
+    *,
+    do_lower_case: bool = True,
+    seq_length: int = DEFAULT_SEQ_LENGTH,
+    classifier: Callable[[dict[str, tf.Tensor]], tf.Tensor] | None = None,
+    classifies_pairs: bool = True,
+    overwrite: bool = False,
+) -> Path:
+    """Writes the serving SavedModel and returns its folder.
+
+    Args:
+        pretrainer: The trained model.
+        vocab_file: Its vocabulary, of exactly `config.vocab_size` tokens.
+        export_dir: The new folder; `<name>/<version>` for TF Serving.
+        do_lower_case: See `ServingModel`.
+        seq_length: See `ServingModel`.
+        classifier: See `ServingModel`.
+        classifies_pairs: Whether it reads pairs of texts, not single ones.
+        overwrite: Replace an existing folder.
+    """
+    Vocabulary.load(vocab_file, size=pretrainer.config.vocab_size)
+    with files.atomic_directory(export_dir, overwrite=overwrite) as folder:
+        with tempfile.TemporaryDirectory() as staging:
+            asset = Path(staging) / VOCAB_NAME
+            shutil.copyfile(vocab_file, asset)
+            root = ServingModel(
+                pretrainer,
+                asset,
+                do_lower_case=do_lower_case,
+                seq_length=seq_length,
+                classifier=classifier,
+            )
+            tf.saved_model.save(
+                root,
+                str(folder),
+                signatures=root.signatures(classifies_pairs=classifies_pairs),
+            )
+    return Path(export_dir)

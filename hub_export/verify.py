@@ -1,0 +1,262 @@
+"""Proves exported SavedModels: moved elsewhere, loaded by a new process.
+
+What worked in the process that wrote a model says little: a vocabulary path
+or a variable may still point there. So everything is checked again by a
+process that knows nothing but a copy of the folder.
+
+    python -m albert_tf2.hub_export.verify --export_dir exported
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from albert_tf2 import command_line, features, files
+from albert_tf2.errors import UserError
+
+EXPECTED = "expected.npz"
+TOLERANCE = 2e-5  # float32, another order of additions
+PROBES = [
+    "今天天气很好，我们去公园吧。",
+    "ＡＬＢＥＲＴ是一个Chinese模型！价格：３.５元",
+    "“引号”——破折号……[MASK]",
+    "",
+]
+
+
+def probe_inputs(vocab_size: int, length: int = 9) -> dict[str, np.ndarray]:
+    """Returns encoder inputs that are the same everywhere: int32 [3, T]."""
+    rng = np.random.default_rng(0)
+    lengths = np.array([[length], [length // 2], [1]])
+    position = np.arange(length)
+    return {
+        features.INPUT_WORD_IDS: rng.integers(
+            0, vocab_size, (3, length), np.int32
+        ),
+        features.INPUT_MASK: (position < lengths).astype(np.int32),
+        features.INPUT_TYPE_IDS: (
+            (position >= lengths // 2) & (position < lengths)
+        ).astype(np.int32),
+    }
+
+
+def expected_outputs(pretrainer) -> dict[str, np.ndarray]:
+    """Returns the pooled vectors and logits of the model in memory."""
+    inputs = probe_inputs(pretrainer.config.vocab_size)
+    positions = np.array([[0, 1], [2, 0], [0, 0]], np.int32)
+    inputs[features.MASKED_LM_POSITIONS] = positions
+    outputs = pretrainer(inputs, training=False)
+    names = (features.POOLED_OUTPUT, features.MLM_LOGITS, features.SOP_LOGITS)
+    kept = {name: outputs[name].numpy() for name in names}
+    return kept | {features.MASKED_LM_POSITIONS: positions}
+
+
+def check_preprocessor(folder: Path) -> Iterator[str]:
+    """Yields what holds; raises `AssertionError` at what does not."""
+    import tensorflow as tf
+    import tensorflow_text  # noqa: F401  registers the graph's operations
+
+    from albert_tf2.tokenization import Tokenizer
+
+    loaded = tf.saved_model.load(str(folder))
+    vocab_file = loaded.vocab_file.asset_path.numpy().decode()
+    assert Path(vocab_file).is_relative_to(folder), vocab_file
+    special = {
+        name: int(value)
+        for name, value in loaded.tokenize.get_special_tokens_dict().items()
+    }
+    do_lower_case = _lowers(loaded)
+    tokenizer = Tokenizer(vocab_file, do_lower_case=do_lower_case)
+    assert special["vocab_size"] == len(tokenizer.vocabulary)
+    yield f"vocabulary of {special['vocab_size']} tokens inside"
+
+    tokens = loaded.tokenize(tf.constant(PROBES))
+    expected = [tokenizer.tokenize(text).ids for text in PROBES]
+    assert tokens.merge_dims(1, 2).to_list() == expected
+    yield f"ids equal the Python tokenizer's on {len(PROBES)} hard texts"
+
+    outputs = loaded(tf.constant(PROBES))
+    for row, ids in enumerate(expected):
+        ids = [tokenizer.vocabulary.cls_id, *ids, tokenizer.vocabulary.sep_id]
+        packed = outputs[features.INPUT_WORD_IDS][row]
+        assert packed.numpy()[: len(ids)].tolist() == ids
+    for length in (8, 64):
+        for segment in (tokens, tokens.merge_dims(1, 2)):
+            for segments in ([segment], [segment, segment]):
+                pair = loaded.bert_pack_inputs(segments, seq_length=length)
+                assert pair[features.INPUT_MASK].shape == (len(PROBES), length)
+    assert loaded(tf.constant([], tf.string))[features.INPUT_MASK].shape[0] == 0
+    yield "packs one and two segments, flat and in words, to any length"
+
+
+def _lowers(preprocessor) -> bool:
+    import tensorflow as tf
+
+    both = preprocessor.tokenize(tf.constant(["A", "a"]))
+    return both.to_list()[0] == both.to_list()[1]
+
+
+def check_encoder(folder: Path) -> Iterator[str]:
+    """Yields what holds; raises `AssertionError` at what does not."""
+    import tensorflow as tf
+
+    from albert_tf2.config import AlbertConfig
+    from albert_tf2.tokenization import Vocabulary
+
+    loaded = tf.saved_model.load(str(folder))
+    config = AlbertConfig.from_json(
+        loaded.config_file.asset_path.numpy().decode()
+    )
+    vocab_file = loaded.vocab_file.asset_path.numpy().decode()
+    assert Path(vocab_file).is_relative_to(folder), vocab_file
+    Vocabulary.load(vocab_file, size=config.vocab_size)
+    inputs = {
+        name: tf.constant(value)
+        for name, value in probe_inputs(config.vocab_size).items()
+    }
+    outputs = loaded(inputs)
+    layers = outputs[features.ENCODER_OUTPUTS]
+    assert len(layers) == config.num_hidden_layers
+    assert outputs[features.SEQUENCE_OUTPUT].shape == (3, 9, config.hidden_size)
+    assert {value.dtype for value in [*layers, *_tensors(outputs)]} == {
+        tf.float32
+    }
+    live = bool(
+        config.hidden_dropout_prob or config.attention_probs_dropout_prob
+    )
+    trained = loaded(inputs, training=True)[features.SEQUENCE_OUTPUT]
+    moved = np.abs(trained - outputs[features.SEQUENCE_OUTPUT]).max() > 1e-4
+    assert live == moved
+    count = sum(int(np.prod(v.shape)) for v in loaded.trainable_variables)
+    yield f"{count:,} trainable parameters, dropout {'live' if live else '0'}"
+
+    expected = _expected(folder)
+    outputs = dict(outputs)
+    if hasattr(loaded, "mlm") and expected:
+        positions = tf.constant(expected[features.MASKED_LM_POSITIONS])
+        outputs |= loaded.mlm(
+            {**inputs, features.MASKED_LM_POSITIONS: positions}
+        )
+    if hasattr(loaded, "sop"):
+        outputs |= loaded.sop(inputs)
+    for name, value in expected.items():
+        if name in outputs:
+            difference = float(np.abs(outputs[name] - value).max())
+            assert difference < TOLERANCE, (name, difference)
+            yield f"{name} differs from the model in memory by {difference:.1e}"
+
+
+def _tensors(outputs) -> list:
+    return [v for v in outputs.values() if hasattr(v, "dtype")]
+
+
+def _expected(folder: Path) -> dict[str, np.ndarray]:
+    path = folder.parent / f"{folder.name}.{EXPECTED}"
+    if not path.is_file():
+        return {}
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
+def check_serving(folder: Path) -> Iterator[str]:
+    """Yields what holds; raises `AssertionError` at what does not."""
+    import tensorflow as tf
+    import tensorflow_text  # noqa: F401  registers the graph's operations
+
+    signatures = tf.saved_model.load(str(folder)).signatures
+    texts = tf.constant(PROBES)
+    embeddings = signatures["serving_default"](text=texts)["embedding"].numpy()
+    np.testing.assert_allclose(
+        np.linalg.norm(embeddings, axis=-1), 1, rtol=1e-4
+    )
+    same = signatures["similarity"](text_a=texts, text_b=texts)["similarity"]
+    np.testing.assert_allclose(same, 1, rtol=1e-4)
+    yield f"takes strings, returns embeddings of {embeddings.shape[-1]} numbers"
+
+
+CHECKS = {
+    "preprocessor": check_preprocessor,
+    "encoder": check_encoder,
+    "serving": check_serving,
+}
+
+
+def verify(
+    folder: files.PathLike,
+    kind: str,
+    expected: dict[str, np.ndarray] | None = None,
+) -> list[str]:
+    """Checks a copy of a SavedModel in a fresh process.
+
+    Args:
+        folder: The SavedModel.
+        kind: "preprocessor", "encoder" or "serving".
+        expected: What `expected_outputs` returned before the export.
+
+    Returns:
+        A line per fact that was checked.
+
+    Raises:
+        UserError: With the process's own words, if something does not hold.
+    """
+    with tempfile.TemporaryDirectory() as elsewhere:
+        moved = Path(elsewhere) / "moved" / kind
+        shutil.copytree(folder, moved)
+        if expected:
+            np.savez(moved.parent / f"{kind}.{EXPECTED}", **expected)
+        command = [sys.executable, "-m", __name__, "--folder", str(moved)]
+        result = subprocess.run(
+            [*command, "--kind", kind],
+            capture_output=True,
+            text=True,
+            cwd=elsewhere,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        )
+    if result.returncode:
+        reason = result.stderr.strip().splitlines()[-1:]
+        raise UserError(
+            f"{folder} does not hold what a {kind} must: {' '.join(reason)}"
+        )
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = command_line.parser(__doc__)
+    parser.add_argument(
+        "--export_dir", type=Path, help="what `export` wrote: all is checked"
+    )
+    parser.add_argument("--folder", type=Path, help="one SavedModel")
+    parser.add_argument("--kind", choices=CHECKS, help="what --folder holds")
+    args = parser.parse_args(argv)
+    if (args.export_dir is None) == (args.folder is None):
+        parser.error("give --export_dir, or --folder and --kind")
+    if args.folder:
+        if not args.kind:
+            parser.error("--folder needs --kind")
+        print(json.dumps(list(CHECKS[args.kind](args.folder.resolve()))))
+        return 0
+    found = [
+        (kind, version)
+        for kind in CHECKS
+        for version in sorted((args.export_dir / kind).glob("[0-9]*"))
+    ]
+    if not found:
+        raise UserError(
+            f"{args.export_dir} holds no export: run `python -m "
+            "albert_tf2.hub_export.export` first"
+        )
+    for kind, version in found:
+        for line in verify(version, kind):
+            print(f"{kind}/{version.name}: {line}")
+    return 0
+
+
+if __name__ == "__main__":
+    command_line.run(main)
