@@ -12,6 +12,7 @@ python -m albert_tf2.quickstart --workdir runs/mine --input_file 'my/*.txt'
 import dataclasses
 import importlib
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -58,8 +59,10 @@ class Stage:
 
     def run(self) -> None:
         if self.fresh_process:
+            # Without the warnings that libraries print about each other.
             code = subprocess.run(
-                [sys.executable, "-m", self.module, *self.arguments]
+                [sys.executable, "-W", "ignore", "-m", self.module]
+                + self.arguments
             ).returncode
         else:
             code = importlib.import_module(self.module).main(self.arguments)
@@ -284,6 +287,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     del settings["workdir"]
     check_settings(args.workdir, settings)
 
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     start = time.monotonic()
     run_stages(plan(args, recipe, recipe_file), print)
     show_results(args.workdir, time.monotonic() - start)
