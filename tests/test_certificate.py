@@ -1,0 +1,98 @@
+"""The proof of a conversion, and that it can fail."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from albert_tf2 import AlbertPretrainer, UserError, files
+from albert_tf2.checkpoints import certificate, conversion, names, weights
+
+
+@pytest.fixture
+def found(tiny_config):
+    return weights.from_model(AlbertPretrainer(tiny_config))
+
+
+def test_certificate_holds_what_it_claims(found, tmp_path):
+    returned = conversion.convert(found, "tf1", tmp_path / "out")
+    written = files.read_json(tmp_path / "out" / "conversion.json")
+    assert written == returned
+    assert set(written["variable_map"]) == set(found.arrays)
+    assert written["parameters"] == 31324
+    assert set(written["max_abs_difference"]) == {
+        "sequence_output",
+        "pooled_output",
+        "mlm_logits",
+        "sop_logits",
+    }
+    described = written["target"]["files"]
+    on_disk = {p.name for p in (tmp_path / "out").iterdir()}
+    assert set(described) == on_disk - {"conversion.json"}
+    for name, entry in described.items():
+        content = (tmp_path / "out" / name).read_bytes()
+        assert entry["bytes"] == len(content)
+        assert entry["sha256"] == hashlib.sha256(content).hexdigest()
+
+
+def test_certificate_names_no_path_of_this_machine(found, tmp_path):
+    conversion.convert(found, "tf1", tmp_path / "out")
+    text = (tmp_path / "out" / "conversion.json").read_text()
+    assert str(tmp_path) not in text
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kept"), [(1e-6, True), (3e-5, False), (np.nan, False)]
+)
+def test_a_result_that_differs_is_not_kept(
+    wrong, kept, found, tmp_path, monkeypatch
+):
+    write, run = conversion.TARGETS["tf1"]
+
+    def run_wrongly(folder, inputs):
+        outputs = run(folder, inputs)
+        outputs["mlm_logits"][0, 0, 0] += wrong
+        return outputs
+
+    target = conversion.Target(write, run_wrongly)
+    monkeypatch.setitem(conversion.TARGETS, "tf1", target)
+    if kept:
+        conversion.convert(found, "tf1", tmp_path / "out")
+        return
+    with pytest.raises(UserError, match="`mlm_logits` by .* nothing was kept"):
+        conversion.convert(found, "tf1", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_weight_shows(found, tmp_path, monkeypatch):
+    """Each single variable matters to the fixed inputs' outputs."""
+    inputs = certificate.fixed_inputs(found.config)
+    model = weights.to_model(found)
+    expected = certificate.run(model, inputs, found.heads)
+    for name, variable in names.variables_by_name(model).items():
+        if name.endswith("self/key/bias"):
+            continue  # adds the same to every score: softmax forgets it
+        before = variable.numpy()
+        noise = np.random.default_rng(0).normal(0, 0.1, before.shape)
+        variable.assign_add(noise.astype(np.float32))
+        actual = certificate.run(model, inputs, found.heads)
+        variable.assign(before)
+        worst = max(certificate.differences(expected, actual, inputs).values())
+        assert worst > certificate.TOLERANCE, name
+
+
+def test_missing_output_is_refused(found):
+    inputs = certificate.fixed_inputs(found.config)
+    outputs = certificate.run(weights.to_model(found), inputs, found.heads)
+    fewer = {n: a for n, a in outputs.items() if n != "sop_logits"}
+    with pytest.raises(UserError, match="and not .*sop_logits"):
+        certificate.differences(outputs, fewer, inputs)
+
+
+def test_fixed_inputs_are_fixed(tiny_config):
+    one, two = (certificate.fixed_inputs(tiny_config) for _ in range(2))
+    for name in one:
+        np.testing.assert_array_equal(one[name], two[name])
+    assert one["input_mask"].min() == 0  # padding is part of the proof
+    assert one["input_type_ids"].max() == 1
+    assert (one["input_word_ids"] < tiny_config.vocab_size).all()

@@ -1,0 +1,257 @@
+"""The converter's command line, on every target it has."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from albert_tf2 import AlbertPretrainer, UserError, convert
+from albert_tf2.checkpoints import (
+    conversion,
+    load_pretrained,
+    read_weights,
+    save_pretrained,
+)
+
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+VOCABULARY += [chr(0x4E00 + i) for i in range(202 - len(VOCABULARY))]
+
+
+@pytest.fixture
+def source(request, tiny_config, tmp_path):
+    changes = getattr(request, "param", {})
+    vocab_file = tmp_path / "vocab.txt"
+    vocab_file.write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
+    model = AlbertPretrainer(tiny_config.replace(**changes))
+    return save_pretrained(model, tmp_path / "source", vocab_file=vocab_file)
+
+
+def run(*args):
+    return convert.main([str(arg) for arg in args])
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ({}, "tf2"),
+        ({}, "tf1"),
+        ({"ln_type": "preln"}, "tf1"),
+        ({"layout": "google"}, "tf1"),
+        ({"layout": "google"}, "huggingface"),
+        ({}, "huggingface-bert"),
+        ({"ln_type": "preln"}, "onnx"),
+        ({"layout": "google", "num_hidden_groups": 2}, "onnx"),
+    ],
+    indirect=["source"],
+)
+def test_targets(source, target, tmp_path, capsys):
+    if target.startswith("huggingface"):
+        pytest.importorskip("transformers", reason="[huggingface]")
+    if target == "onnx":
+        pytest.importorskip("tf2onnx", reason="pip install .[onnx]")
+    out = tmp_path / "out"
+    assert run("--input", source, "--output", out, "--to", target) == 0
+    certificate = json.loads((out / "conversion.json").read_text())
+    assert max(certificate["max_abs_difference"].values()) <= 2e-5
+    assert certificate["target"]["kind"] == target
+    assert "certificate: " in capsys.readouterr().out
+    if target in ("tf2", "tf1", "huggingface"):
+        before, after = read_weights(source), read_weights(out)
+        assert after.config == before.config
+        assert after.vocab_file.read_text() == before.vocab_file.read_text()
+        for name, array in before.arrays.items():
+            np.testing.assert_array_equal(array, after.arrays[name])
+
+
+@pytest.mark.parametrize("source", [{"layout": "google"}], indirect=True)
+def test_tf1_to_ours_to_tf1_and_back(source, tmp_path):
+    """A chain through four formats ends with the bits it began with."""
+    pytest.importorskip("transformers", reason="[huggingface]")
+    place = source
+    for i, target in enumerate(["tf1", "huggingface", "tf2", "tf1"]):
+        out = tmp_path / f"step{i}"
+        run("--input", place, "--output", out, "--to", target)
+        place = out
+    for before, after in zip(
+        load_pretrained(source).variables,
+        load_pretrained(place).variables,
+        strict=True,
+    ):
+        np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.large
+@pytest.mark.parametrize(
+    "source", [{}, {"ln_type": "preln"}, {"layout": "google"}], indirect=True
+)
+def test_hub_there_and_back(source, tmp_path):
+    out = tmp_path / "out"
+    assert run("--input", source, "--output", out, "--to", "hub") == 0
+    again = read_weights(out)
+    assert again.kind == "hub"
+    assert again.config == read_weights(source).config
+    for name, array in read_weights(source).arrays.items():
+        np.testing.assert_array_equal(array, again.arrays[name])
+
+
+def test_hub_needs_a_vocabulary(source, tmp_path):
+    (source / "vocab.txt").unlink()
+    with pytest.raises(UserError, match="no vocab.txt"):
+        run("--input", source, "--output", tmp_path / "o", "--to", "hub")
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "message"),
+    [
+        ({}, "huggingface", "cannot be a Hugging Face Albert"),
+        ({"ln_type": "preln"}, "huggingface", "pre-LN has no BERT form"),
+        ({"ln_type": "preln"}, "huggingface-bert", "neither their Albert"),
+        ({"hidden_act": "gelu_erf"}, "tf1", "the exact gelu"),
+    ],
+    indirect=["source"],
+)
+def test_refusals_keep_nothing(source, target, message, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match=message):
+        run("--input", source, "--output", out, "--to", target)
+    assert not out.exists()
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".out")]
+
+
+def test_strip_keeps_the_format(shared, tmp_path):
+    golden = shared / "golden"
+    config = golden / "pretraining" / "google_toy" / "albert_config.json"
+    slots = golden / "optimizer" / "google_toy_lamb"
+    out = tmp_path / "out"
+    run("--input", slots, "--output", out, "--strip", "--config", config)
+    before, after = (
+        read_weights(slots, config=read_weights(out).config),
+        (read_weights(out)),
+    )
+    assert (before.dropped, after.dropped) == (65, 0)
+    assert after.kind == "tf1"
+    size = (out / "albert_model.ckpt.data-00000-of-00001").stat().st_size
+    assert size == 4 * sum(array.size for array in after.arrays.values())
+
+
+def test_strip_our_own(tiny_config, tmp_path):
+    import tensorflow as tf
+
+    from albert_tf2.keras_api import keras
+
+    model = AlbertPretrainer(tiny_config)
+    optimizer = keras.optimizers.legacy.Adam()
+    optimizer.apply_gradients(
+        [(tf.ones_like(v), v) for v in model.trainable_variables]
+    )
+    checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer)
+    checkpoint.save(str(tmp_path / "work" / "checkpoints" / "ckpt"))
+    tiny_config.to_json(tmp_path / "work" / "albert_config.json")
+    out = tmp_path / "out"
+    run("--input", tmp_path / "work", "--output", out, "--strip")
+    held = tf.train.list_variables(str(out / "model"))
+    assert not [name for name, _ in held if "OPTIMIZER" in name]
+    assert read_weights(tmp_path / "work").dropped > 2 * len(model.variables)
+
+
+def test_classifier_head_goes_along(shared, tmp_path):
+    folder = shared / "golden" / "classifier" / "google_toy"
+    with pytest.warns(UserWarning, match="no mlm and no sop head"):
+        run("--input", folder, "--output", tmp_path / "tf1", "--to", "tf1")
+    before, after = read_weights(folder), read_weights(tmp_path / "tf1")
+    for name, array in before.task_arrays.items():
+        np.testing.assert_array_equal(array, after.task_arrays[name])
+
+
+@pytest.mark.filterwarnings("ignore:.*no mlm and no sop head")
+@pytest.mark.parametrize(
+    ("layout", "target"),
+    [
+        ("google_toy", "huggingface"),
+        ("brightmart_postln_toy", "huggingface-bert"),
+    ],
+)
+def test_classifier_in_transformers(layout, target, shared, tmp_path):
+    """A classifier that albert_zh fine-tuned answers alike in transformers."""
+    torch = pytest.importorskip("torch", reason="[huggingface]")
+    transformers = pytest.importorskip("transformers")
+    folder = shared / "golden" / "classifier" / layout
+    expected = np.load(folder / "golden.npz")
+    out = tmp_path / "out"
+    run("--input", folder, "--output", out, "--to", target)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(out)
+    with torch.no_grad():
+        logits = model.eval()(
+            input_ids=torch.tensor(expected["input_ids"]).long(),
+            attention_mask=torch.tensor(expected["input_mask"]).long(),
+            token_type_ids=torch.tensor(expected["segment_ids"]).long(),
+        ).logits
+    probabilities = torch.softmax(logits, -1).numpy()
+    np.testing.assert_allclose(
+        probabilities, expected["probabilities"], rtol=0, atol=2e-5
+    )
+
+
+def test_describe(shared, capsys):
+    folder = shared / "golden" / "pretraining" / "brightmart_preln_toy"
+    assert run("--describe", folder) == 0
+    text = capsys.readouterr().out
+    for part in (
+        "TensorFlow 1 checkpoint",
+        "brightmart, preln",
+        "31,324 (encoder ",
+        "mlm, sop",
+        "202 tokens, fits",
+        "sha256",
+    ):
+        assert part in text
+
+
+def test_describe_a_wrong_vocabulary(source, capsys):
+    (source / "vocab.txt").write_text("\n".join(VOCABULARY[:-1]) + "\n")
+    run("--describe", source)
+    assert "DOES NOT FIT: the model has 202" in capsys.readouterr().out
+
+
+def test_targets_are_those_of_the_help():
+    assert set(convert.TARGETS) == set(conversion.TARGETS)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--input", "x"], "--input and --output are needed"),
+        (["--input", "x", "--output", "y"], "one of --to and --strip"),
+        (["--input", "x", "--output", "y", "--to", "tf3"], "invalid choice"),
+        (
+            ["--input", "no/such/place", "--output", "y", "--to", "tf1"],
+            "no/such/place does not exist",
+        ),
+        (["--input", "x", "--output", ".", "--to", "tf1"], "already exists"),
+    ],
+)
+def test_bad_input_exits_2_with_one_line(args, message, tmp_path):
+    code = (
+        "import sys, albert_tf2.command_line as c, albert_tf2.convert as v\n"
+        f"sys.argv[1:] = {args!r}\n"
+        "try: c.run(v.main)\n"
+        "finally: assert 'tensorflow' not in sys.modules\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert len(done.stderr.strip().split("\n")) == 1
+
+
+def test_list(capsys):
+    assert run("--list") == 0
+    text = capsys.readouterr().out
+    assert "albert_xxlarge_zh_google" in text
+    assert "storage.googleapis.com/albert_zh/albert_tiny_489k.zip" in text
