@@ -128,9 +128,13 @@ def _vocabulary(vocab_file: Any, source: str) -> Path:
 
 
 def build(
-    task: base.Task, loaded: LoadedEncoder, *, dropout: float = 0.1
+    task: base.Task,
+    loaded: LoadedEncoder,
+    *,
+    dropout: float = 0.1,
+    seed: int | None = None,
 ) -> TaskModel:
-    """Puts the task's head on an encoder."""
+    """Puts the task's head on an encoder; its first weights from a seed."""
     config = loaded.config
     head = TaskHead(
         task.num_outputs,
@@ -138,6 +142,7 @@ def build(
         dropout=dropout,
         normalize=config is not None and config.ln_type == "preln",
         initializer_range=config.initializer_range if config else 0.02,
+        seed=seed,
         name="head",
     )
     return TaskModel(loaded.encoder, head, task.kind, name=task.kind)

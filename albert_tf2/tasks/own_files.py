@@ -10,6 +10,7 @@ The delimiter and the header are found by looking; `--set columns=[...]` names
 the columns of a file without a header where looking is not enough.
 """
 
+import csv
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -187,7 +188,7 @@ def find_delimiter(path: Path) -> str:
             break
     best, best_share = None, 0.5
     for delimiter in DELIMITERS:
-        counts = Counter(line.count(delimiter) for line in lines)
+        counts = Counter(_cut_count(line, delimiter) for line in lines)
         counts.pop(0, None)
         if counts:
             # Commas occur in texts too, at random counts.
@@ -200,3 +201,10 @@ def find_delimiter(path: Path) -> str:
             "most rows the same number of times; is this a table?"
         )
     return best or "\t"
+
+
+def _cut_count(line: str, delimiter: str) -> int:
+    if delimiter == "\t":
+        return line.count(delimiter)
+    # A quoted cell may hold the delimiter.
+    return len(next(csv.reader([line], delimiter=delimiter))) - 1

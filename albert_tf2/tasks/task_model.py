@@ -35,6 +35,7 @@ class TaskHead(keras.layers.Layer):
         dropout: float = 0.1,
         normalize: bool = False,
         initializer_range: float = 0.02,
+        seed: int | None = None,
         **kwargs: Any,
     ):
         """Creates the variables.
@@ -45,10 +46,11 @@ class TaskHead(keras.layers.Layer):
             dropout: On the input, in training.
             normalize: Whether a LayerNorm comes first.
             initializer_range: Spread of the initial weights.
+            seed: Of the initial weights.
             **kwargs: For the Keras base class.
         """
         super().__init__(**kwargs)
-        self.dropout = keras.layers.Dropout(dropout)
+        self.dropout = dropout
         with tf.name_scope(self.name):
             self.layer_norm = (
                 layers.layer_norm("LayerNorm", hidden_size)
@@ -60,7 +62,7 @@ class TaskHead(keras.layers.Layer):
                 name="output_weights",
                 shape=[outputs, hidden_size],
                 initializer=keras.initializers.TruncatedNormal(
-                    stddev=initializer_range
+                    stddev=initializer_range, seed=seed
                 ),
             )
             self.output_bias = self.add_weight(
@@ -68,13 +70,29 @@ class TaskHead(keras.layers.Layer):
             )
         self.built = True
 
-    def call(self, hidden: tf.Tensor, training: bool | None = None):
-        hidden = tf.cast(hidden, self.compute_dtype)
+    def call(
+        self,
+        hidden: tf.Tensor,
+        training: bool | None = None,
+        dropout_seed: tf.Tensor | None = None,
+    ):
+        *outer, width = layers.dynamic_shape(hidden)
+        hidden = tf.reshape(
+            tf.cast(hidden, self.compute_dtype), [-1, width]
+        )  # [B, H] or [B*T, H]
         if self.layer_norm is not None:
             hidden = self.layer_norm(hidden)
-        hidden = self.dropout(hidden, training=training)
-        logits = tf.einsum("...h,nh->...n", hidden, self.output_weights)
-        return tf.cast(logits + self.output_bias, tf.float32)
+        if training and self.dropout:
+            if dropout_seed is None:
+                hidden = tf.nn.dropout(hidden, self.dropout)
+            else:
+                # Drawn from the step, so that a resumed run draws the same.
+                hidden = tf.nn.experimental.stateless_dropout(
+                    hidden, self.dropout, seed=dropout_seed
+                )
+        logits = tf.matmul(hidden, self.output_weights, transpose_b=True)
+        logits = tf.cast(logits + self.output_bias, tf.float32)
+        return tf.reshape(logits, [*outer, logits.shape[-1]])
 
 
 class TaskModel(keras.Model):
@@ -102,7 +120,10 @@ class TaskModel(keras.Model):
         self.kind = kind
 
     def call(
-        self, inputs: dict[str, tf.Tensor], training: bool | None = None
+        self,
+        inputs: dict[str, tf.Tensor],
+        training: bool | None = None,
+        dropout_seed: tf.Tensor | None = None,
     ) -> tf.Tensor:
         if self.kind == base.CHOICE:
             batch, choices, length = layers.dynamic_shape(
@@ -114,11 +135,16 @@ class TaskModel(keras.Model):
                 for name, tensor in inputs.items()
             }
         outputs = self.encoder(inputs, training=training)
-        if self.kind in (base.TAGGING, base.SPAN):
-            return self.head(
-                outputs[features.SEQUENCE_OUTPUT], training=training
-            )
-        logits = self.head(outputs[features.POOLED_OUTPUT], training=training)
+        per_token = self.kind in (base.TAGGING, base.SPAN)
+        logits = self.head(
+            outputs[
+                features.SEQUENCE_OUTPUT
+                if per_token
+                else features.POOLED_OUTPUT
+            ],
+            training=training,
+            dropout_seed=dropout_seed,
+        )
         if self.kind == base.CHOICE:
             logits = tf.reshape(logits, [batch, choices])
             logits = tf.where(present, logits, ABSENT)

@@ -79,9 +79,11 @@ class Tuner:
         with strategy.scope():
             self.loaded = load_encoder()
             self._check_length()
-            tf.random.set_seed(recipe.seed)
             self.model = encoders.build(
-                task, self.loaded, dropout=recipe.classifier_dropout
+                task,
+                self.loaded,
+                dropout=recipe.classifier_dropout,
+                seed=recipe.seed,
             )
         self.tokenizer = self.loaded.tokenizer()
         is_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
@@ -176,10 +178,11 @@ class _Run:
             self.optimizer = make_optimizer(
                 self.recipe, self.total, tuner.model.trainable_variables
             )
-            self.step = tf.Variable(0, dtype=tf.int64, name="step")
-            self.best_value = tf.Variable(-1.0, name="best_value")
-            self.best_step = tf.Variable(0, dtype=tf.int64, name="best_step")
-            self.worse = tf.Variable(0, dtype=tf.int64, name="worse")
+        # Ordinary variables, outside the scope: the host alone reads them.
+        self.step = tf.Variable(0, dtype=tf.int64, name="step")
+        self.best_value = tf.Variable(-1.0, name="best_value")
+        self.best_step = tf.Variable(0, dtype=tf.int64, name="best_step")
+        self.worse = tf.Variable(0, dtype=tf.int64, name="worse")
         self.train_step = make_train_step(
             tuner.model, self.optimizer, tuner.strategy, self.recipe
         )
@@ -257,6 +260,14 @@ class _Run:
             class_weights=self.class_weights,
         )
         batch["total_weight"] = np.maximum(batch["weights"].sum(), 1e-6)
+        replicas = self.tuner.strategy.num_replicas_in_sync
+        batch["dropout_seed"] = np.array(
+            [
+                [self.recipe.seed, int(self.step) * replicas + replica]
+                for replica in range(replicas)
+            ],
+            np.int32,
+        )
         loss = float(
             self.train_step(running.distribute(self.tuner.strategy, batch))
         )
@@ -359,10 +370,17 @@ def make_train_step(
     )
 
     @tf.function(jit_compile=recipe.jit_compile)
-    def loss_and_gradients(inputs, labels, weights, total_weight):
+    def loss_and_gradients(batch):
+        inputs = {name: batch[name] for name in features.ENCODER_INPUTS}
         with tf.GradientTape() as tape:
-            logits = model(inputs, training=True)
-            loss = loss_sum(model.kind, logits, labels, weights) / total_weight
+            logits = model(
+                inputs, training=True, dropout_seed=batch["dropout_seed"][0]
+            )
+            loss = loss_sum(
+                model.kind, logits, batch["labels"], batch["weights"]
+            )
+            # The weight of the global batch, so that replicas add up.
+            loss /= batch["total_weight"]
             target = optimizer.get_scaled_loss(loss) if scaled else loss
         gradients = tape.gradient(
             target,
@@ -374,10 +392,7 @@ def make_train_step(
         return loss, [tf.convert_to_tensor(g) for g in gradients]
 
     def replica_step(batch):
-        inputs = {name: batch[name] for name in features.ENCODER_INPUTS}
-        loss, gradients = loss_and_gradients(
-            inputs, batch["labels"], batch["weights"], batch["total_weight"]
-        )
+        loss, gradients = loss_and_gradients(batch)
         context = tf.distribute.get_replica_context()
         gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         gradients, _ = tf.clip_by_global_norm(gradients, recipe.clip_norm)

@@ -1,0 +1,379 @@
+"""Fine-tuning end to end on small files: learning, resuming, seeds."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import task_samples as samples
+
+from albert_tf2 import finetune
+from albert_tf2.config import FinetuneRecipe
+from albert_tf2.errors import UserError
+
+WRITERS = {
+    "lcqmc": samples.write_lcqmc,
+    "cluener": samples.write_cluener,
+    "cmrc2018": samples.write_cmrc,
+    "c3": samples.write_c3,
+    "chid": samples.write_chid,
+}
+TEST_ROWS = {"lcqmc": 8, "cluener": 4, "cmrc2018": 4, "c3": 3, "chid": 4}
+RECIPE = dict(
+    max_seq_length=32,
+    max_query_length=8,
+    global_batch_size=4,
+    learning_rate=3e-3,
+    num_train_epochs=40,
+    eval_every=1000,
+    checkpoint_every=1000,
+    log_every=20,
+    classifier_dropout=0.0,
+)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A folder with a small random model, as `load_pretrained` reads it."""
+    from albert_tf2.checkpoints import save_pretrained
+    from albert_tf2.keras_api import keras
+    from albert_tf2.models import AlbertPretrainer
+
+    folder = tmp_path_factory.mktemp("pretrained")
+    vocab_file = samples.write_vocab(folder)
+    keras.utils.set_random_seed(0)
+    model = AlbertPretrainer(samples.small_config(vocab_file))
+    return save_pretrained(model, folder / "model", vocab_file=vocab_file)
+
+
+def run(task_name, folder, checkpoint, workdir, *, strategy=None, **changes):
+    from albert_tf2.tasks import registry
+
+    recipe = FinetuneRecipe(**{**RECIPE, **changes})
+    task = registry.create(
+        task_name, labels=recipe.labels, columns=recipe.columns
+    )
+    data = finetune.read_data(task, folder, recipe, say=lambda line: None)
+    return finetune.fine_tune(
+        task,
+        data,
+        init_checkpoint=str(checkpoint),
+        recipe=recipe,
+        workdir=workdir,
+        strategy=strategy,
+        say=lambda line: None,
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lcqmc",
+        "cluener",
+        "cmrc2018",
+        "chid",
+        pytest.param("c3", marks=pytest.mark.large),
+    ],
+)
+def test_learns_its_rows_by_heart(name, tmp_path, checkpoint):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    results = run(
+        name,
+        WRITERS[name](folder),
+        checkpoint,
+        tmp_path / "run",
+        num_train_epochs=40 if name == "lcqmc" else 100,
+    )
+    metric = "f1" if name in ("cluener", "cmrc2018") else "accuracy"
+    assert results["dev"][metric] > 0.99
+    rows = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    losses = [row["loss"] for row in map(json.loads, rows) if "loss" in row]
+    assert losses[-1] < 0.8 * losses[0]
+    predictions = (tmp_path / "run/predictions/test.jsonl").read_text("utf-8")
+    assert len(predictions.splitlines()) == TEST_ROWS[name]
+    for part in ("task.json", "vocab.txt", "albert_config.json"):
+        assert (tmp_path / "run" / "model" / part).is_file()
+
+
+def weights_of(workdir):
+    from albert_tf2.tasks import encoders
+
+    _, model, _, _ = encoders.load(workdir / "model")
+    return model.get_weights()
+
+
+def test_interrupted_run_equals_an_uninterrupted_one(
+    tmp_path, checkpoint, monkeypatch
+):
+    from albert_tf2.tasks import tuning
+
+    folder = samples.write_lcqmc(tmp_path / "data")
+    short = dict(max_train_steps=6, checkpoint_every=2, log_every=1)
+    run("lcqmc", folder, checkpoint, tmp_path / "whole", **short)
+
+    train_on = tuning._Run._train_on
+
+    def stop_at_five(self, indices):
+        if int(self.step) == 4:
+            raise KeyboardInterrupt
+        return train_on(self, indices)
+
+    monkeypatch.setattr(tuning._Run, "_train_on", stop_at_five)
+    with pytest.raises(KeyboardInterrupt):
+        run("lcqmc", folder, checkpoint, tmp_path / "cut", **short)
+    monkeypatch.undo()
+    run("lcqmc", folder, checkpoint, tmp_path / "cut", **short)
+
+    for a, b in zip(
+        weights_of(tmp_path / "whole"),
+        weights_of(tmp_path / "cut"),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+
+    def losses(name):
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        return [
+            (r["step"], r["loss"])
+            for r in map(json.loads, lines)
+            if "loss" in r
+        ]
+
+    assert losses("whole") == losses("cut")
+    assert [step for step, _ in losses("cut")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_finished_run_is_reported_and_another_one_refused(
+    tmp_path, checkpoint
+):
+    folder = samples.write_lcqmc(tmp_path / "data")
+    first = run("lcqmc", folder, checkpoint, tmp_path / "w", max_train_steps=1)
+    again = run("lcqmc", folder, checkpoint, tmp_path / "w", max_train_steps=1)
+    assert again == json.loads(json.dumps(first))
+    with pytest.raises(UserError, match="another `max_train_steps`"):
+        run("lcqmc", folder, checkpoint, tmp_path / "w", max_train_steps=2)
+
+
+def test_several_seeds(tmp_path, checkpoint):
+    from albert_tf2.tasks import registry
+
+    recipe = FinetuneRecipe(**{**RECIPE, "max_train_steps": 1, "num_seeds": 2})
+    task = registry.create("lcqmc")
+    data = finetune.read_data(
+        task, samples.write_lcqmc(tmp_path / "d"), recipe, say=lambda _: None
+    )
+    results = finetune.fine_tune_seeds(
+        task,
+        data,
+        init_checkpoint=str(checkpoint),
+        recipe=recipe,
+        workdir=tmp_path / "w",
+        say=lambda line: None,
+    )
+    a, b = results["dev"]["accuracy"]["values"]
+    assert results["dev"]["accuracy"]["mean"] == pytest.approx((a + b) / 2)
+    assert results["dev"]["accuracy"]["spread"] == pytest.approx(
+        abs(a - b) / 2**0.5
+    )
+    assert (tmp_path / "w" / "model" / "task.json").is_file()
+    assert "±" in finetune.summary(results)
+
+
+def test_early_stopping_keeps_the_best(tmp_path, checkpoint):
+    results = run(
+        "lcqmc",
+        samples.write_lcqmc(tmp_path / "data"),
+        checkpoint,
+        tmp_path / "w",
+        eval_every=2,
+        early_stopping_patience=3,
+        learning_rate=1e-9,
+    )
+    assert results["best_step"] == 2 and results["steps"] == 8
+
+
+def test_class_weights_balance(tmp_path):
+    from albert_tf2.tasks import registry, tuning
+    from albert_tf2.tasks.text_rows import TextRow
+
+    task = registry.create("lcqmc")
+    rows = [TextRow(0, "甲", "乙", label) for label in "0111"]
+    np.testing.assert_allclose(
+        tuning.balanced_weights(task, rows), [4 / 2, 4 / 6]
+    )
+
+
+TWO_REPLICAS = """
+import sys
+import tensorflow as tf
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration()] * 2,
+)
+from albert_tf2 import finetune
+sys.exit(finetune.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_two_replicas_train_as_one(tmp_path, checkpoint, dropout):
+    """The same rows and the same sum of gradients, wherever they are taken."""
+    folder = samples.write_lcqmc(tmp_path / "data")
+    for name in ("one_device", "mirrored"):
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                TWO_REPLICAS,
+                *command(folder, checkpoint, tmp_path / name),
+                "--strategy",
+                name,
+                "--set",
+                "max_train_steps=4",
+                "--set",
+                "global_batch_size=6",
+                "--set",
+                "max_seq_length=32",
+                "--set",
+                f"classifier_dropout={dropout}",
+            ],  # fmt: skip
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    for a, b in zip(
+        weights_of(tmp_path / "one_device"),
+        weights_of(tmp_path / "mirrored"),
+        strict=True,
+    ):
+        # With dropout each replica draws its own mask: near, not equal.
+        np.testing.assert_allclose(a, b, atol=5e-2 if dropout else 2e-5)
+
+
+@pytest.mark.parametrize(
+    "precision",
+    [
+        "mixed_bfloat16",
+        pytest.param("mixed_float16", marks=pytest.mark.large),
+    ],
+)
+def test_mixed_precision(tmp_path, checkpoint, precision):
+    from albert_tf2.keras_api import keras
+
+    results = run(
+        "lcqmc",
+        samples.write_lcqmc(tmp_path / "data"),
+        checkpoint,
+        tmp_path / "w",
+        precision=precision,
+        num_train_epochs=30,
+    )
+    assert results["dev"]["accuracy"] >= 0.75
+    assert keras.mixed_precision.global_policy().name == "float32"
+
+
+@pytest.mark.large
+def test_lamb_and_dropout(tmp_path, checkpoint):
+    pytest.importorskip("official.modeling.optimization.lamb")
+    results = run(
+        "lcqmc",
+        samples.write_lcqmc(tmp_path / "data"),
+        checkpoint,
+        tmp_path / "w",
+        optimizer="lamb",
+        hidden_dropout_prob=0.1,
+        attention_probs_dropout_prob=0.1,
+        max_train_steps=2,
+    )
+    assert results["steps"] == 2
+    config = json.loads((tmp_path / "w/model/albert_config.json").read_text())
+    assert config["hidden_dropout_prob"] == 0.1
+
+
+def test_preln_head_normalizes(tmp_path):
+    from albert_tf2.models import AlbertEncoder
+    from albert_tf2.tasks import encoders, registry
+
+    vocab_file = samples.write_vocab(tmp_path)
+    for ln_type, expected in (("preln", True), ("postln", False)):
+        config = samples.small_config(vocab_file, ln_type=ln_type)
+        loaded = encoders.LoadedEncoder(
+            AlbertEncoder(config), vocab_file, config
+        )
+        model = encoders.build(registry.create("lcqmc"), loaded)
+        assert (model.head.layer_norm is not None) is expected
+
+
+def test_head_normalization_and_shapes():
+    from albert_tf2.tasks.task_model import TaskHead
+
+    head = TaskHead(3, 8, normalize=True)
+    hidden = np.random.default_rng(0).normal(3, 2, [2, 5, 8]).astype("float32")
+    mean = hidden.mean(-1, keepdims=True)
+    normal = (hidden - mean) / hidden.std(-1, keepdims=True)
+    np.testing.assert_allclose(
+        head(hidden),
+        normal @ head.output_weights.numpy().T,
+        atol=1e-5,
+    )
+
+
+# --- the command line
+
+
+def command(folder, checkpoint, workdir, *more):
+    return [
+        "--task", "lcqmc", "--data_dir", str(folder), "--init_checkpoint",
+        str(checkpoint), "--workdir", str(workdir), *more,
+    ]  # fmt: skip
+
+
+def test_command_line(tmp_path, checkpoint, capsys):
+    folder = samples.write_lcqmc(tmp_path / "data")
+    code = finetune.main(
+        command(
+            folder,
+            checkpoint,
+            tmp_path / "w",
+            "--set",
+            "max_train_steps=2",
+            "--set",
+            "max_seq_length=32",
+            "--strategy",
+            "one_device",
+        )  # fmt: skip
+    )
+    assert code == 0
+    assert "test accuracy: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "more, reason",
+    [
+        (["--task", "lcqm"], "did you mean `lcqmc`"),
+        (["--data_dir", "nowhere"], "nowhere is not a folder"),
+        (["--set", "learning_rat=1"], "did you mean `learning_rate`"),
+        (["--set", "optimizer=sgd"], "must be one of adamw, lamb"),
+        (["--train_file", "nowhere.txt"], "nowhere.txt does not exist"),
+        (["--set", "max_seq_length=128"], "the model's 64 positions"),
+        (["--set", "global_batch_size=0"], "must be greater than 0"),
+    ],
+)
+def test_bad_input(tmp_path, checkpoint, more, reason):
+    folder = samples.write_lcqmc(tmp_path / "data")
+    with pytest.raises(UserError) as error:
+        finetune.main(command(folder, checkpoint, tmp_path / "w", *more))
+    assert reason in str(error.value)
+    assert not (tmp_path / "w" / "model").exists()
+
+
+def test_every_task_has_a_recipe():
+    from albert_tf2.tasks.registry import TASKS
+
+    for name in TASKS:
+        recipe = finetune.read_recipe(name, None, [])
+        assert recipe.max_seq_length <= 512
+    assert finetune.read_recipe("lcqmc", None, []).num_train_epochs == 5
