@@ -33,14 +33,25 @@ MANY_SENTENCES = 1000
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses the command line, builds or verifies, prints a summary."""
-    flags = argument_parser(__doc__, PROG).parse_args(argv)
-    pool = workers.Workers(flags.num_workers)
+    parser = argument_parser(__doc__, PROG)
+    parser.add_argument(
+        "--num_workers",
+        type=int,
+        default=os.cpu_count(),
+        help="processes; the records do not depend on it (%(default)s)",
+    )
+    flags = parser.parse_args(argv)
+    run(flags, workers.Workers(flags.num_workers))
+    return 0
+
+
+def run(flags: argparse.Namespace, pool: Any) -> None:
+    """Does what the flags of `argument_parser` say."""
     if flags.verify:
         print(verify(flags.output_dir, pool))
     else:
         manifest = build(plan_of_flags(flags), pool)
         print(summary(manifest, flags.output_dir))
-    return 0
 
 
 def argument_parser(doc: str, prog: str) -> argparse.ArgumentParser:
@@ -50,12 +61,6 @@ def argument_parser(doc: str, prog: str) -> argparse.ArgumentParser:
     add("--input_file", nargs="+", help="files or globs, also comma-separated")
     add("--vocab_file", help="vocab.txt, one token per line")
     add("--output_dir", required=True, help="where the records go")
-    add(
-        "--num_workers",
-        type=int,
-        default=os.cpu_count(),
-        help="processes; the records do not depend on it (%(default)s)",
-    )
     add(
         "--user_dictionary",
         nargs="+",

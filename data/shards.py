@@ -48,6 +48,10 @@ class Plan:
         name = parts.part_name(file_number, unit_index)
         return storage.join(self.parts_folder, name)
 
+    def part_builder(self) -> parts.PartBuilder:
+        """Loads what a worker needs; TensorFlow only for static masking."""
+        return parts.PartBuilder(self.config, self.vocabulary, self.terms)
+
     def identity(self) -> dict[str, Any]:
         """What two builds must share to give the same bytes."""
         return {
@@ -92,6 +96,17 @@ def shards_of(config: BuildConfig) -> list[tuple[str, int]]:
         for subset in subsets
         for shard in range(parts.num_shards(config, subset))
     ]
+
+
+def make_part(
+    plan: Plan, builder: parts.PartBuilder, path: str, unit: corpus.Unit
+) -> None:
+    """Turns one unit into a part on disk: the work of a worker."""
+    part = builder.build(unit)
+    if plan.only:
+        groups = {k: v for k, v in part.groups.items() if k in plan.only}
+        part = part._replace(groups=groups)
+    parts.write_part(path, part)
 
 
 def write_shard(plan: Plan, subset: str, shard: int) -> dict[str, Any]:

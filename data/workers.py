@@ -135,14 +135,8 @@ def make_part(path: str, unit: corpus.Unit) -> int:
     """Turns a unit into a part on disk; returns its share of the bytes."""
     global _builder
     if _builder is None:
-        _builder = parts.PartBuilder(
-            _plan.config, _plan.vocabulary, _plan.terms
-        )
-    part = _builder.build(unit)
-    if _plan.only:
-        groups = {k: v for k, v in part.groups.items() if k in _plan.only}
-        part = part._replace(groups=groups)
-    parts.write_part(path, part)
+        _builder = _plan.part_builder()
+    shards.make_part(_plan, _builder, path, unit)
     return unit_size(unit)
 
 

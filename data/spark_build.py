@@ -1,0 +1,169 @@
+"""Builds the same records on a Spark cluster.
+
+The same units, functions and bytes as `build_pretraining_data`; Spark deals
+out the units and repeats those of a machine that dies. --output_dir (and the
+corpus) must be a folder that all machines see: a shared disk, or `hdfs://`
+or `gs://`. The machines need this package (docs/data.md).
+
+python -m albert_tf2.data.spark_build --master spark://host:7077 --input_file 'hdfs:///corpus/*.txt' --vocab_file vocab.txt --output_dir hdfs:///records
+"""  # noqa: E501
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from albert_tf2 import command_line
+from albert_tf2.errors import UserError
+
+from . import build_pretraining_data, corpus, parts, shards
+
+PROG = "python -m albert_tf2.data.spark_build"
+# Units that one Spark task processes: what is repeated when a machine dies.
+UNITS_PER_TASK = 8
+
+# The number of a file, and of a unit in it; None for all units of a file
+# that must be read from its beginning.
+Task = tuple[int, int | None]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses the command line, connects to the cluster, builds."""
+    parser = build_pretraining_data.argument_parser(__doc__, PROG)
+    parser.add_argument(
+        "--master", required=True, help="spark://host:7077, yarn or local[2]"
+    )
+    parser.add_argument(
+        "--conf",
+        action="append",
+        default=[],
+        type=_setting,
+        metavar="KEY=VALUE",
+        help="a Spark setting; may be repeated",
+    )
+    flags = parser.parse_args(argv)
+    session = _connect(flags.master, flags.conf)
+    try:
+        build_pretraining_data.run(flags, SparkPool(session.sparkContext))
+    finally:
+        session.stop()
+    return 0
+
+
+def _setting(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"must be KEY=VALUE, not {text!r}")
+    return key, value
+
+
+def _connect(master: str, settings: Iterable[tuple[str, str]]) -> Any:
+    try:
+        from pyspark.sql import SparkSession
+    except ImportError:
+        raise UserError(
+            "spark_build needs PySpark and Java: pip install "
+            "'albert-tf2[spark]'"
+        ) from None
+    settings = dict(settings)
+    if master != "yarn" and "spark.pyspark.python" not in settings:
+        # Spark would take whatever `python3` is on the path.
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    builder = SparkSession.builder.master(master).appName("albert_tf2.data")
+    for key, value in settings.items():
+        builder = builder.config(key, value)
+    try:
+        return builder.getOrCreate()
+    except Exception as error:  # py4j's kinds are many
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"no Spark session at --master {master} ({reason}): is the "
+            "cluster up, and is Java 17 installed?"
+        ) from error
+
+
+class SparkPool:
+    """Runs the builder's work on a cluster, as `Workers` does here."""
+
+    def __init__(self, context: Any):
+        self._context = context
+
+    def make_parts(self, plan: shards.Plan) -> None:
+        """Processes every unit whose part is not there yet."""
+        shared = self._context.broadcast(plan)
+        tasks = tasks_of(plan)
+        self._run(
+            tasks,
+            max(1, len(tasks) // UNITS_PER_TASK),
+            lambda some: _make_parts(shared.value, some),
+        )
+
+    def write_shards(self, plan: shards.Plan) -> list[dict[str, Any]]:
+        """Writes every shard of the plan; returns their manifest entries."""
+        shared = self._context.broadcast(plan)
+        wanted = sorted(plan.only) or shards.shards_of(plan.config)
+        return self._run(
+            wanted,
+            len(wanted),
+            lambda some: (shards.write_shard(shared.value, *s) for s in some),
+        )
+
+    def _run(self, items: list, num_tasks: int, function: Any) -> list:
+        """Applies a function to each share of the items; a list of results.
+
+        An error of the user inside a worker comes back as one.
+        """
+        if not items:
+            return []
+        outcomes = (
+            self._context.parallelize(items, num_tasks)
+            .mapPartitions(lambda some: _told(function, some))
+            .collect()
+        )
+        for outcome in outcomes:
+            if isinstance(outcome, UserError):
+                raise outcome
+        return outcomes
+
+
+def _told(function: Any, some: Iterator) -> Iterator[Any]:
+    """Turns a UserError into a result: Spark would bury and retry it."""
+    try:
+        yield from function(some)
+    except UserError as error:
+        yield error
+
+
+def tasks_of(plan: shards.Plan) -> list[Task]:
+    """Lists the units of plain files, and whole compressed files."""
+    tasks: list[Task] = []
+    for number, file in enumerate(plan.files):
+        if file.compression:
+            tasks.append((number, None))
+        else:
+            units = corpus.units(file, plan.config.unit_bytes)
+            tasks.extend((number, unit.index) for unit in units)
+    return tasks
+
+
+def _make_parts(plan: shards.Plan, tasks: Iterator[Task]) -> Iterator[None]:
+    """Runs on the cluster: makes the parts of some tasks."""
+    builder = None
+    for number, index in tasks:
+        size = plan.config.unit_bytes
+        units: Iterable[corpus.Unit] = (
+            corpus.units(plan.files[number], size)
+            if index is None
+            else [corpus.Unit(plan.files[number], index, size)]
+        )
+        for unit in units:
+            path = plan.part_path(number, unit.index)
+            if parts.load_part(path) is None:
+                builder = builder or plan.part_builder()
+                shards.make_part(plan, builder, path, unit)
+    yield from ()
+
+
+if __name__ == "__main__":
+    command_line.run(main)
