@@ -12,6 +12,7 @@ import glob
 import json
 import os
 import posixpath
+import re
 import shutil
 from collections.abc import Iterator
 from typing import IO, Any
@@ -39,29 +40,28 @@ def find(pattern: str) -> list[str]:
             )
         found = glob.glob(pattern, recursive=True)
         return sorted(path for path in found if os.path.isfile(path))
-    scheme, _, rest = pattern.partition("://")
-    fixed = rest.split("*")[0].split("?")[0].split("[")[0]
-    system, folder = _remote(f"{scheme}://{posixpath.dirname(fixed)}")
+    return _find_remote(pattern)
+
+
+def _find_remote(pattern: str) -> list[str]:
+    """Lists the folder before the first wildcard, and filters."""
     from pyarrow import fs
 
-    selector = fs.FileSelector(folder, recursive=True, allow_not_found=True)
+    folder = posixpath.dirname(re.split(r"[*?[]", pattern)[0])
+    system, inner = _remote(folder)
+    selector = fs.FileSelector(inner, recursive=True, allow_not_found=True)
+    # pyarrow drops scheme and host: put the folder back as it was given.
     paths = [
-        info.path
+        join(folder, posixpath.relpath(info.path, inner))
         for info in system.get_file_info(selector)
         if info.type == fs.FileType.File
     ]
-    wanted = posixpath.join(folder, rest[len(posixpath.dirname(fixed)) + 1 :])
     return sorted(
-        f"{pattern[: pattern.index(rest)]}{_graft(path, folder, fixed)}"
+        path
         for path in paths
-        if fnmatch.fnmatchcase(path, wanted)
-    )
-
-
-def _graft(path: str, folder: str, fixed: str) -> str:
-    """Puts back what pyarrow took off a URI, such as the HDFS authority."""
-    return posixpath.join(
-        posixpath.dirname(fixed), posixpath.relpath(path, folder)
+        if fnmatch.fnmatchcase(path, pattern)
+        # A single * stays within a folder, as on local disks.
+        and ("**" in pattern or path.count("/") == pattern.count("/"))
     )
 
 
