@@ -80,6 +80,22 @@ def test_local_archive(folder, tmp_path, monkeypatch):
     assert load_pretrained(archive).config.vocab_size == 30  # from the cache
 
 
+def test_released_archive_without_configuration(tmp_path, monkeypatch):
+    """The shipped configuration of the same name stands in."""
+    from albert_tf2 import AlbertConfig
+
+    config = AlbertConfig.from_name("albert_tiny_zh").replace(
+        vocab_size=30, max_position_embeddings=16
+    )
+    monkeypatch.setattr(AlbertConfig, "from_name", lambda name: config)
+    monkeypatch.setenv("ALBERT_TF2_CACHE", str(tmp_path))
+    target = tmp_path / "albert_tiny_zh" / "unpacked"
+    save_pretrained(AlbertPretrainer(config), target)
+    (target / "albert_config.json").unlink()
+    monkeypatch.chdir(tmp_path / "albert_tiny_zh")
+    assert load_pretrained("albert_tiny_zh").config == config
+
+
 def test_no_configuration(folder):
     (folder / "albert_config.json").unlink()
     with pytest.raises(UserError, match="has no albert_config.json"):

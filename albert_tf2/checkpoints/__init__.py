@@ -60,6 +60,8 @@ def read_weights(
 
     # A wrong path or name is said before TensorFlow loads.
     location = locate.locate(download.local_path(source))
+    if config is None and location.config_file is None:
+        config = download.shipped_config(source)
 
     from albert_tf2.checkpoints import huggingface, native
     from albert_tf2.checkpoints import tf1 as tf1_layouts

@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 from albert_tf2 import files
 from albert_tf2.checkpoints import archives
+from albert_tf2.config import AlbertConfig
 from albert_tf2.errors import UserError
 
 CACHE_VARIABLE = "ALBERT_TF2_CACHE"
@@ -87,6 +88,12 @@ MODELS = {
     }.items()
     for name, address in found.items()
 }
+
+
+def shipped_config(source: str | os.PathLike) -> AlbertConfig | None:
+    """Returns the configuration of a name, for an archive without one."""
+    released = MODELS.get(os.fspath(source))
+    return AlbertConfig.from_name(released.config) if released else None
 
 
 def cache_folder() -> Path:
