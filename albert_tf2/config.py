@@ -328,6 +328,14 @@ class PretrainRecipe:
                     f"PretrainRecipe: `{name}` must be greater than 0. "
                     f"Received: `{name}={getattr(self, name)}`"
                 )
+        if self.global_batch_size % self.gradient_accumulation_steps:
+            raise UserError(
+                "PretrainRecipe: `global_batch_size` must be divisible by "
+                "`gradient_accumulation_steps`. Received: "
+                f"`global_batch_size={self.global_batch_size}` and "
+                "`gradient_accumulation_steps="
+                f"{self.gradient_accumulation_steps}`"
+            )
 
     def model_config(self) -> AlbertConfig:
         """Returns the model, with this recipe's dropout where it is set."""

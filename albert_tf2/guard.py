@@ -9,8 +9,9 @@ from albert_tf2.errors import UserError
 # batches may, so a moving average of about 10 steps is looked at.
 MEMORY = 0.9
 EXPLOSION_FACTOR, EXPLOSION_MARGIN = 1.5, 1.0
-# Held-out SOP accuracy within this of one half is a coin.
-CHANCE = 0.02
+# Held-out SOP accuracy within this of one half is a coin, and so few pairs
+# cannot tell.
+CHANCE, FEW_PAIRS = 0.02, 100
 
 
 class Diverged(UserError):
@@ -59,7 +60,7 @@ def remarks(evaluation: dict[str, float]) -> list[str]:
     accuracy, pairs = evaluation["sop_accuracy"], evaluation["examples"]
     # Twice the spread of a coin thrown so often: else it is noise.
     noise = max(CHANCE, 1 / math.sqrt(max(pairs, 1.0)))
-    if abs(accuracy - 0.5) < noise:
+    if pairs >= FEW_PAIRS and abs(accuracy - 0.5) < noise:
         found.append(
             f"SOP is at chance ({accuracy:.1%} of {pairs:.0f} pairs): the "
             "sentence order is not learned (yet). Likely causes: too few "
