@@ -160,12 +160,15 @@ def fine_tune(
         The contents of `results.json`: seed, steps, seconds, and the figures
         on dev and test.
     """
-    from albert_tf2.distribution import create_strategy
+    from albert_tf2.distribution import create_strategy, worker_of
     from albert_tf2.keras_api import keras
     from albert_tf2.tasks import encoders
     from albert_tf2.tasks.tuning import Tuner
 
-    workdir = Path(workdir)
+    strategy = strategy or create_strategy("one_device")
+    worker, _ = worker_of(strategy)
+    # Workers of a cluster do the same; the first one's files are the run's.
+    workdir = Path(workdir) / (f"worker-{worker}" if worker else "")
     done = check_workdir(workdir, task, init_checkpoint, recipe)
     if done:
         say(f"{workdir} is finished already: here are its results")
@@ -185,7 +188,7 @@ def fine_tune(
             ),
             recipe=recipe,
             workdir=workdir,
-            strategy=strategy or create_strategy("one_device"),
+            strategy=strategy,
             say=say,
         )
         results = {"task": task.name, "seed": recipe.seed}

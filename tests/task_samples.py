@@ -239,3 +239,20 @@ def write_chid(folder: Path) -> Path:
     for split in ("train", "dev"):
         (folder / f"{split}_answer.json").write_text(json.dumps(CHID_ANSWERS))
     return folder
+
+
+def write_easy_chid(folder: Path) -> Path:
+    """Four rows with one blank each, always the same idiom: soon learned."""
+    passages = ("他%s，很快乐。", "那家公司%s。", "小明%s。", "天气很好%s")
+    tags = [f"#idiom{n:06d}#" for n in range(len(passages))]
+    for split in ("train", "dev", "test1.1"):
+        write_lines(
+            folder / f"{split}.json",
+            [
+                {"candidates": IDIOMS, "content": [passage % tag]}
+                for passage, tag in zip(passages, tags, strict=True)
+            ],
+        )
+        answers = folder / f"{split}_answer.json"
+        answers.write_text(json.dumps(dict.fromkeys(tags, 6)))
+    return folder

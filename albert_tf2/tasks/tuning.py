@@ -1,33 +1,27 @@
-"""Fine-tuning: the loop, evaluation, early stopping, resuming.
+"""Fine-tuning one model: training, predicting, evaluating.
 
 A workdir holds
 
     recipe.json          what was asked for
     checkpoints/         the state of training, to resume from
-    metrics.jsonl        a row per logged step and per evaluation
+    metrics.jsonl        a row per logged step
+    evaluation.jsonl     a row per evaluation on the dev rows
     tensorboard/         the same as curves
     model/               the best model so far (see `encoders.py`)
 """
 
 import dataclasses
-import json
-import math
-import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
-from albert_tf2 import features, files, optimization
+from albert_tf2 import files
 from albert_tf2.config import FinetuneRecipe
 from albert_tf2.errors import UserError
-from albert_tf2.keras_api import keras
 from albert_tf2.tasks import base, encoders, running
-from albert_tf2.tasks.encoding import collate, training_order
-from albert_tf2.tasks.task_model import TaskModel, loss_sum
+from albert_tf2.tasks.training_run import Run
 
 
 def lengths_of(recipe: FinetuneRecipe) -> base.Lengths:
@@ -133,7 +127,7 @@ class Tuner:
         )
         if not examples:
             raise UserError(f"task {self.task.name}: no row to train on")
-        run = _Run(self, examples, train_rows, dev_rows)
+        run = Run(self, examples, train_rows, dev_rows)
         return run.execute()
 
     def save_model(self, facts: dict[str, Any]) -> None:
@@ -152,307 +146,3 @@ class Tuner:
         tf.train.Checkpoint(model=self.model).read(
             str(prefix)
         ).assert_existing_objects_matched()
-
-
-class _Run:
-    """The state of one training, apart from what only predicting needs."""
-
-    def __init__(self, tuner: Tuner, examples, train_rows, dev_rows):
-        self.tuner, self.recipe = tuner, tuner.recipe
-        self.examples, self.dev_rows = examples, dev_rows
-        self.lengths = np.array([example.length for example in examples])
-        self.batch_size = self.recipe.global_batch_size
-        self.steps_per_epoch = math.ceil(len(examples) / self.batch_size)
-        self.total = max(
-            1, round(self.recipe.num_train_epochs * self.steps_per_epoch)
-        )
-        if self.recipe.max_train_steps is not None:
-            self.total = min(self.total, self.recipe.max_train_steps)
-        self.eval_every = self.recipe.eval_every or self.steps_per_epoch
-        self.class_weights = (
-            balanced_weights(tuner.task, train_rows)
-            if (self.recipe.class_weights == "balanced")
-            else None
-        )
-        with tuner.strategy.scope():
-            self.optimizer = make_optimizer(
-                self.recipe, self.total, tuner.model.trainable_variables
-            )
-        # Ordinary variables, outside the scope: the host alone reads them.
-        self.step = tf.Variable(0, dtype=tf.int64, name="step")
-        self.best_value = tf.Variable(-1.0, name="best_value")
-        self.best_step = tf.Variable(0, dtype=tf.int64, name="best_step")
-        self.worse = tf.Variable(0, dtype=tf.int64, name="worse")
-        self.train_step = make_train_step(
-            tuner.model, self.optimizer, tuner.strategy, self.recipe
-        )
-        self.manager = tf.train.CheckpointManager(
-            tf.train.Checkpoint(
-                model=tuner.model,
-                optimizer=self.optimizer,
-                step=self.step,
-                best_value=self.best_value,
-                best_step=self.best_step,
-                worse=self.worse,
-            ),
-            str(tuner.workdir / "checkpoints"),
-            max_to_keep=1,
-        )
-        self.log = MetricsLog(tuner.workdir)
-
-    def execute(self) -> dict[str, Any]:
-        self._restore()
-        say, total = self.tuner.say, self.total
-        began, first = time.monotonic(), int(self.step)
-        losses: list[float] = []
-        epoch, order = -1, []
-        while int(self.step) < total and not self._is_patience_over():
-            number = int(self.step)
-            if number // self.steps_per_epoch != epoch:
-                epoch = number // self.steps_per_epoch
-                order = training_order(
-                    self.lengths, self.batch_size, self.recipe.seed, epoch
-                )
-            losses.append(self._train_on(order[number % self.steps_per_epoch]))
-            self.step.assign_add(1)
-            number += 1
-            if number % self.recipe.log_every == 0 or number == total:
-                self._report(number, losses, first, began)
-                losses = []
-            if number % self.eval_every == 0 or number == total:
-                self._evaluate(number)
-            if number % self.recipe.checkpoint_every == 0 or number == total:
-                self.manager.save(checkpoint_number=number)
-        if int(self.step) < total:
-            say(
-                f"no better figure for {int(self.worse)} evaluations: stopped "
-                f"at step {int(self.step)}"
-            )
-            self.manager.save(checkpoint_number=int(self.step))
-        self.log.close()
-        self.tuner.load_best()
-        return {
-            "steps": int(self.step),
-            "best_step": int(self.best_step),
-            "seconds": round(time.monotonic() - began, 1),
-        }
-
-    def _restore(self) -> None:
-        path = self.manager.latest_checkpoint
-        if path:
-            self.manager.checkpoint.restore(path)
-            self.tuner.say(f"resumed at step {int(self.step)} of {self.total}")
-        self.log.open(last_step=int(self.step))
-
-    def _train_on(self, indices: np.ndarray) -> float:
-        part = [self.examples[i] for i in indices]
-        batch = collate(
-            part,
-            size=self.batch_size,
-            choices=self.tuner.task.choices,
-            length=self.tuner.fixed_length,
-        )
-        batch |= running.label_arrays(
-            self.tuner.task.kind,
-            part,
-            size=self.batch_size,
-            length=batch["input_mask"].shape[-1],
-            class_weights=self.class_weights,
-        )
-        batch["total_weight"] = np.maximum(batch["weights"].sum(), 1e-6)
-        replicas = self.tuner.strategy.num_replicas_in_sync
-        batch["dropout_seed"] = np.array(
-            [
-                [self.recipe.seed, int(self.step) * replicas + replica]
-                for replica in range(replicas)
-            ],
-            np.int32,
-        )
-        loss = float(
-            self.train_step(running.distribute(self.tuner.strategy, batch))
-        )
-        if not math.isfinite(loss):
-            raise UserError(
-                f"the loss became {loss} at step {int(self.step) + 1}: lower "
-                f"`learning_rate` (now {self.recipe.learning_rate:g})"
-            )
-        return loss
-
-    def _is_patience_over(self) -> bool:
-        patience = self.recipe.early_stopping_patience
-        return 0 < patience <= int(self.worse)
-
-    def _report(self, number, losses, first, began) -> None:
-        rate = (number - first) / (time.monotonic() - began)
-        loss = sum(losses) / len(losses)
-        self.log.write(number, loss=loss, steps_per_second=round(rate, 3))
-        left = (self.total - number) / rate
-        self.tuner.say(
-            f"step {number}/{self.total}  loss {loss:.4f}  "
-            f"{rate:.2f} steps/s  {left / 60:.1f} min left"
-        )
-
-    def _evaluate(self, number: int) -> None:
-        """Keeps the model if it is the best so far."""
-        task = self.tuner.task
-        figures = self.tuner.evaluate(self.dev_rows) if self.dev_rows else {}
-        value = figures.get(task.metric, 0.0)
-        if figures:
-            self.log.write(
-                number, **{f"dev_{name}": x for name, x in figures.items()}
-            )
-            shown = "  ".join(f"{n} {x:.4f}" for n, x in figures.items())
-            self.tuner.say(f"step {number}  dev: {shown}")
-        # Without dev rows the last model is the one to keep.
-        if value > float(self.best_value) or not figures:
-            self.best_value.assign(value)
-            self.best_step.assign(number)
-            self.worse.assign(0)
-            self.tuner.save_model({"step": number, "dev": figures})
-        else:
-            self.worse.assign_add(1)
-
-
-def make_optimizer(
-    recipe: FinetuneRecipe, total_steps: int, variables: Sequence[tf.Variable]
-) -> keras.optimizers.Optimizer:
-    """Returns AdamW or LAMB with the originals' schedule, slots created.
-
-    Differs from the originals: AdamW corrects the bias of its moments, whose
-    lack makes small fine-tuning sets fail for some seeds (2006.05987). It is
-    Keras' own, so that fine-tuning needs nothing beyond the core.
-    """
-    schedule = optimization.WarmupLinearDecay(
-        recipe.learning_rate,
-        train_steps=total_steps,
-        warmup_steps=int(recipe.warmup_proportion * total_steps),
-    )
-    moments = {
-        "weight_decay": recipe.weight_decay,
-        "beta_1": recipe.beta_1,
-        "beta_2": recipe.beta_2,
-        "epsilon": recipe.epsilon,
-    }
-    if recipe.optimizer == "lamb":
-        return optimization.create_optimizer(
-            "lamb",
-            schedule,
-            lamb_adaptation=recipe.lamb_adaptation,
-            **moments,
-        )
-    optimizer = keras.optimizers.AdamW(schedule, jit_compile=False, **moments)
-    optimizer.exclude_from_weight_decay(var_names=list(optimization.NO_DECAY))
-    if recipe.precision == "mixed_float16":
-        optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
-    optimizer.build(variables)
-    return optimizer
-
-
-def make_train_step(
-    model: TaskModel,
-    optimizer: Any,
-    strategy: tf.distribute.Strategy,
-    recipe: FinetuneRecipe,
-) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
-    """Returns a function from a distributed batch to its mean loss.
-
-    Gradients are summed over the replicas before they are clipped, so that
-    the update is that of the whole batch, wherever its rows were.
-    """
-    variables = model.trainable_variables
-    scaled = isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer)
-    # Whether `apply_gradients` sums over replicas is said in two ways.
-    is_legacy = isinstance(optimizer, keras.optimizers.legacy.Optimizer)
-    already_summed = (
-        {"experimental_aggregate_gradients": False}
-        if is_legacy
-        else {"skip_gradients_aggregation": True}
-    )
-
-    @tf.function(jit_compile=recipe.jit_compile)
-    def loss_and_gradients(batch):
-        inputs = {name: batch[name] for name in features.ENCODER_INPUTS}
-        with tf.GradientTape() as tape:
-            logits = model(
-                inputs, training=True, dropout_seed=batch["dropout_seed"][0]
-            )
-            loss = loss_sum(
-                model.kind, logits, batch["labels"], batch["weights"]
-            )
-            # The weight of the global batch, so that replicas add up.
-            loss /= batch["total_weight"]
-            target = optimizer.get_scaled_loss(loss) if scaled else loss
-        gradients = tape.gradient(
-            target,
-            variables,
-            unconnected_gradients=tf.UnconnectedGradients.ZERO,
-        )
-        if scaled:
-            gradients = optimizer.get_unscaled_gradients(gradients)
-        return loss, [tf.convert_to_tensor(g) for g in gradients]
-
-    def replica_step(batch):
-        loss, gradients = loss_and_gradients(batch)
-        context = tf.distribute.get_replica_context()
-        gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-        gradients, _ = tf.clip_by_global_norm(gradients, recipe.clip_norm)
-        optimizer.apply_gradients(
-            zip(gradients, variables, strict=True), **already_summed
-        )
-        return loss
-
-    @tf.function(reduce_retracing=True)
-    def step(batch):
-        losses = strategy.run(replica_step, args=(batch,))
-        return strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
-
-    return step
-
-
-def balanced_weights(task: base.Task, rows: Sequence[Any]) -> np.ndarray:
-    """Returns [n]: rows / (n * rows of the class), 0 for an absent class."""
-    if task.kind != base.CLASSIFICATION:
-        raise UserError(
-            "recipe: `class_weights=balanced` is for classification, and "
-            f"task {task.name} is not"
-        )
-    counts = Counter(row.label for row in rows)
-    return np.array(
-        [
-            len(rows) / (len(task.labels) * counts[label])
-            if counts[label]
-            else 0.0
-            for label in task.labels
-        ],
-        np.float32,
-    )
-
-
-class MetricsLog:
-    """`metrics.jsonl` and TensorBoard, side by side."""
-
-    def __init__(self, workdir: Path):
-        self.path = workdir / "metrics.jsonl"
-        self.writer = tf.summary.create_file_writer(
-            str(workdir / "tensorboard")
-        )
-
-    def open(self, *, last_step: int) -> None:
-        """Keeps the rows up to a step: those after it will come again."""
-        kept = []
-        if self.path.is_file():
-            for line in self.path.read_text("utf-8").splitlines():
-                if line.strip() and json.loads(line)["step"] <= last_step:
-                    kept.append(line + "\n")
-        with files.atomic_file(self.path) as stream:
-            stream.writelines(kept)
-
-    def write(self, step: int, **figures: float) -> None:
-        with open(self.path, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"step": step, **figures}) + "\n")
-        with self.writer.as_default():
-            for name, value in figures.items():
-                tf.summary.scalar(name, value, step=step)
-
-    def close(self) -> None:
-        self.writer.close()
