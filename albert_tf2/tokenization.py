@@ -158,6 +158,13 @@ class Tokenizer:
         if not isinstance(vocab_file, Vocabulary):
             vocab_file = Vocabulary.load(vocab_file)
         self.vocabulary = vocab_file
+        # The most characters of a piece, by how it begins: `x` or `##x`.
+        self._longest: dict[str, int] = {}
+        for token in vocab_file.tokens:
+            prefix = PIECE_PREFIX * token.startswith(PIECE_PREFIX)
+            text = token.removeprefix(PIECE_PREFIX)
+            begin = prefix + text[:1]
+            self._longest[begin] = max(len(text), self._longest.get(begin, 0))
         self.do_lower_case = do_lower_case
 
     def tokenize(self, text: str) -> Encoding:
@@ -185,7 +192,9 @@ class Tokenizer:
         start = 0
         while start < length:
             prefix = PIECE_PREFIX if start else ""
-            for end in range(length, start, -1):
+            longest = self._longest.get(prefix + word[start], 0)
+            last = min(length, start + longest)
+            for end in range(last, start, -1):
                 token_id = ids.get(prefix + word[start:end])
                 if token_id is not None:
                     pieces.append((token_id, start, end))
@@ -222,6 +231,9 @@ def split_words(
         The word, and for each of its characters the position in `text` of
         the character it came from.
     """
+    if text.isascii() and text.isalnum():  # the same, but quicker
+        yield text.lower() if do_lower_case else text, list(range(len(text)))
+        return
     for run, origins in _split_at_spaces(text):
         if do_lower_case:
             run, origins = _lower_and_strip(run, origins)
