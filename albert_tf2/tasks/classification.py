@@ -48,6 +48,8 @@ class Classification(base.Task):
         super().__init__(name, **settings)
         self._parse = parse
         self._records = records
+        # Whether rows are pairs; None before any was seen.
+        self.pairs: bool | None = None
 
     def prepare(self, data_dir, *, on_error):
         # Some tasks travel with their label set; DataCLUE's TNEWS has its own.
@@ -87,14 +89,19 @@ class Classification(base.Task):
             parse,
             on_error=on_error,
             report=report,
-            placeholder=(lambda record: TextRow(None, "")) if test else None,
+            placeholder=_unreadable if test else None,
         )
+        if rows:
+            self.pairs = rows[0].text_b is not None
         return [
             row
             if row.row_id is not None
             else dataclasses.replace(row, row_id=index)
             for index, row in enumerate(rows)
         ]
+
+    def describe(self):
+        return {**super().describe(), "pairs": self.pairs}
 
     def encode(self, rows, tokenizer, lengths, *, training=False):
         texts = [row.text_a for row in rows]
@@ -147,6 +154,10 @@ class Classification(base.Task):
             if row.label is not None
         ]
         return classification_metrics(pairs)
+
+
+def _unreadable(record: Any) -> TextRow:
+    return TextRow(reading.id_of(record), "")
 
 
 def classification_metrics(pairs: Sequence[tuple[str, str]]) -> dict:

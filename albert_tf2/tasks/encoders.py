@@ -80,9 +80,9 @@ def load_encoder(
         config = load_model_config(source.removeprefix("config:"))
         config = config.replace(**dropout or {})
         return LoadedEncoder(
-            AlbertEncoder(config), _vocabulary(vocab_file, source), config
+            AlbertEncoder(config), vocabulary(vocab_file, source), config
         )
-    if _is_hub(source):
+    if is_hub(source):
         return _load_hub(source, vocab_file)
     pretrainer = checkpoints.load_pretrained(source)
     config = pretrainer.config
@@ -91,11 +91,12 @@ def load_encoder(
         config = config.replace(**dropout)
         encoder = AlbertEncoder(config)
         encoder.set_weights(pretrainer.encoder.get_weights())
-    vocabulary = vocab_file or getattr(pretrainer, "vocab_file", None)
-    return LoadedEncoder(encoder, _vocabulary(vocabulary, source), config)
+    found = vocabulary(vocab_file or pretrainer.vocab_file, source)
+    return LoadedEncoder(encoder, found, config)
 
 
-def _is_hub(source: str) -> bool:
+def is_hub(source: str) -> bool:
+    """Whether a source is a SavedModel: a folder, or a handle."""
     is_archive = source.endswith((".zip", ".gz", ".tgz"))
     if source.startswith(("https://", "http://")):
         return not is_archive
@@ -113,13 +114,14 @@ def _load_hub(source: str, vocab_file: str | None) -> LoadedEncoder:
         vocab_file = str(beside) if beside.is_file() else None
     return LoadedEncoder(
         layer,
-        _vocabulary(vocab_file, source),
+        vocabulary(vocab_file, source),
         hub_folder=folder,
         do_lower_case=True if lower is None else bool(lower.numpy()),
     )
 
 
-def _vocabulary(vocab_file: Any, source: str) -> Path:
+def vocabulary(vocab_file: files.PathLike | None, source: str) -> Path:
+    """Returns the vocabulary, which must be known."""
     if vocab_file is None:
         raise UserError(
             f"{source} has no vocab.txt beside it: name one with --vocab_file"

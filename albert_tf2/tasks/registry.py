@@ -160,8 +160,11 @@ def create(
 
 def from_description(description: dict[str, Any]) -> base.Task:
     """Makes a task again from `Task.describe`, as `task.json` holds it."""
-    return create(
+    task = create(
         description["task"],
         labels=description.get("types") or description["labels"],
         columns=description.get("columns", ()),
     )
+    if isinstance(task, Classification):
+        task.pairs = description.get("pairs")
+    return task

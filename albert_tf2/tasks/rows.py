@@ -131,6 +131,14 @@ def json_object(line: str) -> dict[str, Any]:
     return record
 
 
+def id_of(line: Any) -> Any:
+    """Returns the id of a row that is bad otherwise, if it can be read."""
+    try:
+        return json_object(line).get("id")
+    except (BadRow, TypeError):
+        return None
+
+
 def field(record: dict[str, Any], key: str, kind: type = str) -> Any:
     """Returns a field that must be there and of a type."""
     if key not in record:

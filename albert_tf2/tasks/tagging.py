@@ -82,7 +82,7 @@ class Tagging(base.Task):
                 lambda line: self._cluener_row(line, test),
                 on_error=on_error,
                 report=report,
-                placeholder=(lambda _: TaggedRow(-1, "")) if test else None,
+                placeholder=_unreadable if test else None,
             )
         else:
             rows = reading.parse_rows(
@@ -243,3 +243,8 @@ def _confidence(entity, places, path, probabilities) -> float:
 
 def _bio_text_only(sentence: list[list[str]]) -> TaggedRow:
     return TaggedRow(-1, bio.join_tokens([cells[0] for cells in sentence])[0])
+
+
+def _unreadable(line: str) -> TaggedRow:
+    row_id = reading.id_of(line)
+    return TaggedRow(-1 if row_id is None else row_id, "")

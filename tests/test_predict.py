@@ -1,0 +1,326 @@
+"""Prediction: fine-tuned models, masks, sentences, the command line."""
+
+import json
+
+import numpy as np
+import pytest
+import task_samples as samples
+
+from albert_tf2 import predict, similarity
+from albert_tf2.errors import UserError
+from albert_tf2.predict import Predictor
+
+SENTENCES = [text for pair in samples.PAIRS for text in pair[:2]]
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    from albert_tf2.checkpoints import save_pretrained
+    from albert_tf2.keras_api import keras
+    from albert_tf2.models import AlbertPretrainer
+
+    folder = tmp_path_factory.mktemp("pretrained")
+    vocab_file = samples.write_vocab(folder)
+    keras.utils.set_random_seed(1)
+    model = AlbertPretrainer(samples.small_config(vocab_file))
+    return save_pretrained(model, folder / "model", vocab_file=vocab_file)
+
+
+@pytest.fixture(scope="module")
+def predictor(pretrained):
+    return Predictor(pretrained, batch_size=3)
+
+
+def fine_tuned(name, pretrained, folder):
+    """Writes an untrained model of a task: its outputs are all we need."""
+    from albert_tf2.tasks import base, encoders, registry
+
+    task = registry.create(name)
+    task.pairs = name == "lcqmc"
+    loaded = encoders.load_encoder(str(pretrained))
+    encoders.save(
+        folder,
+        model=encoders.build(task, loaded, seed=0),
+        task=task,
+        loaded=loaded,
+        lengths=base.Lengths(max_seq_length=32, max_query_length=8),
+    )
+    return Predictor(folder)
+
+
+def test_classify_is_the_model_on_each_text_alone(pretrained, tmp_path):
+    """Batching by length changes neither order nor figures."""
+    import tensorflow as tf
+
+    from albert_tf2.tasks import base, encoders
+
+    predictor = fine_tuned("lcqmc", pretrained, tmp_path / "m")
+    pairs = [pair[:2] for pair in samples.PAIRS]
+    found = predictor.classify(pairs)
+    task, model, loaded, lengths = encoders.load(tmp_path / "m")
+    tokenizer = loaded.tokenizer()
+    for (text_a, text_b), prediction in zip(pairs, found, strict=True):
+        a, b = (tokenizer.tokenize(t).ids for t in (text_a, text_b))
+        ids = [2, *a, 3, *b, 3]
+        logits = model(
+            {
+                "input_word_ids": tf.constant([ids]),
+                "input_mask": tf.ones([1, len(ids)], tf.int32),
+                "input_type_ids": tf.constant(
+                    [[0] * (len(a) + 2) + [1] * (len(b) + 1)]
+                ),
+            }
+        )
+        expected = base.softmax(logits.numpy())[0]
+        got = [prediction["probabilities"][label] for label in task.labels]
+        np.testing.assert_allclose(got, expected, atol=2e-6)
+        assert prediction["label"] == task.labels[int(expected.argmax())]
+
+
+def test_a_pair_model_wants_pairs(pretrained, tmp_path):
+    predictor = fine_tuned("lcqmc", pretrained, tmp_path / "m")
+    with pytest.raises(UserError, match="fine-tuned on pairs of texts"):
+        predictor.classify(["今天天气很好"])
+
+
+def test_tag_answer_choose(pretrained, tmp_path):
+    tagged = fine_tuned("cluener", pretrained, tmp_path / "a").tag(SENTENCES)
+    assert [row["text"] for row in tagged] == SENTENCES
+    for row in tagged:
+        for entity in row["entities"]:
+            start, end = entity["start"], entity["end"]
+            assert row["text"][start:end] == entity["text"]
+    answerer = fine_tuned("cmrc2018", pretrained, tmp_path / "b")
+    (answer,) = answerer.answer([("天气如何", "今天天气很好。" * 9)])
+    assert answer["answer"] and answer["answer"] in "今天天气很好。" * 9
+    chooser = fine_tuned("c3", pretrained, tmp_path / "c")
+    (choice,) = chooser.choose([("今天天气很好", "天气？", ["好", "坏"])])
+    assert choice["choice"] in ("好", "坏")
+    with pytest.raises(UserError, match="fine-tuned for classification"):
+        chooser.classify(["今天"])
+    assert chooser.classify.__self__ is chooser
+    assert answerer.answer([]) == []
+
+
+def test_fill_mask_adds_both_forms_of_a_character(predictor):
+    text = "中国首都是北[MASK]，天[MASK]很好"
+    proposals = predictor.fill_mask(text, top_k=500)
+    assert len(proposals) == 2
+    by_name = {p["text"]: p["probability"] for p in proposals[0]}
+    assert "##京" not in by_name and "##bert" in by_name
+    assert sum(by_name.values()) == pytest.approx(1, abs=1e-3)
+
+    vocabulary = predictor.tokenizer.vocabulary
+    before, middle, after = text.split("[MASK]")
+    ids = [vocabulary.cls_id]
+    for part in (before, middle, after):
+        ids += predictor.tokenizer.tokenize(part).ids + [vocabulary.mask_id]
+    ids[-1] = vocabulary.sep_id
+    position = ids.index(vocabulary.mask_id)
+    logits = predictor._pretrainer(
+        {
+            "input_word_ids": np.array([ids], np.int32),
+            "input_mask": np.ones([1, len(ids)], np.int32),
+            "input_type_ids": np.zeros([1, len(ids)], np.int32),
+            "masked_lm_positions": np.array([[position]], np.int32),
+        }
+    )["mlm_logits"].numpy()[0, 0]
+    share = np.exp(logits) / np.exp(logits).sum()
+    both = share[vocabulary.ids["京"]] + share[vocabulary.ids["##京"]]
+    assert by_name["京"] == pytest.approx(both, abs=1e-5)
+
+
+def test_fill_mask_says_what_is_missing(predictor, pretrained, tmp_path):
+    with pytest.raises(UserError, match=r"holds no \[MASK\]"):
+        predictor.fill_mask("今天")
+    with pytest.raises(UserError, match="stands after that"):
+        predictor.fill_mask("今天" * 100 + "[MASK]")
+    with pytest.raises(UserError, match="masked-word head"):
+        fine_tuned("lcqmc", pretrained, tmp_path / "m").fill_mask("[MASK]")
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "pooled"])
+def test_embeddings_against_each_text_alone(predictor, pooling):
+    vectors = predictor.embed(SENTENCES, pooling=pooling)
+    for text, vector in zip(SENTENCES, vectors, strict=True):
+        ids = [2, *predictor.tokenizer.tokenize(text).ids, 3]
+        outputs = predictor._pretrainer.encoder(
+            {
+                "input_word_ids": np.array([ids], np.int32),
+                "input_mask": np.ones([1, len(ids)], np.int32),
+                "input_type_ids": np.zeros([1, len(ids)], np.int32),
+            }
+        )
+        sequence = outputs["sequence_output"].numpy()[0]
+        expected = {
+            "mean": sequence.mean(0),
+            "cls": sequence[0],
+            "pooled": outputs["pooled_output"].numpy()[0],
+        }[pooling]
+        np.testing.assert_allclose(vector, expected, atol=1e-5)
+
+
+def test_similarity(predictor):
+    assert predictor.similarity(["今天天气"], ["今天天气"])[0] == pytest.approx(
+        1
+    )
+    ranked = predictor.most_similar(SENTENCES[3], SENTENCES, top_k=2)
+    assert ranked[0] == (3, pytest.approx(1))
+    vectors = predictor.embed(SENTENCES)
+    assert predictor.most_similar(SENTENCES[3], vectors, top_k=2) == ranked
+    assert predictor.most_similar("今天", []) == []
+    with pytest.raises(UserError, match="two lists of one length"):
+        predictor.similarity(["今天"], [])
+
+
+def test_a_hub_encoder_embeds_and_fine_tunes(tmp_path, pretrained, predictor):
+    """Through hub.KerasLayer the vectors are those of the model itself."""
+    from albert_tf2 import finetune
+    from albert_tf2.hub_export.encoder import export_encoder
+
+    encoder = export_encoder(
+        predictor._pretrainer, pretrained / "vocab.txt", tmp_path / "encoder"
+    )
+    by_hub = Predictor(str(encoder))
+    np.testing.assert_allclose(
+        by_hub.embed(SENTENCES), predictor.embed(SENTENCES), atol=1e-5
+    )
+    assert by_hub.fill_mask("北[MASK]") == predictor.fill_mask("北[MASK]")
+
+    code = finetune.main(
+        [
+            "--task",
+            "lcqmc",
+            "--init_checkpoint",
+            str(encoder),
+            "--data_dir",
+            str(samples.write_lcqmc(tmp_path / "data")),
+            "--workdir",
+            str(tmp_path / "w"),
+            "--set",
+            "max_train_steps=20",
+            "--set",
+            "learning_rate=1e-2",
+            "--set",
+            "global_batch_size=8",
+            "--set",
+            "max_seq_length=32",
+        ]  # fmt: skip
+    )
+    assert code == 0
+    encoder.rename(tmp_path / "moved")  # the model must not need it any more
+    tuned = Predictor(tmp_path / "w")
+    rows = (tmp_path / "w/predictions/test.jsonl").read_text("utf-8")
+    written = [json.loads(row) for row in rows.splitlines()]
+    again = tuned.classify([pair[:2] for pair in samples.PAIRS])
+    assert [row["label"] for row in again] == [row["label"] for row in written]
+    for a, b in zip(again, written, strict=True):
+        assert a["probability"] == pytest.approx(b["probability"], abs=1e-5)
+    # Training reached the encoder, not the head alone.
+    assert not np.allclose(tuned.embed(SENTENCES), by_hub.embed(SENTENCES))
+
+
+# --- cosines that mean something
+
+
+def test_whitening_makes_mean_zero_and_covariance_one(tmp_path):
+    rng = np.random.default_rng(0)
+    sample = rng.normal(size=[500, 6]) @ rng.normal(size=[6, 6]) + 4
+    whitening = similarity.Whitening.fit(sample)
+    white = whitening(sample)
+    np.testing.assert_allclose(white.mean(0), 0, atol=1e-4)
+    np.testing.assert_allclose(np.cov(white.T), np.eye(6), atol=1e-3)
+    # The first dimensions are those of largest variance.
+    short = similarity.Whitening.fit(sample, 2)
+    np.testing.assert_allclose(short(sample), white[:, :2], atol=1e-5)
+    whitening.save(tmp_path / "w.npz")
+    again = similarity.Whitening.load(tmp_path / "w.npz")
+    np.testing.assert_array_equal(again(sample), white)
+    with pytest.raises(UserError, match="needs more sentences"):
+        similarity.Whitening.fit(sample[:6])
+
+
+def test_pair_figures_against_counting():
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 9, 60) / 10  # with ties
+    labels = rng.integers(0, 2, 60)
+    wins = [
+        (p > n) + 0.5 * (p == n)
+        for p in scores[labels == 1]
+        for n in scores[labels == 0]
+    ]
+    best = max(
+        np.mean((scores >= t) == labels) for t in [*np.unique(scores), 2]
+    )
+    figures = similarity.pair_figures(scores + 1e-9 * rng.random(60), labels)
+    assert figures.accuracy >= best
+    figures = similarity.pair_figures(scores, labels)
+    assert figures.auc == pytest.approx(np.mean(wins))
+
+
+# --- the command line
+
+
+def lines_of(capsys):
+    return [json.loads(row) for row in capsys.readouterr().out.splitlines()]
+
+
+def test_command_line(pretrained, tmp_path, capsys):
+    model = ["--model", str(pretrained)]
+    predict.main(["similarity", *model, *SENTENCES[:2]])
+    (pair,) = lines_of(capsys)
+    assert (pair["text_a"], pair["text_b"]) == tuple(SENTENCES[:2])
+
+    predict.main(["similarity", *model, "--query", "今天", *SENTENCES])
+    assert len(lines_of(capsys)) == 5
+
+    predict.main(["fill-mask", *model, "北[MASK]", "--top_k", "2"])
+    (row,) = lines_of(capsys)
+    assert len(row["masks"][0]) == 2
+
+    sentences = tmp_path / "in.txt"
+    sentences.write_text("\n".join(SENTENCES), "utf-8")
+    predict.main(
+        [
+            "embed",
+            *model,
+            "--input_file",
+            str(sentences),
+            "--output_file",
+            str(tmp_path / "out.npy"),
+            "--whiten_with",
+            str(sentences),
+            "--whiten_dimensions",
+            "4",
+            "--save_whitening",
+            str(tmp_path / "w.npz"),
+        ]  # fmt: skip
+    )
+    assert np.load(tmp_path / "out.npy").shape == (len(SENTENCES), 4)
+    assert (tmp_path / "w.npz").is_file()
+
+
+def test_interactive(pretrained, capsys):
+    args = predict._parse(
+        ["similarity", "--model", str(pretrained), "--interactive"]
+    )
+    typed = iter(["今天天气很好", "今天天气不错", ""])
+    predict.interact(Predictor(pretrained), args, lambda prompt: next(typed))
+    (row,) = lines_of(capsys)
+    assert row["text_b"] == "今天天气不错"
+
+
+@pytest.mark.parametrize(
+    "argv, reason",
+    [
+        (["tag", "--model", "m"], "exactly one"),
+        (["tag", "--model", "m", "a", "--interactive"], "exactly one"),
+        (["embed", "--model", "m", "a"], "a name in .npy"),
+        (["tag", "--model", "m", "--input_file", "nowhere"], "nowhere"),
+        (["tag", "--model", "nowhere/at/all", "甲"], "does not exist"),
+    ],
+)
+def test_bad_input(argv, reason):
+    with pytest.raises(UserError) as error:
+        predict.main(argv)
+    assert reason in str(error.value)
