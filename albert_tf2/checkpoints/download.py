@@ -16,6 +16,7 @@ import fcntl
 import hashlib
 import http.client
 import os
+import socket
 import sys
 import time
 import urllib.error
@@ -248,6 +249,8 @@ def download(url: str, archive: Path, *, retry_seconds: float = 1.0) -> None:
                 break
         except (OSError, http.client.HTTPException) as network_error:
             error = network_error
+            if isinstance(getattr(error, "reason", None), socket.gaierror):
+                break  # no such name, or no network at all
         after = part.stat().st_size if part.exists() else 0
         fruitless = 0 if after > before else fruitless + 1
         if fruitless < MAX_FRUITLESS_ATTEMPTS:
