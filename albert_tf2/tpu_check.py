@@ -1,0 +1,272 @@
+"""Compiles a recipe's whole train step for a TPU, without having one.
+
+The step (loss, gradients, accumulation, LAMB) is exported as an XLA program
+and handed to Google's own TPU compiler, which runs on any CPU. It refuses
+what a TPU cannot do (strings, dynamic shapes, calls to the host), and says
+how much memory the step takes. Needs `pip install 'albert-tf2[tpu_check]'`.
+
+    python -m albert_tf2.tpu_check --config configs/pretrain_tiny.yaml \\
+        --topology v5e:2x2 --max_seq_length 512
+"""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from albert_tf2 import command_line
+from albert_tf2.config import PretrainRecipe, load_recipe
+from albert_tf2.errors import UserError
+
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """One core as XLA sees it, by the vendor's data sheets."""
+
+    flops: float  # bfloat16 multiply-adds times two, per second
+    memory: float  # bytes
+    bandwidth: float  # bytes per second
+    accelerator_type: str  # what libtpu wants to be told
+
+
+CHIPS = {
+    "v4": Chip(275e12 / 2, 32 * GIB / 2, 1228e9 / 2, "v4-8"),
+    "v5e": Chip(197e12, 16 * GIB, 819e9, "v5litepod-4"),
+    "v5p": Chip(459e12 / 2, 95 * GIB / 2, 2765e9 / 2, "v5p-8"),
+    "v6e": Chip(918e12, 32 * GIB, 1640e9, "v6e-4"),
+}
+# No TPU is asked for: these keep libtpu from looking for one.
+ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compiles and reports; returns 0 if the recipe fits, else 1."""
+    parser = command_line.parser(__doc__, prog="python -m albert_tf2.tpu_check")
+    parser.add_argument("--config", help="a recipe, configs/pretrain_*.yaml")
+    parser.add_argument(
+        "--topology", default="v5e:2x2", help="generation:shape (v5e:2x2)"
+    )
+    parser.add_argument("--max_seq_length", type=int, help="T, if not its own")
+    parser.add_argument(
+        "--batch_per_core",
+        type=int,
+        help="rows at a time on a core (default: the recipe's share)",
+    )
+    parser.add_argument(
+        "--find_largest",
+        action="store_true",
+        help="also find the largest batch per core that fits (more compiles)",
+    )
+    parser.add_argument("--set", action="append", default=[])
+    arguments = parser.parse_args(argv)
+    chip, cores = read_topology(arguments.topology)
+    overrides = list(arguments.set)
+    if arguments.max_seq_length:
+        length = arguments.max_seq_length
+        overrides.append(f"max_seq_length={length}")
+    recipe = load_recipe(PretrainRecipe, arguments.config, overrides)
+    batch = arguments.batch_per_core or recipe.global_batch_size // (
+        cores * recipe.gradient_accumulation_steps
+    )
+    if batch < 1:
+        raise UserError(
+            f"`global_batch_size={recipe.global_batch_size}` leaves nothing "
+            f"for {cores} cores: raise it"
+        )
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    facts = compile_step(recipe, batch, arguments.topology)
+    print(report(recipe, batch, facts, chip, arguments.topology))
+    if arguments.find_largest:
+        largest = largest_batch(recipe, batch, facts, arguments.topology)
+        print(f"largest batch per core that fits: {largest}")
+    return 0 if facts["fits"] else 1
+
+
+def read_topology(topology: str) -> tuple[Chip, int]:
+    """Returns the kind of core of "v5e:2x2", and how many there are."""
+    name, _, shape = topology.partition(":")
+    sizes = shape.split("x")
+    if name not in CHIPS or not all(size.isdecimal() for size in sizes):
+        raise UserError(
+            f"--topology must be one of {', '.join(CHIPS)}, a colon and a "
+            f"shape such as 2x2. Received: --topology {topology}"
+        )
+    cores = 1
+    for size in sizes:
+        cores *= int(size)
+    return CHIPS[name], cores
+
+
+def export_step(recipe: PretrainRecipe, batch: int) -> str:
+    """Returns the StableHLO text of one core's whole train step.
+
+    Args:
+        recipe: The recipe; precision as it says.
+        batch: Rows of each of the `gradient_accumulation_steps` parts.
+    """
+    import tensorflow as tf
+
+    from albert_tf2.keras_api import keras
+    from albert_tf2.models import AlbertPretrainer
+    from albert_tf2.train_step import PretrainStep
+    from albert_tf2.training import create_optimizer, create_schedule
+
+    keras.mixed_precision.set_global_policy(recipe.precision)
+    try:
+        model = AlbertPretrainer(recipe.model_config())
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    optimizer = create_optimizer(recipe, create_schedule(recipe))
+    getattr(optimizer, "inner_optimizer", optimizer)._create_all_weights(
+        model.trainable_variables
+    )
+    step = PretrainStep(
+        model,
+        optimizer,
+        accumulation_steps=recipe.gradient_accumulation_steps,
+        clip_norm=recipe.clip_norm,
+    )
+    rows = batch * recipe.gradient_accumulation_steps
+    example = example_batch(recipe, rows)
+    compiled = tf.function(step, jit_compile=True)
+    text = compiled.experimental_get_compiler_ir(example)(stage="stablehlo")
+    # TensorFlow leaves one op of another dialect per variable.
+    return text.replace("mhlo.copy", "stablehlo.optimization_barrier")
+
+
+def example_batch(recipe: PretrainRecipe, rows: int) -> dict[str, Any]:
+    """Returns a batch of packed rows with the recipe's shapes, all ones."""
+    import tensorflow as tf
+
+    from albert_tf2 import features
+
+    pairs = max(1, recipe.max_seq_length // 32)  # as the builder packs
+    sizes = {
+        features.CLS_POSITIONS: pairs,
+        features.SENTENCE_ORDER_LABELS: pairs,
+        features.SENTENCE_ORDER_WEIGHTS: pairs,
+        features.MASKED_LM_POSITIONS: recipe.max_predictions_per_seq,
+        features.MASKED_LM_IDS: recipe.max_predictions_per_seq,
+        features.MASKED_LM_WEIGHTS: recipe.max_predictions_per_seq,
+    }
+    floats = (features.MASKED_LM_WEIGHTS, features.SENTENCE_ORDER_WEIGHTS)
+    names = {
+        *features.ENCODER_INPUTS,
+        *features.PACKED_INPUTS,
+        *features.LABELS,
+        features.MASKED_LM_POSITIONS,
+    }
+    return {
+        name: tf.ones(
+            [rows, sizes.get(name, recipe.max_seq_length)],
+            tf.float32 if name in floats else tf.int32,
+        )
+        for name in sorted(names)
+    }
+
+
+def compile_step(
+    recipe: PretrainRecipe, batch: int, topology: str
+) -> dict[str, Any]:
+    """Compiles for a TPU in a process of its own.
+
+    Returns:
+        `fits`, `memory` (bytes: arguments, temporaries, and outputs that do
+        not reuse arguments), `flops`, `bytes_accessed`; with `fits` False,
+        `reason`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "step.mlir"
+        program.write_text(export_step(recipe, batch), encoding="utf-8")
+        generation = topology.partition(":")[0]
+        environment = ENVIRONMENT | {
+            "TPU_ACCELERATOR_TYPE": CHIPS[generation].accelerator_type
+        }
+        # JAX and TensorFlow stay apart: each brings its own XLA.
+        run = subprocess.run(
+            [sys.executable, "-m", "albert_tf2.tpu_compiler"]
+            + [str(program), topology],
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+        )
+    if run.returncode:
+        lines = run.stderr.strip().splitlines() or ["no message"]
+        raise UserError(f"the TPU compiler failed: {lines[-1][:600]}")
+    facts = json.loads(run.stdout.strip().splitlines()[-1])
+    if "missing" in facts:
+        raise UserError(facts["missing"])
+    return facts
+
+
+def largest_batch(
+    recipe: PretrainRecipe, batch: int, facts: dict, topology: str
+) -> int:
+    """Finds the largest batch per core that compiles, to 1/8 of itself."""
+    fitting, failing = 0, None
+    while True:
+        if facts["fits"]:
+            fitting = batch
+        else:
+            failing = batch
+        if failing is None:
+            batch = fitting * 2
+        elif failing - fitting <= max(1, fitting // 8):
+            return fitting
+        else:
+            batch = (fitting + failing) // 2
+        if batch < 1:
+            return 0
+        facts = compile_step(recipe, batch, topology)
+
+
+def report(
+    recipe: PretrainRecipe,
+    batch: int,
+    facts: dict[str, Any],
+    chip: Chip,
+    topology: str,
+) -> str:
+    """Returns what was found, a line per fact."""
+    parts = recipe.gradient_accumulation_steps
+    lines = [
+        f"{recipe.model}: {batch} x {recipe.max_seq_length} per core, "
+        f"{parts} part(s), {recipe.precision}, {recipe.optimizer}, for "
+        f"{topology}"
+    ]
+    if not facts["fits"]:
+        return "\n".join([*lines, f"does not fit: {facts['reason']}"])
+    seconds = max(
+        facts["flops"] / chip.flops, facts["bytes_accessed"] / chip.bandwidth
+    )
+    limit = (
+        "arithmetic"
+        if facts["flops"] / chip.flops == seconds
+        else "memory traffic"
+    )
+    lines += [
+        "compiles: yes",
+        f"memory: {facts['memory'] / GIB:.2f} of {chip.memory / GIB:.0f} GiB "
+        f"(arguments {facts['arguments'] / GIB:.2f}, temporary "
+        f"{facts['temporary'] / GIB:.2f})",
+        f"work per step and core: {facts['flops']:.3g} FLOP, "
+        f"{facts['bytes_accessed']:.3g} bytes",
+        f"bound: {1 / seconds:.3g} steps/s, {parts * batch / seconds:.4g} "
+        f"rows/s per core, by {limit} at the vendor's peak",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    command_line.run(main)
