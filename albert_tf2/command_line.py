@@ -1,6 +1,7 @@
 """What every command line shares: the parser's opening and the exit codes."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -38,6 +39,9 @@ def parser(doc: str, prog: str | None = None) -> argparse.ArgumentParser:
 
 def run(main: Callable[[Sequence[str] | None], int | None]) -> None:
     """Runs `main` and exits: 0 when done, 2 with one line on bad input."""
+    # TensorFlow's C++ log tells every start what it did not find (a GPU, an
+    # instruction set); what fails is raised all the same.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         code = main(None)
     except UserError as error:

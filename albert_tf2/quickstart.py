@@ -12,7 +12,6 @@ python -m albert_tf2.quickstart --workdir runs/mine --input_file 'my/*.txt'
 import dataclasses
 import importlib
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -228,8 +227,8 @@ def next_commands(workdir: Path) -> list[str]:
     """Returns three commands to try after a run."""
     model = workdir / "pretrain"
     return [
-        "python -m albert_tf2.predict fill-mask --checkpoint "
-        f"{model} 今天天[MASK]很好",
+        "python -m albert_tf2.predict fill-mask --model "
+        f"{model} '今天天[MASK]很好'",
         f"python -m albert_tf2.finetune --task lcqmc --data_dir "
         f"{sample('pairs')} --init_checkpoint {model} --workdir "
         f"{workdir / 'finetune'}",
@@ -287,7 +286,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     del settings["workdir"]
     check_settings(args.workdir, settings)
 
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     start = time.monotonic()
     run_stages(plan(args, recipe, recipe_file), print)
     show_results(args.workdir, time.monotonic() - start)

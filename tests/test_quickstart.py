@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -92,7 +93,7 @@ def test_next_commands_are_real(finished):
     workdir, _ = finished
     for command in quickstart.next_commands(workdir)[:1]:
         result = subprocess.run(
-            [sys.executable, *command.split()[1:]],
+            [sys.executable, *shlex.split(command)[1:]],
             capture_output=True,
             text=True,
         )
