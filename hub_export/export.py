@@ -139,7 +139,7 @@ def write_part(name, target, args, pretrainer, vocab_file, heads) -> None:
     from .encoder import export_encoder
     from .preprocessor import export_preprocessor
     from .serving import export_serving
-    from .tflite import export_variants
+    from .tflite_variants import export_variants
 
     common = {"do_lower_case": not args.cased, "overwrite": args.overwrite}
     if name == "preprocessor":

@@ -133,6 +133,15 @@ class Tokenizer(tf.Module):
         )
         return _ragged(ids, splits)
 
+    def cut_in_tflite(self, text: tf.Tensor) -> tf.RaggedTensor:
+        """Does the same with operations that TFLite has.
+
+        Three things are missing there, all of them rare: invalid UTF-8 is not
+        dropped, a final capital sigma becomes `σ`, and a known word of 201 to
+        800 bytes is not one [UNK].
+        """
+        return self._wordpiece.tokenize(self._normalizer.normalize(text))
+
     def _clean(self, text: tf.Tensor) -> tf.Tensor:
         """Does what no table of single characters can."""
         text = tf.strings.unicode_transcode(

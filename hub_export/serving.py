@@ -24,14 +24,22 @@ from albert_tf2.tokenization import Vocabulary
 from .preprocessor import DEFAULT_SEQ_LENGTH, VOCAB_NAME, Preprocessor
 
 
-def embed(outputs: dict[str, tf.Tensor], input_mask: tf.Tensor) -> tf.Tensor:
+def embed(
+    outputs: dict[str, tf.Tensor],
+    input_mask: tf.Tensor,
+    *,
+    normalized: bool = True,
+) -> tf.Tensor:
     """Returns the mean token vectors, of length 1: float32 [B, H].
 
-    [CLS] and [SEP] count as tokens, padding does not.
+    [CLS] and [SEP] count as tokens, padding does not. Without `normalized`
+    it is their sum: the same direction.
     """
     weights = tf.cast(input_mask, tf.float32)[:, :, tf.newaxis]  # [B, T, 1]
     total = tf.reduce_sum(outputs[features.SEQUENCE_OUTPUT] * weights, axis=1)
-    # The mean's divisor would cancel in the normalization.
+    if not normalized:
+        return total
+    # The mean's divisor would cancel here.
     norm = tf.sqrt(tf.reduce_sum(tf.square(total), axis=-1, keepdims=True))
     return total / tf.maximum(norm, 1e-12)
 

@@ -1,48 +1,66 @@
 """TFLite models of the encoder, for phones and for the fastest CPU serving.
 
-    export_tflite(pretrainer, "tiny.tflite")                  # fp32, [1, 128]
-    export_tflite(pretrainer, "tiny_int8.tflite", precision="dynamic_int8")
+    export_tflite(pretrainer, "tiny.tflite", vocab_file)      # fp32, T = 128
+    export_tflite(pretrainer, "tiny_int8.tflite", vocab_file,
+                  precision="dynamic_int8", takes_strings=True)
 
     runner = interpreter("tiny.tflite").get_signature_runner()
     runner(input_word_ids=ids, input_mask=mask, input_type_ids=types)
+    runner = interpreter("tiny_int8.tflite", strings=True)...
+    runner(text=np.array(["今天天气很好"]))
 
 Outputs to choose: `embedding` [B, H] (see `serving`), `sequence` [B, T, H],
 `similarity` [1] of the rows of a batch of two, `mlm` [B, P, V], and
 `classifier` [B, classes] where a fine-tuned classifier is given.
+
+A model is a zip archive too, as TFLite's own metadata tools make it: it holds
+`metadata.json` and `vocab.txt` behind the flatbuffer.
 """
 
 import contextlib
+import json
 import os
-import shutil
 import tempfile
+import unicodedata
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import tensorflow as tf
+import tensorflow_text as tf_text
 
-from albert_tf2 import features, files
+import albert_tf2
+from albert_tf2 import features, files, layers
 from albert_tf2.errors import UserError
 from albert_tf2.models import AlbertPretrainer
+from albert_tf2.tokenization import Vocabulary
 
 from .encoder import MLM_INPUTS
 from .preprocessor import DEFAULT_SEQ_LENGTH, VOCAB_NAME, Preprocessor
 from .serving import cosine, embed
-from .verify import probe_inputs
 
 PRECISIONS = ("fp32", "fp16", "dynamic_int8", "int8")
 OUTPUTS = ("embedding", "sequence", "similarity", "mlm", "classifier")
 MASKED_POSITIONS = 20  # P of the `mlm` output: 15 % of 128
+METADATA = "metadata.json"
+# Full int8 gives all attention scores 256 levels between them: the usual
+# -10000 for padding would leave one level for everything else. At -16 all
+# padding together has a share below 2e-5.
+INT8_MASKED_SCORE = -16.0
 
 Inputs = dict[str, tf.Tensor]
+Function = Callable[[Inputs], dict[str, tf.Tensor]]
 
 
 def output_function(
     pretrainer: AlbertPretrainer,
     output: str,
     classifier: Callable[[Inputs], tf.Tensor] | None = None,
-) -> Callable[[Inputs], dict[str, tf.Tensor]]:
+    *,
+    normalized: bool = True,
+) -> Function:
     """Returns what the TFLite model computes, from ids to named tensors.
 
     Args:
@@ -50,53 +68,108 @@ def output_function(
         output: One of `OUTPUTS`.
         classifier: From encoder inputs to logits [B, classes]; needed for
             "classifier" alone.
+        normalized: Give embeddings the length 1. Eight bits cannot divide:
+            a full int8 model leaves that to its caller.
     """
 
+    def sequence(inputs):
+        return pretrainer.encoder(inputs, training=False)
+
     def embedding(inputs):
-        outputs = pretrainer.encoder(inputs, training=False)
-        return embed(outputs, inputs[features.INPUT_MASK])
+        return embed(
+            sequence(inputs),
+            inputs[features.INPUT_MASK],
+            normalized=normalized,
+        )
+
+    def similarity(inputs):
+        both = embedding(inputs)  # [2, H]
+        return cosine(both[:1], both[1:])
 
     functions = {
-        "embedding": lambda inputs: {"embedding": embedding(inputs)},
-        "sequence": lambda inputs: {
-            features.SEQUENCE_OUTPUT: pretrainer.encoder(
-                inputs, training=False
-            )[features.SEQUENCE_OUTPUT]
-        },
-        "similarity": lambda inputs: _similarity(embedding(inputs)),
-        "mlm": lambda inputs: {
-            features.MLM_LOGITS: pretrainer(inputs, training=False)[
-                features.MLM_LOGITS
-            ]
-        },
-        "classifier": lambda inputs: {
-            "probabilities": tf.nn.softmax(classifier(inputs))
-        },
+        "embedding": embedding,
+        "sequence": lambda x: sequence(x)[features.SEQUENCE_OUTPUT],
+        "similarity": similarity,
+        "mlm": lambda x: pretrainer(x, training=False)[features.MLM_LOGITS],
+        "classifier": lambda x: tf.nn.softmax(classifier(x)),
     }
     if output not in functions:
         raise UserError(
             f"`output` must be one of {', '.join(OUTPUTS)}. "
             f"Received: `output={output!r}`"
         )
+    if output == "similarity" and not normalized:
+        raise UserError(
+            "`output='similarity'` cannot be computed in full int8: choose "
+            "`precision='dynamic_int8'`, or compare `embedding` outputs"
+        )
     if output == "classifier" and classifier is None:
         raise UserError(
             "`output='classifier'` needs a fine-tuned classifier: run "
             "`python -m albert_tf2.finetune` first"
         )
-    return functions[output]
+    return lambda inputs: {output: functions[output](inputs)}
 
 
-def _similarity(embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
-    return {"similarity": cosine(embeddings[:1], embeddings[1:])}
+def id_specs(output: str, seq_length: int | None) -> dict[str, tf.TensorSpec]:
+    """Returns the int32 inputs of a model that takes ids."""
+    batch = 2 if output == "similarity" else 1
+    names = MLM_INPUTS if output == "mlm" else features.ENCODER_INPUTS
+    lengths = {features.MASKED_LM_POSITIONS: MASKED_POSITIONS}
+    return {
+        name: tf.TensorSpec(
+            [batch, lengths.get(name, seq_length)], tf.int32, name
+        )
+        for name in names
+    }
+
+
+def string_specs(output: str) -> dict[str, tf.TensorSpec]:
+    """Returns the string inputs of a model that takes text."""
+    if output == "mlm":
+        raise UserError(
+            "`output='mlm'` takes ids, because [MASK] in a text is text: "
+            "leave `takes_strings` out"
+        )
+    names = {"similarity": ("text_a", "text_b")}.get(output, ("text",))
+    return {name: tf.TensorSpec([1], tf.string, name) for name in names}
+
+
+def from_strings(
+    function: Function, preprocessor: Preprocessor, seq_length: int
+) -> Function:
+    """Puts the tokenizer before a function of ids.
+
+    Each text becomes a row; for "similarity" these are the two rows.
+    """
+
+    def run(texts: Inputs) -> dict[str, tf.Tensor]:
+        rows = [
+            preprocessor.pack(
+                [preprocessor.tokenize.cut_in_tflite(text)], seq_length
+            )
+            for text in texts.values()
+        ]
+        return function(
+            {
+                # The converter must know the shape to choose fast kernels.
+                name: tf.reshape(
+                    tf.concat([row[name] for row in rows], axis=0),
+                    [len(rows), seq_length],
+                )
+                for name in rows[0]
+            }
+        )
+
+    return run
 
 
 def convert(
-    function: Callable[..., dict[str, tf.Tensor]],
-    specs: Inputs,
+    function: Function,
+    specs: dict[str, tf.TensorSpec],
     *,
     precision: str = "fp32",
-    samples: Iterable[Inputs] | None = None,
-    strings: bool = False,
+    samples: Iterable[dict[str, Any]] | None = None,
 ) -> bytes:
     """Converts a function of named inputs to a TFLite model.
 
@@ -105,14 +178,13 @@ def convert(
         specs: Its inputs by name; None dimensions stay dynamic.
         precision: One of `PRECISIONS`.
         samples: Real inputs, by which "int8" chooses its ranges.
-        strings: Whether the model holds tf.text's operations.
     """
     if precision not in PRECISIONS:
         raise UserError(
             f"`precision` must be one of {', '.join(PRECISIONS)}. "
             f"Received: `precision={precision!r}`"
         )
-    if precision == "int8" and samples is None:
+    if precision == "int8" and not samples:
         raise UserError(
             "`precision='int8'` needs `samples`: real inputs to calibrate on"
         )
@@ -123,44 +195,31 @@ def convert(
 
     # By way of a SavedModel: only that gives the model named signatures.
     root = tf.Module()
-    root.kept = list(serve.get_concrete_function().variables)
-    with tempfile.TemporaryDirectory() as folder:
+    with _masked_score(precision), tempfile.TemporaryDirectory() as folder:
+        root.kept = list(serve.get_concrete_function().variables)
         tf.saved_model.save(root, folder, signatures=serve)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        return _run(converter, precision, samples, strings)
+        converter.allow_custom_ops = True  # tf.text's
+        if precision != "fp32":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if precision == "fp16":
+            converter.target_spec.supported_types = [tf.float16]
+        if precision == "int8":
+            converter.representative_dataset = lambda: iter(samples)
+        with _quiet():
+            return converter.convert()
 
 
-def _run(converter, precision, samples, strings) -> bytes:
-    converter.allow_custom_ops = strings
-    if precision != "fp32":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if precision == "fp16":
-        converter.target_spec.supported_types = [tf.float16]
+@contextlib.contextmanager
+def _masked_score(precision: str) -> Iterator[None]:
+    """Traces the attention with a score for padding that int8 can hold."""
+    usual = layers.MASKED_SCORE
     if precision == "int8":
-        converter.representative_dataset = lambda: iter(
-            [dict(sample) for sample in samples]
-        )
-    with _quiet():
-        return converter.convert()
-
-
-def interpreter(
-    path: files.PathLike, *, num_threads: int = 1, strings: bool = False
-) -> tf.lite.Interpreter:
-    """Opens a TFLite model, one that takes strings too.
-
-    TensorFlow warns that its interpreter moves to `ai_edge_litert`, which
-    however does not run tf.text's operations.
-    """
-    extra = {}
-    if strings:
-        import tensorflow_text as tf_text
-
-        registerer = tf_text.tflite_registrar.SELECT_TFTEXT_OPS
-        extra["custom_op_registerers"] = registerer
-    with warnings.catch_warnings(), _quiet():
-        warnings.simplefilter("ignore", UserWarning)
-        return tf.lite.Interpreter(str(path), num_threads=num_threads, **extra)
+        layers.MASKED_SCORE = INT8_MASKED_SCORE
+    try:
+        yield
+    finally:
+        layers.MASKED_SCORE = usual
 
 
 @contextlib.contextmanager
@@ -177,26 +236,55 @@ def _quiet() -> Iterator[None]:
         os.close(kept)
 
 
+def interpreter(
+    path: files.PathLike, *, num_threads: int = 1, strings: bool = False
+) -> tf.lite.Interpreter:
+    """Opens a TFLite model, one that takes strings too.
+
+    TensorFlow warns that its interpreter moves to `ai_edge_litert`, which
+    however does not run tf.text's operations.
+    """
+    with warnings.catch_warnings(), _quiet():
+        warnings.simplefilter("ignore", UserWarning)
+        if not strings:
+            return tf.lite.Interpreter(str(path), num_threads=num_threads)
+        # The one that tf.text's own guide names; it has no public alias.
+        from tensorflow.lite.python.interpreter import InterpreterWithCustomOps
+
+        return InterpreterWithCustomOps(
+            tf_text.tflite_registrar.SELECT_TFTEXT_OPS,
+            model_path=str(path),
+            num_threads=num_threads,
+        )
+
+
 def export_tflite(
     pretrainer: AlbertPretrainer,
     path: files.PathLike,
+    vocab_file: files.PathLike,
     *,
     output: str = "embedding",
     precision: str = "fp32",
     seq_length: int | None = DEFAULT_SEQ_LENGTH,
+    takes_strings: bool = False,
+    do_lower_case: bool = True,
     classifier: Callable[[Inputs], tf.Tensor] | None = None,
-    samples: Iterable[Inputs] | None = None,
+    samples: Iterable[dict[str, Any]] | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Writes one TFLite model that takes ids.
+    """Writes one TFLite model.
 
     Args:
         pretrainer: The model.
         path: The new `.tflite` file.
+        vocab_file: Its vocabulary, put into the file.
         output: One of `OUTPUTS`.
         precision: One of `PRECISIONS`.
         seq_length: T, the same for every call, which is fastest; None makes
-            a model whose inputs can be resized.
+            a model whose inputs can be resized (not one of strings).
+        takes_strings: Put the tokenizer into the model; to run it, the
+            interpreter needs tf.text's operations (see `interpreter`).
+        do_lower_case: How texts are tokenized.
         classifier: See `output_function`.
         samples: See `convert`.
         overwrite: Replace an existing file.
@@ -206,114 +294,64 @@ def export_tflite(
         raise UserError(
             f"{path} already exists: choose another name or pass --overwrite"
         )
-    batch = 2 if output == "similarity" else 1
-    names = MLM_INPUTS if output == "mlm" else features.ENCODER_INPUTS
-    specs = {
-        name: tf.TensorSpec([batch, seq_length], tf.int32, name)
-        for name in names
-    }
-    if output == "mlm":
-        specs[features.MASKED_LM_POSITIONS] = tf.TensorSpec(
-            [batch, MASKED_POSITIONS], tf.int32, features.MASKED_LM_POSITIONS
-        )
-    model = convert(
-        output_function(pretrainer, output, classifier),
-        specs,
-        precision=precision,
-        samples=samples,
+    Vocabulary.load(vocab_file, size=pretrainer.config.vocab_size)
+    function = output_function(
+        pretrainer, output, classifier, normalized=precision != "int8"
     )
+    specs = id_specs(output, seq_length)
+    if takes_strings:
+        if seq_length is None:
+            raise UserError(
+                "`takes_strings` needs a fixed `seq_length`: shorter texts "
+                "are padded to it"
+            )
+        preprocessor = Preprocessor(vocab_file, do_lower_case=do_lower_case)
+        function = from_strings(function, preprocessor, seq_length)
+        specs = string_specs(output)
+    model = convert(function, specs, precision=precision, samples=samples)
+    metadata = {
+        "output": output,
+        "precision": precision,
+        "seq_length": seq_length,
+        "takes_strings": takes_strings,
+        "do_lower_case": do_lower_case,
+        "inputs": {
+            name: {"shape": spec.shape.as_list(), "type": spec.dtype.name}
+            for name, spec in specs.items()
+        },
+        "config": pretrainer.config.to_dict(),
+        "vocab_sha256": files.sha256(vocab_file),
+        "versions": {
+            "albert_tf2": albert_tf2.__version__,
+            "tensorflow": tf.__version__,
+            "unicode": unicodedata.unidata_version,
+        },
+    }
     with files.atomic_file(path, "wb") as stream:
         stream.write(model)
+        _append(stream, metadata, Path(vocab_file))
     return path
 
 
-def calibration_samples(
-    sentences: Sequence[str],
-    vocab_file: files.PathLike,
-    *,
-    do_lower_case: bool = True,
-    seq_length: int | None = DEFAULT_SEQ_LENGTH,
-    limit: int = 100,
-) -> list[dict[str, np.ndarray]]:
-    """Returns real encoder inputs [1, T], by which int8 chooses its ranges."""
-    preprocessor = Preprocessor(
-        vocab_file,
-        do_lower_case=do_lower_case,
-        seq_length=seq_length or DEFAULT_SEQ_LENGTH,
-    )
-    chosen = [s for s in sentences if s.strip()][:limit]
-    if not chosen:
-        raise UserError("the calibration sentences are empty: give real ones")
-    inputs = preprocessor(tf.constant(chosen))
-    return [
-        {name: value.numpy()[row : row + 1] for name, value in inputs.items()}
-        for row in range(len(chosen))
-    ]
+def _append(stream, metadata: dict[str, Any], vocab_file: Path) -> None:
+    """Appends the zip archive; its dates are fixed, so bytes are too."""
+    with zipfile.ZipFile(stream, "a", zipfile.ZIP_DEFLATED) as archive:
+        text = json.dumps(metadata, ensure_ascii=False, indent=2)
+        for name, content in (
+            (METADATA, text.encode("utf-8")),
+            (VOCAB_NAME, vocab_file.read_bytes()),
+        ):
+            archive.writestr(
+                zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED
+            )
 
 
-def export_variants(
-    pretrainer: AlbertPretrainer,
-    vocab_file: files.PathLike,
-    export_dir: files.PathLike,
-    *,
-    do_lower_case: bool = True,
-    seq_length: int = DEFAULT_SEQ_LENGTH,
-    sentences: Sequence[str] | None = None,
-    overwrite: bool = False,
-) -> Iterator[str]:
-    """Writes the embedding model in every precision and both kinds of length.
-
-    Args:
-        pretrainer: The model.
-        vocab_file: Its vocabulary; copied beside the models.
-        export_dir: The new folder.
-        do_lower_case: How calibration sentences are tokenized.
-        seq_length: T of the models of fixed length.
-        sentences: Real sentences; without them there is no full int8 model.
-        overwrite: Replace an existing folder.
-
-    Yields:
-        A line per written model: its name, size and difference from fp32.
-    """
-    samples = None
-    precisions = PRECISIONS[:-1]
-    if sentences is not None:
-        precisions = PRECISIONS
-        samples = calibration_samples(
-            sentences,
-            vocab_file,
-            do_lower_case=do_lower_case,
-            seq_length=seq_length,
-        )
-    with files.atomic_directory(export_dir, overwrite=overwrite) as folder:
-        shutil.copyfile(vocab_file, folder / VOCAB_NAME)
-        for precision in precisions:
-            for length in (seq_length, None):
-                name = f"embedding_{precision}_{length or 'dynamic'}.tflite"
-                path = export_tflite(
-                    pretrainer,
-                    folder / name,
-                    precision=precision,
-                    seq_length=length,
-                    samples=samples,
-                )
-                size = path.stat().st_size / 1e6
-                agreement = _agreement(path, pretrainer, seq_length)
-                yield f"{name}: {size:.1f} MB, cosine {agreement:.5f} to fp32"
-
-
-def _agreement(
-    path: Path, pretrainer: AlbertPretrainer, seq_length: int
-) -> float:
-    """Returns the cosine between a model's embedding and the encoder's."""
-    inputs = {
-        name: value[:1]
-        for name, value in probe_inputs(
-            pretrainer.config.vocab_size, seq_length
-        ).items()
-    }
-    expected = output_function(pretrainer, "embedding")(
-        {name: tf.constant(value) for name, value in inputs.items()}
-    )
-    found = interpreter(path).get_signature_runner()(**inputs)["embedding"]
-    return float(cosine(expected["embedding"], found)[0])
+def read_metadata(path: files.PathLike) -> dict[str, Any]:
+    """Returns what `export_tflite` wrote about a model."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return json.loads(archive.read(METADATA))
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path} is no TFLite model of this project ({error})"
+        ) from error

@@ -82,11 +82,13 @@ def check_preprocessor(folder: Path) -> Iterator[str]:
     assert tokens.merge_dims(1, 2).to_list() == expected
     yield f"ids equal the Python tokenizer's on {len(PROBES)} hard texts"
 
-    outputs = loaded(tf.constant(PROBES))
-    for row, ids in enumerate(expected):
-        ids = [tokenizer.vocabulary.cls_id, *ids, tokenizer.vocabulary.sep_id]
-        packed = outputs[features.INPUT_WORD_IDS][row]
-        assert packed.numpy()[: len(ids)].tolist() == ids
+    cls, sep = special["start_of_sequence_id"], special["end_of_segment_id"]
+    outputs = loaded(tf.constant(PROBES))[features.INPUT_WORD_IDS].numpy()
+    for row, ids in zip(outputs, expected, strict=True):
+        ids = [cls, *ids[: len(row) - 2], sep]
+        assert row.tolist() == ids + [special["padding_id"]] * (
+            len(row) - len(ids)
+        ), row
     for length in (8, 64):
         for segment in (tokens, tokens.merge_dims(1, 2)):
             for segments in ([segment], [segment, segment]):

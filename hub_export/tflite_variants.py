@@ -1,0 +1,122 @@
+"""All the TFLite models of one checkpoint, in one folder."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from albert_tf2 import files
+from albert_tf2.errors import UserError
+from albert_tf2.models import AlbertPretrainer
+
+from .preprocessor import DEFAULT_SEQ_LENGTH, VOCAB_NAME, Preprocessor
+from .serving import cosine
+from .tflite import PRECISIONS, export_tflite, interpreter, output_function
+from .verify import PROBES
+
+# Enough for stable ranges: they change by less than 1 % from 50 on.
+CALIBRATION_SENTENCES = 100
+
+
+def calibration_samples(
+    sentences: Sequence[str],
+    vocab_file: files.PathLike,
+    *,
+    do_lower_case: bool = True,
+    seq_length: int = DEFAULT_SEQ_LENGTH,
+) -> list[dict[str, np.ndarray]]:
+    """Returns real encoder inputs [1, T], by which int8 chooses its ranges."""
+    chosen = [s for s in sentences if s.strip()][:CALIBRATION_SENTENCES]
+    if not chosen:
+        raise UserError("the calibration sentences are empty: give real ones")
+    preprocessor = Preprocessor(
+        vocab_file, do_lower_case=do_lower_case, seq_length=seq_length
+    )
+    inputs = preprocessor(tf.constant(chosen))
+    return [
+        {name: value.numpy()[row : row + 1] for name, value in inputs.items()}
+        for row in range(len(chosen))
+    ]
+
+
+def export_variants(
+    pretrainer: AlbertPretrainer,
+    vocab_file: files.PathLike,
+    export_dir: files.PathLike,
+    *,
+    do_lower_case: bool = True,
+    seq_length: int = DEFAULT_SEQ_LENGTH,
+    sentences: Sequence[str] | None = None,
+    overwrite: bool = False,
+) -> Iterator[str]:
+    """Writes the embedding model in every precision and kind of input.
+
+    Args:
+        pretrainer: The model.
+        vocab_file: Its vocabulary; copied beside the models.
+        export_dir: The new folder.
+        do_lower_case: How texts are tokenized.
+        seq_length: T of the models of fixed length.
+        sentences: Real sentences; without them there is no full int8 model.
+        overwrite: Replace an existing folder.
+
+    Yields:
+        A line per written model: its name, size and difference from fp32.
+    """
+    samples = sentences and calibration_samples(
+        sentences,
+        vocab_file,
+        do_lower_case=do_lower_case,
+        seq_length=seq_length,
+    )
+    wanted = [
+        (precision, length, False)
+        for precision in PRECISIONS
+        if precision != "int8" or samples
+        for length in (seq_length, None)
+    ]
+    wanted += [("fp32", seq_length, True), ("dynamic_int8", seq_length, True)]
+    probes = calibration_samples(
+        PROBES,
+        vocab_file,
+        do_lower_case=do_lower_case,
+        seq_length=seq_length,
+    )
+    with files.atomic_directory(export_dir, overwrite=overwrite) as folder:
+        shutil.copyfile(vocab_file, folder / VOCAB_NAME)
+        for precision, length, takes_strings in wanted:
+            kind = "strings" if takes_strings else length or "dynamic"
+            path = export_tflite(
+                pretrainer,
+                folder / f"embedding_{precision}_{kind}.tflite",
+                vocab_file,
+                precision=precision,
+                seq_length=length,
+                takes_strings=takes_strings,
+                do_lower_case=do_lower_case,
+                samples=samples,
+            )
+            agreement = _agreement(path, pretrainer, probes, takes_strings)
+            size = path.stat().st_size / 1e6
+            yield f"{path.name}: {size:.1f} MB, cosine {agreement:.5f} to fp32"
+
+
+def _agreement(
+    path: Path,
+    pretrainer: AlbertPretrainer,
+    probes: list[dict[str, np.ndarray]],
+    takes_strings: bool,
+) -> float:
+    """Returns the least cosine between the embeddings of a model and ours."""
+    runner = interpreter(path, strings=takes_strings).get_signature_runner()
+    ours = output_function(pretrainer, "embedding")
+    cosines = []
+    for text, inputs in zip(PROBES, probes, strict=False):
+        expected = ours({k: tf.constant(v) for k, v in inputs.items()})
+        given = {"text": np.array([text])} if takes_strings else inputs
+        found = runner(**given)["embedding"]
+        found /= np.linalg.norm(found)  # full int8 leaves it to the caller
+        cosines.append(float(cosine(expected["embedding"], found)[0]))
+    return min(cosines)

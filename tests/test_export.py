@@ -1,0 +1,133 @@
+"""The `export` command: what it writes, what it refuses, what it leaves."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from albert_tf2 import AlbertPretrainer, UserError
+from albert_tf2.checkpoints import save_pretrained
+from albert_tf2.hub_export import export
+from albert_tf2.tokenization import SPECIAL_TOKENS
+
+
+@pytest.fixture
+def checkpoint(tiny_config, tmp_path):
+    """A folder with a small model and its vocabulary."""
+    tokens = [*SPECIAL_TOKENS, *(chr(0x4E00 + i) for i in range(197))]
+    vocab_file = tmp_path / "vocab.txt"
+    vocab_file.write_text("\n".join(tokens) + "\n", encoding="utf-8")
+    return save_pretrained(
+        AlbertPretrainer(tiny_config),
+        tmp_path / "checkpoint",
+        vocab_file=vocab_file,
+    )
+
+
+def run(checkpoint, export_dir, *flags):
+    return export.main(
+        ["--checkpoint", str(checkpoint), "--export_dir", str(export_dir)]
+        + list(flags)
+    )
+
+
+def test_everything_is_written_and_verified(checkpoint, tmp_path, capsys):
+    """`--what all`, calibrated, in one go."""
+    sentences = tmp_path / "sentences.txt"
+    sentences.write_text("一丁七\n万丈三上下\n", encoding="utf-8")
+    out = tmp_path / "out"
+    flags = ["--what", "all", "--seq_length", "16"]
+    flags += ["--calibration_file", str(sentences)]
+    assert run(checkpoint, out, *flags) == 0
+    printed = capsys.readouterr().out
+    for fact in (
+        "ids equal the Python tokenizer's",
+        "mlm_logits differs from the model in memory by",
+        "sop_logits differs from the model in memory by",
+        "takes strings",
+    ):
+        assert f"verified: {fact}" in printed
+    for name in export.WHAT:
+        assert (out / name / "1").is_dir()
+    names = sorted(path.name for path in (out / "tflite" / "1").iterdir())
+    assert [name for name in names if name.endswith(".tflite")] == [
+        f"embedding_{precision}_{length}.tflite"
+        for precision in ("dynamic_int8", "fp16", "fp32", "int8")
+        for length in (16, "dynamic")
+    ]
+    preprocessor = tf.saved_model.load(str(out / "preprocessor" / "1"))
+    encoder = tf.saved_model.load(str(out / "encoder" / "1"))
+    outputs = encoder(preprocessor(tf.constant(["一丁"])))
+    assert outputs["sequence_output"].shape == (1, 16, 48)
+
+
+def test_an_existing_version_stays(checkpoint, tmp_path):
+    flags = ["--what", "preprocessor"]
+    run(checkpoint, tmp_path / "out", *flags)
+    folder = tmp_path / "out" / "preprocessor"
+    written = (folder / "1" / "saved_model.pb").stat().st_mtime_ns
+    with pytest.raises(UserError, match="--version 2.*--overwrite"):
+        run(checkpoint, tmp_path / "out", *flags)
+    assert (folder / "1" / "saved_model.pb").stat().st_mtime_ns == written
+    run(checkpoint, tmp_path / "out", *flags, "--version", "2")
+    assert sorted(path.name for path in folder.iterdir()) == ["1", "2"]
+    run(checkpoint, tmp_path / "out", *flags, "--overwrite")
+    assert (folder / "1" / "saved_model.pb").stat().st_mtime_ns > written
+
+
+def test_a_half_restored_model_is_refused(checkpoint, tmp_path):
+    """A configuration with more layers than the checkpoint holds."""
+    path = checkpoint / "albert_config.json"
+    text = path.read_text().replace('"all"', '"none"')
+    path.write_text(text)
+    with pytest.raises(UserError, match="attention"):
+        run(checkpoint, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_lost_model_is_refused(tiny_config, checkpoint, tmp_path):
+    pretrainer = AlbertPretrainer(tiny_config)
+    bias = pretrainer.encoder.pooler.bias
+    bias.assign(np.full(bias.shape, np.nan))
+    save_pretrained(
+        pretrainer,
+        tmp_path / "lost",
+        vocab_file=checkpoint / "vocab.txt",
+    )
+    with pytest.raises(UserError, match="pooler.*not finite"):
+        run(tmp_path / "lost", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_vocabulary_of_another_size_is_refused(checkpoint, tmp_path):
+    other = tmp_path / "other.txt"
+    other.write_text("\n".join(SPECIAL_TOKENS) + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match="5 tokens.*202"):
+        run(checkpoint, tmp_path / "out", "--vocab_file", str(other))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--what", "encoders"], "unknown part `encoders`"),
+        (["--vocab_file", "missing.txt"], "missing.txt does not exist"),
+        (["--dropout", "1.5"], "--dropout must lie in [0, 1)"),
+        ([], "absent"),  # the checkpoint
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(flags, message, tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "albert_tf2.hub_export.export"]
+        + ["--checkpoint", "absent", "--export_dir", str(tmp_path / "out")]
+        + flags,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert result.returncode == 2
+    lines = result.stderr.strip().splitlines()
+    assert message in lines[-1] and lines[-1].startswith("error: ")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,84 @@
+"""`verify` finds what is wrong with an export."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from albert_tf2 import AlbertPretrainer, UserError
+from albert_tf2.hub_export import verify
+from albert_tf2.hub_export.encoder import export_encoder
+from albert_tf2.hub_export.preprocessor import export_preprocessor
+from albert_tf2.tokenization import SPECIAL_TOKENS
+
+
+@pytest.fixture(scope="module")
+def vocab_file(tmp_path_factory):
+    tokens = [*SPECIAL_TOKENS, *(chr(0x4E00 + i) for i in range(197))]
+    path = tmp_path_factory.mktemp("vocab") / "vocab.txt"
+    path.write_text("\n".join(tokens) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def pretrainer(tiny_config):
+    return AlbertPretrainer(tiny_config)
+
+
+@pytest.fixture
+def encoder(pretrainer, vocab_file, tmp_path):
+    return export_encoder(pretrainer, vocab_file, tmp_path / "encoder" / "1")
+
+
+def test_probe_inputs_are_always_the_same():
+    first, second = verify.probe_inputs(202), verify.probe_inputs(202)
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, second[name])
+    assert first["input_mask"].sum(axis=1).tolist() == [9, 4, 1]
+
+
+def test_a_sound_encoder_passes(pretrainer, encoder):
+    facts = verify.verify(
+        encoder, "encoder", verify.expected_outputs(pretrainer)
+    )
+    assert len(facts) == 4
+    assert "dropout 0" in facts[0]
+
+
+def test_other_weights_are_found(pretrainer, encoder):
+    expected = verify.expected_outputs(pretrainer)
+    expected["sop_logits"] = expected["sop_logits"] + 1e-3
+    with pytest.raises(UserError, match="sop_logits"):
+        verify.verify(encoder, "encoder", expected)
+
+
+def test_a_missing_vocabulary_is_found(encoder):
+    (encoder / "assets" / "vocab.txt").unlink()
+    with pytest.raises(UserError, match="does not hold what a encoder must"):
+        verify.verify(encoder, "encoder")
+
+
+def test_another_vocabulary_is_found(vocab_file, tmp_path):
+    """The graph cuts by one vocabulary, the asset is another."""
+    folder = export_preprocessor(vocab_file, tmp_path / "out")
+    lines = vocab_file.read_text("utf-8").splitlines()
+    swapped = [*lines[:5], *reversed(lines[5:])]
+    asset = folder / "assets" / "vocab.txt"
+    asset.write_text("\n".join(swapped) + "\n", encoding="utf-8")
+    with pytest.raises(UserError):
+        verify.verify(folder, "preprocessor")
+
+
+def test_the_command_checks_all_versions(encoder, vocab_file, capsys):
+    root = encoder.parents[1]
+    shutil.copytree(encoder, root / "encoder" / "2")
+    export_preprocessor(vocab_file, root / "preprocessor" / "1")
+    assert verify.main(["--export_dir", str(root)]) == 0
+    printed = capsys.readouterr().out
+    for prefix in ("preprocessor/1: ", "encoder/1: ", "encoder/2: "):
+        assert prefix in printed
+
+
+def test_an_empty_folder_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="holds no export"):
+        verify.main(["--export_dir", str(tmp_path)])
