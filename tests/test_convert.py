@@ -194,6 +194,73 @@ def test_classifier_in_transformers(layout, target, shared, tmp_path):
     )
 
 
+@pytest.fixture
+def fine_tuned(tiny_config, tmp_path):
+    """A folder as `finetune` leaves it in workdir/model."""
+    import tensorflow as tf
+
+    from albert_tf2 import AlbertEncoder
+    from albert_tf2.tasks import task_model
+
+    folder = tmp_path / "model"
+    head = task_model.TaskHead(3, tiny_config.hidden_size, name="head")
+    head.output_bias.assign([1.0, 2.0, 3.0])
+    encoder = AlbertEncoder(tiny_config)
+    model = task_model.TaskModel(encoder, head, "classification")
+    tf.train.Checkpoint(model=model).write(str(folder / "model"))
+    tiny_config.to_json(folder / "albert_config.json")
+    task = {"kind": "classification", "labels": ["bad", "fair", "good"]}
+    (folder / "task.json").write_text(json.dumps(task))
+    return folder, model
+
+
+@pytest.mark.filterwarnings("ignore:.*no mlm and no sop head")
+def test_our_classifier_in_transformers(fine_tuned, tmp_path):
+    torch = pytest.importorskip("torch", reason="[huggingface]")
+    transformers = pytest.importorskip("transformers")
+    folder, ours = fine_tuned
+    out = tmp_path / "out"
+    run("--input", folder, "--output", out, "--to", "huggingface-bert")
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(
+        out
+    )
+    assert theirs.config.id2label == {0: "bad", 1: "fair", 2: "good"}
+    ids = np.random.default_rng(0).integers(5, 202, [2, 9])
+    with torch.no_grad():
+        actual = theirs.eval()(input_ids=torch.tensor(ids)).logits.numpy()
+    expected = ours(
+        {
+            "input_word_ids": ids.astype(np.int32),
+            "input_mask": np.ones_like(ids, np.int32),
+            "input_type_ids": np.zeros_like(ids, np.int32),
+        }
+    )
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*no mlm and no sop head")
+def test_our_classifier_under_the_original_names(fine_tuned, tmp_path):
+    folder, ours = fine_tuned
+    run("--input", folder, "--output", tmp_path / "out", "--to", "tf1")
+    head = read_weights(tmp_path / "out").task_arrays
+    np.testing.assert_array_equal(head["output_bias"], [1, 2, 3])
+    np.testing.assert_array_equal(
+        head["output_weights"], ours.head.output_weights
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*no mlm and no sop head")
+def test_a_head_without_a_place_is_said(fine_tuned, tmp_path, capsys):
+    folder, _ = fine_tuned
+    (folder / "task.json").write_text('{"kind": "tagging"}')
+    out = tmp_path / "out"
+    run("--input", folder, "--output", out, "--to", "tf2")
+    assert "output_bias, output_weights" in capsys.readouterr().out
+    certificate = json.loads((out / "conversion.json").read_text())
+    left_out = certificate["left_out"]["task_head"]
+    assert left_out == ["output_bias", "output_weights"]
+
+
 def test_describe(shared, capsys):
     folder = shared / "golden" / "pretraining" / "brightmart_preln_toy"
     assert run("--describe", folder) == 0

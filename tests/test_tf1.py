@@ -323,7 +323,7 @@ def test_google_fast_is_refused(google_config, tmp_path):
         else array
         for name, array in arrays_of(google_config).items()
     }
-    with pytest.raises(UserError, match="google_fast"):
+    with pytest.raises(UserError, match="is a google_fast model"):
         load_pretrained(save_named(tmp_path / "x", arrays, google_config))
 
 

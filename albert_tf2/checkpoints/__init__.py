@@ -73,12 +73,29 @@ def read_weights(
         found = native.read(location.weights, _configuration(location, config))
         if location.kind == "hub":
             found = dataclasses.replace(found, kind="hub")
+        found = _with_task(found, location.folder / "task.json")
     else:
         values = config or _config_values(location)
         found = tf1_layouts.read(
             location.weights, values, str(location.config_file)
         )
     return dataclasses.replace(found, vocab_file=location.vocab_file)
+
+
+def _with_task(found, task_file):
+    """Adds what a fine-tuned model's task.json says of its head."""
+    import dataclasses
+
+    from albert_tf2 import files
+
+    if not (found.task_arrays and task_file.is_file()):
+        return found
+    task = files.read_json(task_file)
+    return dataclasses.replace(
+        found,
+        task_kind=task.get("kind", found.task_kind),
+        task_labels=tuple(task.get("labels", ())),
+    )
 
 
 def _configuration(location, config):

@@ -95,7 +95,7 @@ def write_folder(
             {**TOKENIZER_CONFIG, "model_max_length": limit},
         )
     head = {}
-    if "output_weights" in found.task_arrays:
+    if _is_classifier(found):
         head = {
             "output_weights": "classifier.weight",
             "output_bias": "classifier.bias",
@@ -104,11 +104,12 @@ def write_folder(
             **tensors,
             **{hf: found.task_arrays[name] for name, hf in head.items()},
         }
-        labels = len(found.task_arrays["output_bias"])
+        count = len(found.task_arrays["output_bias"])
+        labels = found.task_labels or [f"LABEL_{i}" for i in range(count)]
         values = {
             **values,
-            "id2label": {str(i): f"LABEL_{i}" for i in range(labels)},
-            "label2id": {f"LABEL_{i}": i for i in range(labels)},
+            "id2label": {str(i): label for i, label in enumerate(labels)},
+            "label2id": {label: i for i, label in enumerate(labels)},
         }
     save_file(dict(tensors), folder / SAFETENSORS, metadata={"format": "pt"})
     files.write_json(folder / "config.json", values)
@@ -124,9 +125,16 @@ def _special_ids(found: Weights) -> dict[str, int]:
     }
 
 
+def _is_classifier(found: Weights) -> bool:
+    return (
+        "output_weights" in found.task_arrays
+        and found.task_kind == "classification"
+    )
+
+
 def architecture(found: Weights) -> str:
     """Returns what follows "Albert" or "Bert" in the class that fits."""
-    if "output_weights" in found.task_arrays:
+    if _is_classifier(found):
         return "ForSequenceClassification"
     return "ForPreTraining" if found.heads else "Model"
 

@@ -35,6 +35,13 @@ TASK_NAMES = frozenset(
         "cls/squad/output_bias",
     )
 )
+# Where our own fine-tuned models keep theirs (see `tasks.task_model`).
+TASK_PATHS = {
+    "output_weights": "head/output_weights",
+    "output_bias": "head/output_bias",
+    "loss/LayerNorm/gamma": "head/layer_norm/gamma",
+    "loss/LayerNorm/beta": "head/layer_norm/beta",
+}
 
 
 def block_scopes(config: AlbertConfig) -> tuple[list[str], list[str]]:

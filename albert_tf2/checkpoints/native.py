@@ -32,7 +32,7 @@ PREFIX = "model"
 VARIABLE_VALUE = "VARIABLE_VALUE"
 # What belongs to a model; a compiled one also holds its optimizer.
 _PARTS = {
-    "pretrainer": ("encoder", "mlm_head", "sop_head"),
+    "pretrainer": ("encoder", "mlm_head", "sop_head", "head"),
     "encoder": (
         "embeddings",
         "embedding_hidden_mapping_in",
@@ -105,8 +105,9 @@ def read(prefix: files.PathLike, config: AlbertConfig) -> Weights:
     bundle = Bundle(prefix)
     graph = _ObjectGraph(bundle)
     node, within = graph.find_model()
+    paths = names.attribute_paths(config) | names.TASK_PATHS
     keys = {}
-    for name, path in names.attribute_paths(config).items():
+    for name, path in paths.items():
         if within == "encoder":
             path = path.removeprefix("encoder/")
         key = graph.variable_key(node, path)
@@ -115,6 +116,9 @@ def read(prefix: files.PathLike, config: AlbertConfig) -> Weights:
     arrays = {
         name: np.asarray(bundle.read(key), np.float32)
         for key, name in keys.items()
+    }
+    task_arrays = {
+        name: arrays.pop(name) for name in names.TASK_PATHS if name in arrays
     }
     held = graph.variable_keys(node, _PARTS[within])
     unused = sorted(held - set(keys))
@@ -127,6 +131,7 @@ def read(prefix: files.PathLike, config: AlbertConfig) -> Weights:
     return Weights(
         config=config,
         arrays=arrays,
+        task_arrays=task_arrays,
         kind="tf2",
         source=bundle.prefix,
         files=tuple(bundle.files),

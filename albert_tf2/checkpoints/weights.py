@@ -30,6 +30,8 @@ class Weights:
         arrays: float32 values by TensorFlow 1 name: the encoder and, whole
             or not at all, each pre-training head.
         task_arrays: A fine-tuned model's own head, if it has one.
+        task_kind: What that head does; "classification" where nothing says.
+        task_labels: Its classes, where they are known.
         kind: "tf1", "tf2", "huggingface" or "hub".
         source: The folder or checkpoint prefix they were read from.
         files: The files they were read from.
@@ -44,6 +46,8 @@ class Weights:
     task_arrays: Mapping[str, np.ndarray] = dataclasses.field(
         default_factory=dict
     )
+    task_kind: str = "classification"
+    task_labels: tuple[str, ...] = ()
     kind: str = "tf1"
     source: Path | None = None
     files: tuple[Path, ...] = ()
