@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 
 import pytest
@@ -96,6 +97,52 @@ def test_released_archive_without_configuration(tmp_path, monkeypatch):
     assert load_pretrained("albert_tiny_zh").config == config
 
 
+RELEASED = {
+    # As albert_zh zips its models, and as Google tars its Chinese ones.
+    "albert_tiny.zip": (
+        "brightmart_postln_toy",
+        {
+            "albert_config.json": "albert_config_tiny.json",
+            "vocab.txt": "vocab.txt",
+        },
+        "albert_model.ckpt",
+    ),
+    "albert_base_zh.tar.gz": (
+        "google_toy",
+        {
+            "albert_config.json": "albert_base/albert_config.json",
+            "vocab.txt": "albert_base/vocab_chinese.txt",
+        },
+        "albert_base/model.ckpt-best",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_archives_as_they_were_released(name, shared, tmp_path, monkeypatch):
+    monkeypatch.setenv("ALBERT_TF2_CACHE", str(tmp_path / "cache"))
+    layout, members, prefix = RELEASED[name]
+    source = shared / "golden" / "pretraining" / layout
+    for suffix in (".index", ".data-00000-of-00001"):
+        members = {**members, f"albert_model.ckpt{suffix}": prefix + suffix}
+    archive = tmp_path / name
+    if name.endswith(".zip"):
+        with zipfile.ZipFile(archive, "w") as opened:
+            for file, member in members.items():
+                opened.write(source / file, member)
+            opened.writestr("checkpoint", 'model_checkpoint_path: "x-9"\n')
+    else:
+        with tarfile.open(archive, "w:gz") as opened:
+            for file, member in members.items():
+                opened.add(source / file, member)
+    model = load_pretrained(archive)
+    expected = load_pretrained(source)
+    assert model.config == expected.config
+    assert model.vocab_file.read_text() == expected.vocab_file.read_text()
+    for ours, theirs in zip(model.variables, expected.variables, strict=True):
+        assert (ours.numpy() == theirs.numpy()).all()
+
+
 def test_no_configuration(folder):
     (folder / "albert_config.json").unlink()
     with pytest.raises(UserError, match="has no albert_config.json"):
@@ -133,3 +180,19 @@ def test_a_wrong_name_fails_before_tensorflow_loads():
     )
     output = subprocess.check_output([sys.executable, "-c", code], text=True)
     assert output.strip() == "False"
+
+
+def test_newest_version_of_a_hub_export(tmp_path):
+    """encoder/2 and encoder/10: the number counts, not the spelling."""
+    for part, version in (
+        ("encoder", "2"),
+        ("encoder", "10"),
+        ("tflite", "11"),
+    ):
+        folder = tmp_path / part / version
+        folder.mkdir(parents=True)
+        (folder / "saved_model.pb").touch()
+    found = locate.locate(tmp_path)
+    assert found.kind == "hub"
+    assert found.folder == tmp_path / "encoder" / "10"
+    assert locate.locate(tmp_path / "encoder" / "2").folder.name == "2"
