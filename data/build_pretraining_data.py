@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(flags: argparse.Namespace, pool: Any) -> None:
     """Does what the flags of `argument_parser` say."""
     if flags.verify:
-        print(verify(flags.output_dir, pool))
+        print(verify(flags.output_dir, pool, flags.input_file))
     else:
         manifest = build(plan_of_flags(flags), pool)
         print(summary(manifest, flags.output_dir))
@@ -220,8 +220,15 @@ def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple]:
         yield path, old, new
 
 
-def verify(output_dir: str, pool: Any) -> str:
+def verify(
+    output_dir: str, pool: Any, input_file: Sequence[str] | None = None
+) -> str:
     """Checks every shard against the manifest; rebuilds the damaged ones.
+
+    Args:
+        output_dir: A finished set.
+        pool: Runs the work, as in `build`.
+        input_file: Where the corpus is now, if it has moved.
 
     Returns:
         One sentence on what was found and done.
@@ -241,7 +248,7 @@ def verify(output_dir: str, pool: Any) -> str:
         return f"{output_dir}: all {len(manifest['shards'])} shards are intact"
     names = ", ".join(entry["name"] for entry in damaged)
     print(f"damaged: {names}; rebuilding", file=sys.stderr)
-    plan = shards.plan_of_manifest(output_dir, manifest)
+    plan = shards.plan_of_manifest(output_dir, manifest, input_file)
     by_name = {
         shards.shard_name(plan.config, *key): key
         for key in shards.shards_of(plan.config)

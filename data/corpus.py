@@ -55,11 +55,18 @@ class CorpusFile(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """The `index`-th stretch of a file; `content` if it is read already."""
+    """The `index`-th stretch of a file.
+
+    Attributes:
+        size: About how many bytes units of this file have.
+        progress: Bytes on disk that it stands for.
+        content: What it holds, if that is read already.
+    """
 
     file: CorpusFile
     index: int
     size: int = UNIT_BYTES
+    progress: int = 0
     content: "UnitContent | None" = None
 
 
@@ -96,13 +103,17 @@ def find_files(patterns: Sequence[str] | str) -> list[CorpusFile]:
     if isinstance(patterns, str):
         patterns = [patterns]
     paths = []
-    for pattern in ",".join(patterns).split(","):
-        if not pattern.strip():
-            continue
-        found = storage.find(pattern.strip())
-        if not found:
-            raise UserError(f"no file matches {pattern!r}: check --input_file")
-        paths.extend(found)
+    for text in patterns:
+        # A file whose name holds a comma is a file all the same.
+        whole = storage.find(text)
+        for pattern in [] if whole else filter(None, text.split(",")):
+            found = storage.find(pattern.strip())
+            if not found:
+                raise UserError(
+                    f"no file matches {pattern!r}: check --input_file"
+                )
+            paths.extend(found)
+        paths.extend(whole)
     if not paths:
         raise UserError("no corpus was given: pass --input_file")
     paths = sorted(set(paths))
@@ -130,17 +141,20 @@ def units(file: CorpusFile, size: int = UNIT_BYTES) -> Iterator[Unit]:
     """
     if file.compression is None:
         for index in range(math.ceil(file.size / size)):
-            yield Unit(file, index, size)
-    else:
-        with open_file(file) as stream:
-            yield from _cut(Unit(file, 0, size), stream)
+            yield Unit(file, index, size, min(size, file.size - index * size))
+        return
+    with _open(file) as raw, _decompressed(raw, file) as stream:
+        done = 0
+        for unit in _cut(Unit(file, 0, size), stream):
+            yield unit._replace(progress=raw.tell() - done)
+            done = raw.tell()
 
 
 def read_unit(unit: Unit) -> UnitContent:
     """Returns the bytes of a unit (see `UnitContent`)."""
     if unit.content is not None:
         return unit.content
-    with open_file(unit.file) as stream:
+    with _open(unit.file) as stream:
         stream.seek(unit.index * unit.size)
         found = next(_cut(unit, stream), None)
     if found is not None and found.index == unit.index:
@@ -194,17 +208,20 @@ def _first_border(block: bytes) -> tuple[int | None, bool]:
     return (None, False) if line_end < 0 else (line_end + 1, True)
 
 
-def open_file(file: CorpusFile) -> IO[bytes]:
-    """Opens a file of the corpus; reading gives its uncompressed bytes."""
+def _open(file: CorpusFile) -> IO[bytes]:
     try:
-        stream = storage.open_binary(file.path)
+        return storage.open_binary(file.path)
     except OSError as error:
         raise UserError(
             f"{file.path} cannot be read ({error.strerror or error}): check "
             "--input_file"
         ) from None
+
+
+def _decompressed(raw: IO[bytes], file: CorpusFile) -> IO[bytes]:
+    """Returns a stream of the uncompressed bytes of a file."""
     if file.compression == "gzip":
-        return gzip.GzipFile(fileobj=stream)
+        return gzip.GzipFile(fileobj=raw)
     if file.compression == "zstd":
         try:
             import zstandard
@@ -214,10 +231,10 @@ def open_file(file: CorpusFile) -> IO[bytes]:
                 "zstandard"
             ) from None
         reader = zstandard.ZstdDecompressor().stream_reader(
-            stream, read_across_frames=True
+            raw, read_across_frames=True
         )
         return io.BufferedReader(reader)
-    return stream
+    return raw
 
 
 def _blocks(
@@ -273,7 +290,7 @@ def decode(content: UnitContent, file: CorpusFile, *, on_error: str) -> Text:
 def _line_number(file: CorpusFile, offset: int) -> int:
     """Counts the lines up to a byte of a file, the first being line 1."""
     lines = 1
-    with open_file(file) as stream:
+    with _open(file) as raw, _decompressed(raw, file) as stream:
         for block in _blocks(stream, file):
             lines += block.count(b"\n", 0, max(offset, 0))
             offset -= len(block)

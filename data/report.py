@@ -54,10 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tqdm(total=total, unit="B", unit_scale=True, desc="report") as bar:
         for file in files:
             for unit in corpus.units(file):
-                before = analysis.counts["bytes"]
                 analysis.add(unit)
-                if not file.compression:
-                    bar.update(analysis.counts["bytes"] - before)
+                bar.update(unit.progress)
         bar.update(total - bar.n)
     result = analysis.result(flags.global_batch_size)
     text = as_text(result)

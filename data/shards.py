@@ -9,6 +9,7 @@ is held in memory while that happens (`BuildConfig.num_shards` keeps it below
 import dataclasses
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import albert_tf2
@@ -203,13 +204,15 @@ def _is_intact(path: str, entry: dict[str, Any]) -> bool:
     return digest.hexdigest() == entry["sha256"]
 
 
-def plan_of_manifest(output_dir: str, manifest: dict) -> Plan:
+def plan_of_manifest(
+    output_dir: str, manifest: dict, input_file: Sequence[str] | None = None
+) -> Plan:
     """Rebuilds the plan of a finished set, to repair it."""
     try:
         config = BuildConfig(
             **manifest["identity"]["config"], on_error=manifest["on_error"]
         )
-        paths = manifest["input_file"]
+        paths = input_file or manifest["input_file"]
         terms = tuple((term, freq) for term, freq in manifest["user_terms"])
         vocab_sha256 = manifest["vocab_sha256"]
     except (KeyError, TypeError) as error:

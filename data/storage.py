@@ -38,6 +38,8 @@ def find(pattern: str) -> list[str]:
                 f"{pattern} is a folder: pass its files, for instance "
                 f"'{os.path.join(pattern, '*.txt')}'"
             )
+        if os.path.isfile(pattern):  # whatever brackets its name has
+            return [pattern]
         found = glob.glob(pattern, recursive=True)
         return sorted(path for path in found if os.path.isfile(path))
     return _find_remote(pattern)

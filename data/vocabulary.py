@@ -162,7 +162,7 @@ def count_words(
                 )
                 if len(counts) > MAX_DISTINCT_WORDS:
                     counts = Counter({w: n for w, n in counts.items() if n > 1})
-                bar.update(len(content.data) if not file.compression else 0)
+                bar.update(unit.progress)
         bar.update(total - bar.n)
     words: Counter[str] = Counter()
     for run, count in counts.items():

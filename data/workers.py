@@ -3,6 +3,7 @@
 import concurrent.futures
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
@@ -100,14 +101,7 @@ def _tasks(plan: shards.Plan, bar: tqdm) -> Iterator[tuple]:
             if parts.load_part(path) is None:
                 yield path, unit
             else:
-                bar.update(unit_size(unit))
-
-
-def unit_size(unit: corpus.Unit) -> int:
-    """Returns the bytes of the file that a unit stands for, for progress."""
-    if unit.file.compression:  # how much is left is not known
-        return 0
-    return min(unit.size, unit.file.size - unit.index * unit.size)
+                bar.update(unit.progress)
 
 
 # What a worker process works on.
@@ -120,6 +114,8 @@ def _begin(plan: shards.Plan, watch_parent: bool = True) -> None:
     global _plan, _builder
     _plan, _builder = plan, None
     if watch_parent:
+        # Ctrl-C reaches every process: one of them is to answer.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         threading.Thread(target=_die_with_parent, daemon=True).start()
 
 
@@ -137,7 +133,7 @@ def make_part(path: str, unit: corpus.Unit) -> int:
     if _builder is None:
         _builder = _plan.part_builder()
     shards.make_part(_plan, _builder, path, unit)
-    return unit_size(unit)
+    return unit.progress
 
 
 def write_shard(subset: str, shard: int) -> dict[str, Any]:

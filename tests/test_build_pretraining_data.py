@@ -260,7 +260,18 @@ def test_verify_names_and_rebuilds_only_the_damaged_shard(
         victim.name
     ]
     victim.unlink()
-    (tmp_path / "a.txt").write_text("别的。\n", "utf-8")
+    (tmp_path / "moved").mkdir()
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).rename(tmp_path / "moved" / name)
+    with pytest.raises(UserError, match="no file matches"):
+        build_pretraining_data.verify(str(output_dir), pool)
+    build_pretraining_data.verify(
+        str(output_dir), pool, [f"{tmp_path}/moved/*"]
+    )
+    assert files_of(output_dir) == before
+    victim.unlink()
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("别的。\n", "utf-8")
     with pytest.raises(UserError, match="built differently.*inputs"):
         build_pretraining_data.verify(str(output_dir), pool)
     with pytest.raises(UserError, match="not finished"):

@@ -122,6 +122,14 @@ def test_byte_order_mark_and_nul(tmp_path):
         text_of(bad)
 
 
+def test_units_add_up_to_the_bytes_on_disk(tmp_path):
+    plain = write(tmp_path / "a.txt", BOOK)
+    packed = write(tmp_path / "b.txt.gz", gzip.compress(BOOK.encode()))
+    for file in (plain, packed):
+        done = sum(unit.progress for unit in corpus.units(file, SIZE))
+        assert done == file.size
+
+
 def test_empty_file_has_no_units(tmp_path):
     assert list(corpus.units(write(tmp_path / "a.txt", b""))) == []
 
@@ -134,6 +142,8 @@ def test_find_files(tmp_path):
         [f"{tmp_path}/*.txt", f"{tmp_path}/**/*.gz,{tmp_path}/a.txt"]
     )
     assert [file.name for file in found] == ["a.txt", "b.txt", "sub/c.txt"]
+    (tmp_path / "odd, [1].txt").write_bytes(b"x")
+    assert len(corpus.find_files(f"{tmp_path}/odd, [1].txt")) == 1
     with pytest.raises(UserError, match="no file matches .*missing"):
         corpus.find_files(f"{tmp_path}/missing*")
     with pytest.raises(UserError, match="is a folder"):
