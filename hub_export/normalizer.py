@@ -176,6 +176,7 @@ def _find_slot(
     raise AssertionError("the trie outgrew its array")
 
 
+@functools.lru_cache(maxsize=2)
 def build_model(do_lower_case: bool = True) -> bytes:
     """Returns the table as a model buffer for `FastBertNormalizer`."""
     pool = bytearray()
@@ -205,6 +206,7 @@ def build_model(do_lower_case: bool = True) -> bytes:
     return bytes(builder.Output())
 
 
+@functools.lru_cache(maxsize=1)
 def final_sigma_pattern() -> str:
     """Returns an RE2 pattern for a capital sigma that ends its word.
 

@@ -88,8 +88,7 @@ class ServingModel(tf.Module):
         """Packs one or two texts [B] into rows as long as the longest one."""
         segments = [self.preprocessor.tokenize.cut(text) for text in texts]
         lengths = tf.add_n([segment.row_lengths() for segment in segments])
-        # The maximum of an empty batch is the smallest number there is.
-        longest = tf.cast(tf.maximum(tf.reduce_max(lengths), 0), tf.int32)
+        longest = tf.cast(tf.reduce_max(lengths), tf.int32)
         special = len(segments) + 1
         return self.preprocessor.pack(
             segments, tf.minimum(longest + special, self._seq_length)
@@ -142,6 +141,46 @@ def _without_tracking(model: Callable) -> Callable:
     return lambda inputs: model(inputs, training=False)
 
 
+def warmup_log(signature: str, inputs: dict[str, list[str]]) -> bytes:
+    """Returns a PredictionLog with a request for one signature.
+
+    Written by hand from prediction_log.proto and predict.proto, so that the
+    package tensorflow-serving-api is not needed: it pins TensorFlow.
+    """
+    spec = _field(1, b"serving") + _field(3, signature.encode())
+    request = _field(1, spec)
+    for name, texts in inputs.items():
+        tensor = tf.make_tensor_proto(texts).SerializeToString()
+        entry = _field(1, name.encode()) + _field(2, tensor)
+        request += _field(2, entry)
+    return _field(6, _field(1, request))  # predict_log, request
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """Encodes a length-delimited protocol buffer field."""
+    length, size = bytearray(), len(content)
+    while size > 0x7F:
+        length.append(size & 0x7F | 0x80)
+        size >>= 7
+    return bytes([number << 3 | 2, *length, size]) + content
+
+
+def write_warmup(folder: Path, signatures: dict[str, Any]) -> None:
+    """Writes the requests that TF Serving runs before it answers.
+
+    One of a single short text and one of a full batch of long ones, for each
+    signature: the first real request then finds all memory allocated.
+    """
+    path = folder / "assets.extra" / "tf_serving_warmup_requests"
+    path.parent.mkdir(exist_ok=True)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for name, signature in signatures.items():
+            arguments, _ = signature.structured_input_signature
+            for texts in (["今天天气很好"], ["今天天气很好，" * 30] * 32):
+                given = {argument.name: texts for argument in arguments}
+                writer.write(warmup_log(name, given))
+
+
 def export_serving(
     pretrainer: AlbertPretrainer,
     vocab_file: files.PathLike,
@@ -177,9 +216,7 @@ def export_serving(
                 seq_length=seq_length,
                 classifier=classifier,
             )
-            tf.saved_model.save(
-                root,
-                str(folder),
-                signatures=root.signatures(classifies_pairs=classifies_pairs),
-            )
+            signatures = root.signatures(classifies_pairs=classifies_pairs)
+            tf.saved_model.save(root, str(folder), signatures=signatures)
+            write_warmup(folder, signatures)
     return Path(export_dir)

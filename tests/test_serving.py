@@ -1,0 +1,184 @@
+"""The serving SavedModel: strings in, embeddings out (E7)."""
+
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_text  # noqa: F401  registers the graph's operations
+
+from albert_tf2 import AlbertPretrainer, Tokenizer, UserError
+from albert_tf2.hub_export import serving
+from albert_tf2.tokenization import SPECIAL_TOKENS
+
+TEXTS = ["一丁七", "", "万丈三上下不与丐丑专且丕世", "丁丁丁"]
+
+
+@pytest.fixture
+def vocab_file(tmp_path):
+    tokens = [*SPECIAL_TOKENS, *(chr(0x4E00 + i) for i in range(197))]
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join(tokens) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def pretrainer(tiny_config):
+    return AlbertPretrainer(tiny_config)
+
+
+@pytest.fixture
+def signatures(pretrainer, vocab_file, tmp_path):
+    """Of a moved export that cuts at 12 tokens, with a classifier."""
+    folder = serving.export_serving(
+        pretrainer,
+        vocab_file,
+        tmp_path / "written",
+        seq_length=12,
+        classifier=classifier_of(pretrainer),
+    )
+    moved = shutil.move(folder, tmp_path / "moved")
+    return tf.saved_model.load(str(moved)).signatures
+
+
+def classifier_of(pretrainer):
+    """Two logits: the first numbers of the pooled vector."""
+    return lambda inputs, training=False: pretrainer.encoder(
+        inputs, training=training
+    )["pooled_output"][:, :2]
+
+
+def encoder_inputs(tokenizer, text, second=None, *, limit=12):
+    """Packs without the code under test; `text` alone is cut."""
+    ids = [2, *tokenizer.tokenize(text).ids[: limit - 2], 3]
+    types = [0] * len(ids)
+    if second is not None:
+        ids += [*tokenizer.tokenize(second).ids, 3]
+        types += [1] * (len(ids) - len(types))
+    return {
+        "input_word_ids": tf.constant([ids]),
+        "input_mask": tf.ones_like([ids]),
+        "input_type_ids": tf.constant([types]),
+    }
+
+
+def expected_embedding(pretrainer, tokenizer, text):
+    outputs = pretrainer.encoder(encoder_inputs(tokenizer, text))
+    mean = outputs["sequence_output"].numpy()[0].mean(axis=0)
+    return mean / np.linalg.norm(mean)
+
+
+def test_embeddings_of_a_batch(pretrainer, vocab_file, signatures):
+    """Padding to the longest text changes nothing."""
+    tokenizer = Tokenizer(vocab_file)
+    served = signatures["serving_default"](text=tf.constant(TEXTS))
+    for row, text in enumerate(TEXTS):
+        np.testing.assert_allclose(
+            served["embedding"][row],
+            expected_embedding(pretrainer, tokenizer, text),
+            atol=2e-5,
+        )
+        pooled = pretrainer.encoder(encoder_inputs(tokenizer, text))
+        np.testing.assert_allclose(
+            served["pooled_output"][row], pooled["default"][0], atol=2e-5
+        )
+
+
+def test_similarity_of_pairs(pretrainer, vocab_file, signatures):
+    tokenizer = Tokenizer(vocab_file)
+    others = TEXTS[::-1]
+    served = signatures["similarity"](
+        text_a=tf.constant(TEXTS), text_b=tf.constant(others)
+    )["similarity"]
+    for found, *pair in zip(served, TEXTS, others, strict=True):
+        first, second = (
+            expected_embedding(pretrainer, tokenizer, text) for text in pair
+        )
+        np.testing.assert_allclose(found, first @ second, atol=2e-5)
+
+
+def test_classes_of_pairs(pretrainer, vocab_file, signatures):
+    tokenizer = Tokenizer(vocab_file)
+    served = signatures["classify"](
+        text_a=tf.constant(["一丁", "七"]), text_b=tf.constant(["万", "丈三"])
+    )["probabilities"]
+    inputs = encoder_inputs(tokenizer, "七", "丈三")
+    expected = tf.nn.softmax(classifier_of(pretrainer)(inputs))
+    np.testing.assert_allclose(served[1], expected[0], atol=2e-5)
+    np.testing.assert_allclose(tf.reduce_sum(served, axis=1), 1, atol=1e-6)
+
+
+def test_single_texts_are_classified_as_one_segment(
+    pretrainer, vocab_file, tmp_path
+):
+    folder = serving.export_serving(
+        pretrainer,
+        vocab_file,
+        tmp_path / "out",
+        classifier=classifier_of(pretrainer),
+        classifies_pairs=False,
+    )
+    classify = tf.saved_model.load(str(folder)).signatures["classify"]
+    inputs = encoder_inputs(Tokenizer(vocab_file), "一丁")
+    np.testing.assert_allclose(
+        classify(text=tf.constant(["一丁"]))["probabilities"],
+        tf.nn.softmax(classifier_of(pretrainer)(inputs)),
+        atol=2e-5,
+    )
+
+
+def test_without_a_classifier_there_is_no_such_signature(
+    pretrainer, vocab_file, tmp_path
+):
+    folder = serving.export_serving(pretrainer, vocab_file, tmp_path / "out")
+    loaded = tf.saved_model.load(str(folder))
+    assert sorted(loaded.signatures) == ["serving_default", "similarity"]
+
+
+def test_another_vocabulary_is_refused(pretrainer, tmp_path):
+    other = tmp_path / "other.txt"
+    other.write_text("\n".join(SPECIAL_TOKENS), encoding="utf-8")
+    with pytest.raises(UserError, match="5 tokens"):
+        serving.export_serving(pretrainer, other, tmp_path / "out")
+
+
+def test_warmup_requests_run(signatures, tmp_path):
+    """The file is at TF Serving's place, and each request is answerable."""
+    apis = pytest.importorskip(
+        "tensorflow_serving.apis.prediction_log_pb2",
+        reason="needs tensorflow-serving-api, to read what we wrote by hand",
+    )
+    path = tmp_path / "moved/assets.extra/tf_serving_warmup_requests"
+    names = []
+    for record in tf.data.TFRecordDataset(str(path)):
+        log = apis.PredictionLog.FromString(record.numpy())
+        request = log.predict_log.request
+        signature = signatures[request.model_spec.signature_name]
+        texts = {
+            name: tf.constant(tf.make_ndarray(tensor))
+            for name, tensor in request.inputs.items()
+        }
+        assert signature(**texts)
+        names.append(request.model_spec.signature_name)
+    assert sorted(names) == sorted([*signatures] * 2)
+
+
+def test_saved_model_cli_runs_it_through_the_cpp_loader(signatures, tmp_path):
+    """As TF Serving would: no Python of ours, the session loader in C++."""
+    del signatures  # exported
+    program = (
+        "import tensorflow_text\n"
+        "from tensorflow.python.tools import saved_model_cli\n"
+        "saved_model_cli.main()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program, "run", "--dir", tmp_path / "moved"]
+        + ["--tag_set", "serve", "--signature_def", "similarity"]
+        + ["--input_exprs", 'text_a=["一丁"];text_b=["一丁"]'],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "similarity:\n[1" in result.stdout or "[0.99999" in result.stdout
