@@ -116,3 +116,15 @@ def worker_of(strategy: tf.distribute.Strategy) -> tuple[int, int]:
         count = len(resolver.cluster_spec().as_dict().get("worker", []))
         return resolver.task_id, max(1, count)
     return 0, 1
+
+
+def shares(
+    strategy: tf.distribute.Strategy, context: tf.distribute.InputContext
+) -> dict[str, int]:
+    """Returns which part of a global batch an input pipeline is to make."""
+    workers = context.num_input_pipelines
+    return {
+        "worker": context.input_pipeline_id,
+        "workers": workers,
+        "replicas": strategy.num_replicas_in_sync // workers,
+    }

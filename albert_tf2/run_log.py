@@ -8,6 +8,7 @@ the terminal       a progress bar with rate, remaining time and losses
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +135,31 @@ class RunLog:
             self._bar.close()
         if self._writer is not None:
             self._writer.close()
+
+
+class Timer:
+    """Wall time of training steps alone, without the first, traced call."""
+
+    def __init__(self):
+        self.steps, self.seconds, self._traced = 0, 0.0, False
+
+    def start(self, steps: int) -> None:
+        self._steps, self._began = steps, time.perf_counter()
+
+    def stop(self) -> None:
+        if self._traced:
+            self.steps += self._steps
+            self.seconds += time.perf_counter() - self._began
+        self._traced = True
+
+    def rates(self, **per_step: float) -> dict[str, float]:
+        """Returns `<name>_per_second` since the last call, if known."""
+        steps, seconds = self.steps, self.seconds
+        self.steps, self.seconds = 0, 0.0
+        if not steps:
+            return {}
+        speed = steps / seconds
+        return {"steps_per_second": speed} | {
+            f"{name}_per_second": value * speed
+            for name, value in per_step.items()
+        }

@@ -119,8 +119,8 @@ def export_step(recipe: PretrainRecipe, batch: int) -> str:
 
     from albert_tf2.keras_api import keras
     from albert_tf2.models import AlbertPretrainer
+    from albert_tf2.recipe_parts import create_optimizer, create_schedule
     from albert_tf2.train_step import PretrainStep
-    from albert_tf2.training import create_optimizer, create_schedule
 
     keras.mixed_precision.set_global_policy(recipe.precision)
     try:

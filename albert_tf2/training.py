@@ -11,36 +11,40 @@ The same call resumes it, and what follows is what would have followed
 
 import contextlib
 import dataclasses
-import shutil
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from albert_tf2 import files, flops, guard, input_pipeline, optimization
-from albert_tf2.config import AlbertConfig, PretrainRecipe
-from albert_tf2.distribution import create_strategy, worker_of
-from albert_tf2.errors import UserError
-from albert_tf2.input_pipeline import RecordSet
-from albert_tf2.keras_api import keras
-from albert_tf2.masking import Masker
-from albert_tf2.models import AlbertPretrainer
-from albert_tf2.run_log import EVALUATION, RunLog, read_rows
-from albert_tf2.snapshots import Snapshots
-from albert_tf2.tokenization import Vocabulary
-from albert_tf2.train_step import (
-    METRICS,
-    EvaluationStep,
-    PretrainStep,
-    evaluation_metrics,
+from albert_tf2 import (
+    files,
+    flops,
+    guard,
+    input_pipeline,
+    optimization,
+    run_folder,
 )
+from albert_tf2.config import PretrainRecipe
+from albert_tf2.distribution import create_strategy, shares, worker_of
+from albert_tf2.errors import UserError
+from albert_tf2.evaluation import Evaluator
+from albert_tf2.keras_api import keras
+from albert_tf2.models import AlbertPretrainer
+from albert_tf2.recipe_parts import (
+    bfloat16_on_cpu,
+    create_masker,
+    create_optimizer,
+    create_schedule,
+    model_config,
+    model_precision,
+    predictions_of,
+)
+from albert_tf2.run_log import EVALUATION, RunLog, Timer, read_rows
+from albert_tf2.snapshots import Snapshots
+from albert_tf2.train_step import METRICS, PretrainStep
 
-CONFIG_FILE, RECIPE_FILE = "albert_config.json", "recipe.json"
-# Held-out masks are drawn apart from the training masks.
-EVALUATION_SEED = 1
 MAX_ROLLBACKS = 5
 
 
@@ -86,8 +90,8 @@ def train_and_evaluate(
         progress: Whether to show a progress bar.
     """
     run = Run(recipe, data_dir, workdir, strategy)
-    run.start(init_checkpoint, progress=progress)
-    with _sigterm_noted() as terminated:
+    with _sigterm_noted() as terminated, bfloat16_on_cpu(recipe.precision):
+        run.start(init_checkpoint, progress=progress)
         try:
             return run.train(terminated)
         finally:
@@ -100,8 +104,7 @@ def evaluate(
     strategy: tf.distribute.Strategy | str = "auto",
 ) -> dict[str, float]:
     """Evaluates the newest checkpoint of a run on held-out documents."""
-    recipe_file = Path(workdir) / RECIPE_FILE
-    recipe = PretrainRecipe(**files.read_json(recipe_file))
+    recipe = run_folder.read_recipe(workdir)
     run = Run(recipe, data_dir, workdir, strategy)
     if run.held_out is None:
         raise UserError(
@@ -110,7 +113,8 @@ def evaluate(
         )
     if run.snapshots.restore_newest() is None:
         raise UserError(f"{workdir} holds no checkpoint: pre-train first")
-    return {"step": int(run.step.numpy())} | run.evaluate()
+    with bfloat16_on_cpu(recipe.precision):
+        return {"step": int(run.step.numpy())} | run.evaluate()
 
 
 class Run:
@@ -129,7 +133,7 @@ class Run:
         self.config = model_config(recipe, self.records)
         self.masker = create_masker(recipe, self.records, self.config)
         self._build()
-        self._unigram = None
+        self._evaluator = None
         self.guard = guard.Guard()
         self.log = None
         self.snapshots = Snapshots(
@@ -150,7 +154,7 @@ class Run:
         """Creates variables, all from the recipe's seed."""
         recipe = self.recipe
         keras.utils.set_random_seed(recipe.seed)
-        with self.strategy.scope(), _precision(recipe.precision):
+        with self.strategy.scope(), model_precision(recipe.precision):
             self.model = AlbertPretrainer(self.config)
             self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
             self.rate_scale = tf.Variable(1.0, trainable=False)
@@ -205,8 +209,17 @@ class Run:
         if found:
             self.say(f"resuming {found} at step {step}")
         elif init_checkpoint is not None:
-            self._warm_start(init_checkpoint)
-        self._write_descriptions()
+            with self.strategy.scope():
+                run_folder.warm_start(self.model, init_checkpoint)
+            self.say(f"starting from the weights of {init_checkpoint}")
+        if self.worker == 0:
+            run_folder.describe(
+                self.workdir,
+                self.recipe,
+                self.config,
+                self.records.vocab_file,
+                say=self.say,
+            )
         self.log = RunLog(
             self.workdir,
             start_step=step if found else -1,
@@ -221,51 +234,6 @@ class Run:
             f"{self.strategy.num_replicas_in_sync} replica(s); "
             f"{self.model.count_params():,} parameters"
         )
-
-    def _warm_start(self, init_checkpoint) -> None:
-        from albert_tf2 import load_pretrained
-
-        source = load_pretrained(init_checkpoint)
-        with self.strategy.scope():
-            for mine, theirs in zip(
-                self.model.variables, source.variables, strict=True
-            ):
-                if mine.shape != theirs.shape:
-                    raise UserError(
-                        f"--init_checkpoint {init_checkpoint} does not fit "
-                        f"the recipe's model: {mine.name} is {theirs.shape} "
-                        f"there and {mine.shape} here"
-                    )
-                mine.assign(theirs)
-        self.say(f"starting from the weights of {init_checkpoint}")
-
-    def _write_descriptions(self) -> None:
-        """Puts beside the checkpoints what it takes to use them."""
-        if self.worker:
-            return
-        config_file = self.workdir / CONFIG_FILE
-        if config_file.exists():
-            before = AlbertConfig.from_json(config_file)
-            if before != self.config:
-                raise UserError(
-                    f"{self.workdir} holds a run of another model "
-                    f"({CONFIG_FILE} differs): choose another --workdir"
-                )
-        self.config.to_json(config_file)
-        recipe_file = self.workdir / RECIPE_FILE
-        recipe = dataclasses.asdict(self.recipe)
-        if recipe_file.exists():
-            before = files.read_json(recipe_file)
-            for key, value in recipe.items():
-                if before.get(key) != value:
-                    self.say(
-                        f"note: `{key}` was {before.get(key)!r} in the run "
-                        f"so far and is {value!r} from now on"
-                    )
-        files.write_json(recipe_file, recipe)
-        vocab_file = Path(self.records.vocab_file)
-        if vocab_file.exists():
-            shutil.copyfile(vocab_file, self.workdir / vocab_file.name)
 
     def train(self, terminated) -> TrainingResult:
         """Runs from the current step to the last, rolling back if asked."""
@@ -300,7 +268,7 @@ class Run:
         recipe = self.recipe
         step = int(self.step.numpy())
         iterator = iter(self._training_batches(step))
-        timer = _Timer()
+        timer = Timer()
         prefix = self.snapshots.prefixes[-1] if step else ""
         while step < recipe.train_steps:
             count = self._steps_until_something(step)
@@ -355,17 +323,9 @@ class Run:
                 seed=recipe.seed,
                 start_step=step,
                 shuffle_buffer=recipe.shuffle_buffer,
-                **self._shares(context),
+                **shares(self.strategy, context),
             )
         )
-
-    def _shares(self, context) -> dict[str, int]:
-        workers = context.num_input_pipelines
-        return {
-            "worker": context.input_pipeline_id,
-            "workers": workers,
-            "replicas": self.strategy.num_replicas_in_sync // workers,
-        }
 
     def _add_to_interval(self, rows: np.ndarray) -> None:
         # One after another: the sum does not depend on how steps were
@@ -376,7 +336,7 @@ class Run:
             total[-1] += 1
         self.interval.assign(total)
 
-    def _log(self, step: int, timer: "_Timer") -> None:
+    def _log(self, step: int, timer: Timer) -> None:
         *sums, count = self.interval.numpy().tolist()
         means = {
             name: value / count
@@ -409,38 +369,16 @@ class Run:
 
     def evaluate(self) -> dict[str, float]:
         """Returns means over every held-out example once."""
-        batch_size = self.recipe.global_batch_size
-        replicas = self.strategy.num_replicas_in_sync
-        batch_size = max(batch_size // replicas, 1) * replicas
-        if self._unigram is None:
-            self._unigram = EvaluationStep(
+        if self._evaluator is None:
+            self._evaluator = Evaluator(
                 self.model,
-                input_pipeline.unigram_log_probs(
-                    self.records, self.config.vocab_size
-                ),
-            )
-
-            @tf.function
-            def one_step(iterator):
-                sums = self.strategy.run(self._unigram, (next(iterator),))
-                return self.strategy.experimental_local_results(sums)[0]
-
-            self._evaluation_step = one_step
-        dataset = self.strategy.distribute_datasets_from_function(
-            lambda context: input_pipeline.evaluation_dataset(
+                self.strategy,
+                self.records,
                 self.held_out,
                 self.masker,
-                batch_size=batch_size,
-                seed=EVALUATION_SEED,
-                **self._shares(context),
+                batch_size=self.recipe.global_batch_size,
             )
-        )
-        iterator = iter(dataset)
-        total = 0.0
-        for _ in range(-(-self.held_out.records // batch_size)):
-            sums = self._evaluation_step(iterator).numpy()
-            total = total + sums.astype(np.float64)
-        return evaluation_metrics(total)
+        return self._evaluator.evaluate()
 
     def _evaluate_and_log(self) -> None:
         if self.held_out is None:
@@ -459,107 +397,6 @@ class Run:
                 self.say(f"note: {remark}")
 
 
-def model_config(recipe: PretrainRecipe, records: RecordSet) -> AlbertConfig:
-    """Returns the recipe's model, checked against the records."""
-    config = recipe.model_config()
-    if recipe.vocab_size_from_data and records.vocab_size:
-        config = config.replace(vocab_size=records.vocab_size)
-    if records.vocab_size not in (None, config.vocab_size):
-        raise UserError(
-            f"{records.folder} was built with a vocabulary of "
-            f"{records.vocab_size} tokens, but {recipe.model} has "
-            f"{config.vocab_size}: build the records with the model's "
-            "vocabulary, or pass --set vocab_size_from_data=true"
-        )
-    longest = min(recipe.max_seq_length, config.max_position_embeddings)
-    if records.max_seq_length > longest:
-        raise UserError(
-            f"{records.folder} holds rows of {records.max_seq_length} tokens, "
-            f"but the recipe's limit is {longest}: build the records with "
-            f"--max_seq_length {longest}, or raise `max_seq_length` (and the "
-            "model's `max_position_embeddings`)"
-        )
-    return config
-
-
-def create_masker(
-    recipe: PretrainRecipe, records: RecordSet, config: AlbertConfig
-) -> Masker | None:
-    """Returns what masks compact records; None for classic ones."""
-    if records.kind == "classic":
-        return None
-    return Masker(
-        Vocabulary.load(records.vocab_file, size=config.vocab_size),
-        max_seq_length=records.max_seq_length,
-        max_predictions_per_seq=recipe.max_predictions_per_seq,
-        masked_lm_prob=recipe.masked_lm_prob,
-        max_ngram=recipe.max_ngram,
-        label_style=recipe.label_style,
-    )
-
-
-def predictions_of(recipe: PretrainRecipe, records: RecordSet) -> int:
-    """Returns P: classic records bring their own."""
-    return records.max_predictions_per_seq or recipe.max_predictions_per_seq
-
-
-def create_schedule(
-    recipe: PretrainRecipe, *, scale: tf.Variable | None = None
-) -> optimization.WarmupLinearDecay:
-    """Returns the recipe's learning rate, scaled for its batch."""
-    return optimization.WarmupLinearDecay(
-        optimization.scaled_learning_rate(
-            recipe.learning_rate,
-            recipe.global_batch_size,
-            recipe.scale_learning_rate_from,
-        ),
-        train_steps=recipe.train_steps,
-        warmup_steps=recipe.warmup_steps,
-        end_learning_rate=recipe.end_learning_rate,
-        scale=scale,
-    )
-
-
-def create_optimizer(recipe: PretrainRecipe, learning_rate):
-    """Returns the recipe's optimizer; float16 needs a scaled loss."""
-    optimizer = optimization.create_optimizer(
-        recipe.optimizer,
-        learning_rate,
-        weight_decay=recipe.weight_decay,
-        beta_1=recipe.beta_1,
-        beta_2=recipe.beta_2,
-        epsilon=recipe.epsilon,
-        lamb_adaptation=recipe.lamb_adaptation,
-        bias_correction=recipe.bias_correction,
-    )
-    if recipe.precision == "mixed_float16":
-        optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
-    return optimizer
-
-
-@contextlib.contextmanager
-def _precision(precision: str):
-    """Sets how the model computes, while it is built.
-
-    On CPUs bfloat16 is a rewrite of the finished graph by oneDNN, which is
-    faster than casts between the layers and leaves XLA aside.
-    """
-    on_cpu = not tf.config.list_logical_devices("GPU") and not (
-        tf.config.list_logical_devices("TPU")
-    )
-    if precision == "mixed_bfloat16" and on_cpu:
-        tf.config.optimizer.set_experimental_options(
-            {"auto_mixed_precision_onednn_bfloat16": True}
-        )
-        precision = "float32"
-    before = keras.mixed_precision.global_policy()
-    keras.mixed_precision.set_global_policy(precision)
-    try:
-        yield
-    finally:
-        keras.mixed_precision.set_global_policy(before)
-
-
 @contextlib.contextmanager
 def _sigterm_noted():
     """Yields a list that is filled when SIGTERM arrives."""
@@ -575,31 +412,3 @@ def _sigterm_noted():
         yield received
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-class _Timer:
-    """Wall time of training steps alone, without the first, traced call."""
-
-    def __init__(self):
-        self.steps, self.seconds, self._traced = 0, 0.0, False
-
-    def start(self, steps: int) -> None:
-        self._steps, self._began = steps, time.perf_counter()
-
-    def stop(self) -> None:
-        if self._traced:
-            self.steps += self._steps
-            self.seconds += time.perf_counter() - self._began
-        self._traced = True
-
-    def rates(self, **per_step: float) -> dict[str, float]:
-        """Returns `<name>_per_second` since the last call, if known."""
-        steps, seconds = self.steps, self.seconds
-        self.steps, self.seconds = 0, 0.0
-        if not steps:
-            return {}
-        speed = steps / seconds
-        return {"steps_per_second": speed} | {
-            f"{name}_per_second": value * speed
-            for name, value in per_step.items()
-        }

@@ -473,13 +473,12 @@ def test_mistakes_are_told_before_training(records, model_file, tmp_path):
     cases = {
         "vocab_size_from_data": recipe("albert_tiny_zh"),
         "max_seq_length 16": recipe(model_file, max_seq_length=16),
-        "divisible": recipe(
-            model_file, global_batch_size=5, gradient_accumulation_steps=2
-        ),
     }
     for message, a_recipe in cases.items():
         with pytest.raises(UserError, match=message):
             train(a_recipe, records, tmp_path / "run")
+    with pytest.raises(UserError, match="divisible"):
+        recipe(model_file, global_batch_size=5, gradient_accumulation_steps=2)
     with pytest.raises(UserError, match="recipe.json"):
         training.evaluate(tmp_path, records)
     assert json.loads((records / "manifest.json").read_text())

@@ -1,0 +1,79 @@
+"""Held-out evaluation: every example once, on any strategy."""
+
+import numpy as np
+import tensorflow as tf
+
+from albert_tf2 import input_pipeline
+from albert_tf2.distribution import shares
+from albert_tf2.input_pipeline import RecordSet
+from albert_tf2.masking import Masker
+from albert_tf2.models import AlbertPretrainer
+from albert_tf2.train_step import EvaluationStep, evaluation_metrics
+
+# Held-out masks are drawn apart from the training masks, always the same.
+SEED = 1
+
+
+class Evaluator:
+    """Computes losses and accuracies of a model as it stands."""
+
+    def __init__(
+        self,
+        model: AlbertPretrainer,
+        strategy: tf.distribute.Strategy,
+        records: RecordSet,
+        held_out: RecordSet,
+        masker: Masker | None,
+        *,
+        batch_size: int,
+    ):
+        """Counts the training records' characters.
+
+        Args:
+            model: Under the strategy's scope.
+            strategy: What the model is distributed by.
+            records: Whose frequencies are the baseline.
+            held_out: What to evaluate on.
+            masker: For compact records.
+            batch_size: Rows at a time, of all replicas; the figures do not
+                depend on it.
+        """
+        self.strategy = strategy
+        self.held_out = held_out
+        self.masker = masker
+        replicas = strategy.num_replicas_in_sync
+        self.batch_size = max(batch_size // replicas, 1) * replicas
+        step = EvaluationStep(
+            model,
+            input_pipeline.unigram_log_probs(records, model.config.vocab_size),
+        )
+
+        @tf.function
+        def one_step(iterator):
+            sums = strategy.run(step, (next(iterator),))
+            return strategy.experimental_local_results(sums)[0]
+
+        self._one_step = one_step
+
+    def evaluate(self) -> dict[str, float]:
+        """Returns means over every held-out example once.
+
+        Returns:
+            `loss`, `{mlm,sop}_{loss,accuracy}`, `unigram_loss` (of always
+            guessing by character frequency), `examples` (pairs) and
+            `masked_tokens`.
+        """
+        dataset = self.strategy.distribute_datasets_from_function(
+            lambda context: input_pipeline.evaluation_dataset(
+                self.held_out,
+                self.masker,
+                batch_size=self.batch_size,
+                seed=SEED,
+                **shares(self.strategy, context),
+            )
+        )
+        iterator = iter(dataset)
+        total = np.zeros([])
+        for _ in range(-(-self.held_out.records // self.batch_size)):
+            total = total + self._one_step(iterator).numpy().astype(np.float64)
+        return evaluation_metrics(total)

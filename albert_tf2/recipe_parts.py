@@ -1,0 +1,126 @@
+"""What a recipe resolves to: model, masker, rate, optimizer, precision."""
+
+import contextlib
+
+import tensorflow as tf
+
+from albert_tf2 import optimization
+from albert_tf2.config import AlbertConfig, PretrainRecipe
+from albert_tf2.errors import UserError
+from albert_tf2.input_pipeline import RecordSet
+from albert_tf2.keras_api import keras
+from albert_tf2.masking import Masker
+from albert_tf2.tokenization import Vocabulary
+
+
+def model_config(recipe: PretrainRecipe, records: RecordSet) -> AlbertConfig:
+    """Returns the recipe's model, checked against the records."""
+    config = recipe.model_config()
+    if recipe.vocab_size_from_data and records.vocab_size:
+        config = config.replace(vocab_size=records.vocab_size)
+    if records.vocab_size not in (None, config.vocab_size):
+        raise UserError(
+            f"{records.folder} was built with a vocabulary of "
+            f"{records.vocab_size} tokens, but {recipe.model} has "
+            f"{config.vocab_size}: build the records with the model's "
+            "vocabulary, or pass --set vocab_size_from_data=true"
+        )
+    longest = min(recipe.max_seq_length, config.max_position_embeddings)
+    if records.max_seq_length > longest:
+        raise UserError(
+            f"{records.folder} holds rows of {records.max_seq_length} tokens, "
+            f"but the recipe's limit is {longest}: build the records with "
+            f"--max_seq_length {longest}, or raise `max_seq_length` (and the "
+            "model's `max_position_embeddings`)"
+        )
+    return config
+
+
+def create_masker(
+    recipe: PretrainRecipe, records: RecordSet, config: AlbertConfig
+) -> Masker | None:
+    """Returns what masks compact records; None for classic ones."""
+    if records.kind == "classic":
+        return None
+    return Masker(
+        Vocabulary.load(records.vocab_file, size=config.vocab_size),
+        max_seq_length=records.max_seq_length,
+        max_predictions_per_seq=recipe.max_predictions_per_seq,
+        masked_lm_prob=recipe.masked_lm_prob,
+        max_ngram=recipe.max_ngram,
+        label_style=recipe.label_style,
+    )
+
+
+def predictions_of(recipe: PretrainRecipe, records: RecordSet) -> int:
+    """Returns P: classic records bring their own."""
+    return records.max_predictions_per_seq or recipe.max_predictions_per_seq
+
+
+def create_schedule(
+    recipe: PretrainRecipe, *, scale: tf.Variable | None = None
+) -> optimization.WarmupLinearDecay:
+    """Returns the recipe's learning rate, scaled for its batch."""
+    return optimization.WarmupLinearDecay(
+        optimization.scaled_learning_rate(
+            recipe.learning_rate,
+            recipe.global_batch_size,
+            recipe.scale_learning_rate_from,
+        ),
+        train_steps=recipe.train_steps,
+        warmup_steps=recipe.warmup_steps,
+        end_learning_rate=recipe.end_learning_rate,
+        scale=scale,
+    )
+
+
+def create_optimizer(recipe: PretrainRecipe, learning_rate):
+    """Returns the recipe's optimizer; float16 needs a scaled loss."""
+    optimizer = optimization.create_optimizer(
+        recipe.optimizer,
+        learning_rate,
+        weight_decay=recipe.weight_decay,
+        beta_1=recipe.beta_1,
+        beta_2=recipe.beta_2,
+        epsilon=recipe.epsilon,
+        lamb_adaptation=recipe.lamb_adaptation,
+        bias_correction=recipe.bias_correction,
+    )
+    if recipe.precision == "mixed_float16":
+        optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
+    return optimizer
+
+
+def _on_cpu() -> bool:
+    return not any(map(tf.config.list_logical_devices, ("GPU", "TPU")))
+
+
+@contextlib.contextmanager
+def model_precision(precision: str):
+    """Sets how layers that are built in this block compute."""
+    if precision == "mixed_bfloat16" and _on_cpu():
+        precision = "float32"  # see `bfloat16_on_cpu`
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy(precision)
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_global_policy(before)
+
+
+@contextlib.contextmanager
+def bfloat16_on_cpu(precision: str):
+    """Rewrites the graphs that are first run in this block, on CPUs.
+
+    There bfloat16 is oneDNN's rewrite of a finished float32 graph, faster
+    than casts between the layers; XLA would leave it aside.
+    """
+    option = "auto_mixed_precision_onednn_bfloat16"
+    wanted = precision == "mixed_bfloat16" and _on_cpu()
+    if wanted:
+        tf.config.optimizer.set_experimental_options({option: True})
+    try:
+        yield
+    finally:
+        if wanted:
+            tf.config.optimizer.set_experimental_options({option: False})

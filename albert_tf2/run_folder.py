@@ -1,0 +1,82 @@
+"""What lies beside a run's checkpoints, and what a new run starts from."""
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from albert_tf2 import files
+from albert_tf2.config import AlbertConfig, PretrainRecipe
+from albert_tf2.errors import UserError
+from albert_tf2.models import AlbertPretrainer
+
+CONFIG_FILE, RECIPE_FILE = "albert_config.json", "recipe.json"
+
+
+def describe(
+    workdir: Path,
+    recipe: PretrainRecipe,
+    config: AlbertConfig,
+    vocab_file: str,
+    *,
+    say: Callable[[str], None],
+) -> None:
+    """Puts beside the checkpoints what it takes to use them.
+
+    Args:
+        workdir: The run's folder.
+        recipe: Whose changes since the last start are told.
+        config: The model's.
+        vocab_file: Copied, if it is there.
+        say: Receives the changes.
+
+    Raises:
+        UserError: If the folder holds a run of another model.
+    """
+    config_file = workdir / CONFIG_FILE
+    if config_file.exists() and AlbertConfig.from_json(config_file) != config:
+        raise UserError(
+            f"{workdir} holds a run of another model ({CONFIG_FILE} "
+            "differs): choose another --workdir"
+        )
+    config.to_json(config_file)
+    recipe_file = workdir / RECIPE_FILE
+    values = dataclasses.asdict(recipe)
+    before = files.read_json(recipe_file) if recipe_file.exists() else values
+    for key, value in values.items():
+        if before.get(key) != value:
+            say(
+                f"note: `{key}` was {before.get(key)!r} in the run so far "
+                f"and is {value!r} from now on"
+            )
+    files.write_json(recipe_file, values)
+    if Path(vocab_file).exists():
+        shutil.copyfile(vocab_file, workdir / Path(vocab_file).name)
+
+
+def read_recipe(workdir: files.PathLike) -> PretrainRecipe:
+    """Returns the recipe that a run was last started with."""
+    return PretrainRecipe(**files.read_json(Path(workdir) / RECIPE_FILE))
+
+
+def warm_start(model: AlbertPretrainer, source: files.PathLike) -> None:
+    """Copies the weights of any checkpoint that `load_pretrained` reads."""
+    from albert_tf2 import load_pretrained
+
+    loaded = load_pretrained(source)
+    try:
+        pairs = list(zip(model.variables, loaded.variables, strict=True))
+    except ValueError:
+        raise UserError(
+            f"--init_checkpoint {source} has {len(loaded.variables)} "
+            f"variables, the recipe's model {len(model.variables)}: it does "
+            "not fit; take the configuration that came with it"
+        ) from None
+    for mine, theirs in pairs:
+        if mine.shape != theirs.shape:
+            raise UserError(
+                f"--init_checkpoint {source} does not fit the recipe's "
+                f"model: {mine.name} is {theirs.shape} there and "
+                f"{mine.shape} here"
+            )
+        mine.assign(theirs)
