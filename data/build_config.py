@@ -38,7 +38,7 @@ class BuildConfig:
     # Fold quotes, dashes and full-width letters (albert_tf2.normalization).
     normalize: bool = False
     on_error: str = "fail"
-    # 0 chooses one per 256 MB of corpus, at least 8.
+    # 0 chooses one per 128 MB of corpus, at least 8.
     num_shards: int = 0
     # Bytes of text that a worker takes at a time; pairs are packed and
     # documents longer than this are split within them.
@@ -85,7 +85,7 @@ class BuildConfig:
             max_pairs_per_record=1
             if static
             else self.max_pairs_per_record or max(1, length // TOKENS_PER_PAIR),
-            num_shards=self.num_shards or max(8, -(-corpus_bytes >> 28)),
+            num_shards=self.num_shards or max(8, -(-corpus_bytes >> 27)),
             max_predictions_per_seq=self.max_predictions_per_seq
             or max(1, round(length * self.masked_lm_prob)),
         )

@@ -2,8 +2,8 @@
 
 Every part deals its rows out over all shards. A shard gathers its rows from
 all parts and shuffles them, so documents are spread over the whole set. It
-is held in memory while that happens (`BuildConfig.num_shards` keeps it below
-200 MB).
+is held in memory while that happens (`BuildConfig.num_shards` keeps it near
+100 MB).
 """
 
 import dataclasses

@@ -153,11 +153,79 @@ def test_held_out_documents_are_whole_and_apart(texts, vocab_file, tmp_path):
     assert {entry["subset"] for entry in without["shards"]} == {"train"}
 
 
-def test_documents_are_spread_over_shards(texts, vocab_file, tmp_path):
-    manifest = build(texts, vocab_file, tmp_path / "out", eval_fraction=0.0)
+def test_documents_are_spread_over_shards(vocab_file, tmp_path):
+    # Document n consists of token n, so rows tell where they come from.
+    lines = [f"{c * 20}\n{c * 20}\n\n" for c in CHARACTERS for _ in range(20)]
+    (tmp_path / "c.txt").write_text("".join(lines), "utf-8")
+    manifest = build(
+        str(tmp_path / "c.txt"), vocab_file, tmp_path / "out",
+        eval_fraction=0.0, num_shards=2,
+    )  # fmt: skip
     sizes = [entry["records"] for entry in manifest["shards"]]
-    expected = sum(sizes) / 3
-    assert all(abs(n - expected) < 5 * expected**0.5 for n in sizes)
+    assert abs(sizes[0] - sizes[1]) < 5 * sum(sizes) ** 0.5
+    for entry in manifest["shards"]:
+        one = {"shards": [entry]}
+        places = [row[0][0][0] for row in rows_of(tmp_path / "out", one)]
+        # Neither in the order of the corpus nor bunched: the ranks of
+        # neighbours are as far apart as those of strangers, a third.
+        gaps = np.abs(np.diff(np.array(places, float))) / len(CHARACTERS)
+        assert abs(gaps.mean() - 1 / 3) < 0.06
+        assert len(set(places)) == len(CHARACTERS)
+
+
+def test_files_of_the_same_content_are_cut_differently(vocab_file, tmp_path):
+    text = "的一是在不。\n了有和人。\n这中大为上个国。\n我以要。\n\n" * 40
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text(text, "utf-8")
+    build(f"{tmp_path}/[ab].txt", vocab_file, tmp_path / "out", num_shards=1)
+    rows = []
+    for name in ("a.txt", "b.txt"):
+        output_dir = tmp_path / f"{name}.out"
+        manifest = build(str(tmp_path / name), vocab_file, output_dir)
+        rows.append([
+            [len(a) for a, _ in row] for row in rows_of(output_dir, manifest)
+        ])  # fmt: skip
+    assert rows[0] != rows[1]
+
+
+def test_options_reach_the_tokens(vocab_file, tmp_path):
+    tokens = [*SPECIALS, *"的云计算来", '"', "a", "A"]
+    Path(vocab_file).write_text("\n".join(tokens), "utf-8")
+    (tmp_path / "c.txt").write_text("云计算“A”\n来的\n", "utf-8")
+    (tmp_path / "terms.txt").write_text("云计算 99999\n", "utf-8")
+
+    def spelled(name, dictionaries=(), **settings):
+        config = BuildConfig(
+            max_seq_length=64, eval_fraction=0, num_shards=1,
+            short_seq_prob=0, **settings
+        )  # fmt: skip
+        plan = build_pretraining_data.make_plan(
+            str(tmp_path / "c.txt"), vocab_file, str(tmp_path / name), config,
+            user_dictionaries=dictionaries,
+        )  # fmt: skip
+        pool = workers.Workers(1, progress=False)
+        build_pretraining_data.build(plan, pool)
+        shard = tmp_path / name / "records-00000-of-00001.tfrecord"
+        (data,) = records.read_records(str(shard))
+        import tensorflow as tf
+
+        feature = tf.train.Example.FromString(data).features.feature
+        ids, starts = records.unpack_tokens(
+            feature["tokens"].bytes_list.value[0], "uint16"
+        )
+        return "".join(
+            "|" * int(start) + tokens[i]
+            for i, start in zip(ids, starts, strict=True)
+        )
+
+    assert spelled("1", segmenter="none") == ("|云|计|算|[UNK]|a|[UNK]|来|的")
+    assert spelled("2", segmenter="none", normalize=True) == (
+        '|云|计|算|"|a|"|来|的'
+    )
+    assert spelled("3", segmenter="none", do_lower_case=False).count("A") == 1
+    assert spelled("4", segmenter="jieba").startswith("|云|计算|")
+    terms = [str(tmp_path / "terms.txt")]
+    assert spelled("5", terms, segmenter="jieba").startswith("|云计算|")
 
 
 @pytest.mark.parametrize("num_workers", [2, 7])
@@ -284,6 +352,12 @@ def test_a_folder_of_another_build_is_refused(texts, vocab_file, tmp_path):
     assert build(texts, vocab_file, output_dir) == first  # nothing to do
     with pytest.raises(UserError, match="config.seed was 12345, now 1"):
         build(texts, vocab_file, output_dir, seed=1)
+    other = tmp_path / "other.txt"
+    other.write_text(Path(vocab_file).read_text("utf-8") + "们们\n", "utf-8")
+    with pytest.raises(UserError, match="vocab_sha256 was"):
+        build(texts, str(other), output_dir)
+    with pytest.raises(UserError, match="inputs was"):
+        build(f"{tmp_path}/a.txt", vocab_file, output_dir)
     (output_dir / "manifest.json").unlink()
     with pytest.raises(UserError, match="records of another origin"):
         build(texts, vocab_file, output_dir)
@@ -303,11 +377,18 @@ def test_damaged_parts_of_a_killed_build_are_made_again(
         build(texts, vocab_file, output_dir)
     monkeypatch.undo()
     part, *others = sorted((output_dir / ".parts").glob("*.part"))
+    made = []
+    make_part = workers.make_part
+    monkeypatch.setattr(
+        workers, "make_part",
+        lambda path, unit: made.append(path) or make_part(path, unit),
+    )  # fmt: skip
     part.write_bytes(part.read_bytes()[:-1] + b"\0")
     others[0].write_bytes(others[0].read_bytes()[:20])
     assert parts.load_part(str(part)) is None
     build(texts, vocab_file, output_dir)
     assert files_of(output_dir) == files_of(tmp_path / "whole")
+    assert sorted(made) == [str(part), str(others[0])]  # and no others
 
 
 def run_cli(*arguments):
