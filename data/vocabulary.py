@@ -63,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         if not flags.input_file:
             raise UserError("pass --input_file, or --vocab_file with --assign")
+        required = characters_of(flags.character_set)
+        _check_size(flags.vocab_size, len(required))
         files = corpus.find_files(flags.input_file)
         words = count_words(
             files,
@@ -74,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             words,
             flags.vocab_size,
             character_coverage=flags.character_coverage,
-            required=characters_of(flags.character_set),
+            required=required,
             min_count=flags.min_count,
         )
         told = coverage(words, tokens)
@@ -191,15 +193,9 @@ def learn(
         required: Characters that get a token in any case.
         min_count: Rarer characters and words are left out.
     """
-    room = vocab_size - len(RESERVED)
     required = sorted(set(required))
-    if room < max(len(required), 1) * (1 + PIECE_SHARE):
-        raise UserError(
-            f"--vocab_size must be at least "
-            f"{math.ceil(len(RESERVED) + len(required) * 1.1) + 1} for the "
-            f"{len(RESERVED)} special and {len(required)} required tokens. "
-            f"Received: {vocab_size}"
-        )
+    _check_size(vocab_size, len(required))
+    room = vocab_size - len(RESERVED)
     alone = {w: n for w, n in words.items() if stands_alone(w)}
     ranked = sorted(alone, key=lambda w: (-alone[w], w))
     chosen = dict.fromkeys(required)
@@ -216,6 +212,16 @@ def learn(
     other = {w: n for w, n in words.items() if w not in alone}
     pieces = learn_pieces(other, room - len(characters), min_count=min_count)
     return [*RESERVED, *characters, *pieces]
+
+
+def _check_size(vocab_size: int, num_required: int) -> None:
+    least = len(RESERVED) + 1 + math.ceil(num_required * (1 + PIECE_SHARE))
+    if vocab_size < least:
+        raise UserError(
+            f"--vocab_size must be at least {least} for the {len(RESERVED)} "
+            f"special and {num_required} required tokens. Received: "
+            f"{vocab_size}"
+        )
 
 
 def learn_pieces(

@@ -66,7 +66,7 @@ def test_character_sets():
     assert common[0] == "啊" and common[-1] == "座"
     everything = vocabulary.characters_of("gb2312")
     assert len(everything) == 6763 and set(common) < set(everything)
-    with pytest.raises(UserError, match="must be at least 42"):
+    with pytest.raises(UserError, match="must be at least 4236"):
         vocabulary.learn(Counter({"我": 5}), 3000, required=common)
 
 
