@@ -37,7 +37,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("mode", choices=MODES)
     add("texts", nargs="*")
-    add("--model", required=True, help="what `Predictor` loads")
+    add(
+        "--model",
+        "--checkpoint",
+        required=True,
+        help="a fine-tuned model's folder, a checkpoint, a hub encoder",
+    )
     add("--input_file", help="a text, or a pair, per line")
     add("--output_file", help="JSON Lines; for embed, .npy")
     add("--interactive", action="store_true")

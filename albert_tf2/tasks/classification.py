@@ -92,7 +92,7 @@ class Classification(base.Task):
             placeholder=_unreadable if test else None,
         )
         if rows:
-            self.pairs = rows[0].text_b is not None
+            self.pairs = any(row.text_b is not None for row in rows)
         return [
             row
             if row.row_id is not None
