@@ -8,8 +8,9 @@ and there are of the same classes, without any environment variable.
 
 import tensorflow as tf
 
-_version = getattr(tf.keras, "__version__", None) or tf.keras.version()
-if _version.startswith("3."):
+# Keras 2 inside TensorFlow has no `version`.
+_version = getattr(tf.keras, "version", lambda: "2")
+if _version().startswith("3."):
     try:
         import tf_keras as keras
     except ImportError as error:
