@@ -276,7 +276,10 @@ def test_groups_and_unshared_google(groups, tiny_config, tmp_path):
     config = tiny_config.replace(layout="google", num_hidden_groups=groups)
     model = AlbertPretrainer(config)
     huggingface.write(weights.from_model(model), tmp_path)
-    theirs = transformers.AlbertForPreTraining.from_pretrained(tmp_path)
+    theirs, report = transformers.AlbertForPreTraining.from_pretrained(
+        tmp_path, output_loading_info=True
+    )
+    assert not report["missing_keys"]
     assert compare(model, theirs) < 2e-5
     assert compare(load_pretrained(tmp_path), theirs) < 2e-5
 

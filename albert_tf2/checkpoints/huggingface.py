@@ -6,6 +6,7 @@ brightmart's layout cannot be an HF Albert: its position and type embeddings
 have the hidden size. Its post-LN models can be a BERT: see `huggingface_bert`.
 """
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -36,57 +37,60 @@ _SAME_KEYS = (
     "attention_probs_dropout_prob max_position_embeddings type_vocab_size "
     "initializer_range num_hidden_groups inner_group_num"
 ).split()
-_MAPPING = "encoder.embedding_hidden_mapping_in."
+_MAPPING = "albert.encoder.embedding_hidden_mapping_in"
+# TensorFlow 1's scopes and theirs, for what has a kernel or a gamma.
+_MODULES = {
+    "bert/embeddings/LayerNorm": "albert.embeddings.LayerNorm",
+    "bert/encoder/embedding_hidden_mapping_in": _MAPPING,
+    "bert/pooler/dense": "albert.pooler",
+    "cls/predictions/transform/dense": "predictions.dense",
+    "cls/predictions/transform/LayerNorm": "predictions.LayerNorm",
+}
+_GROUP = re.compile(
+    r"bert/encoder/transformer/group_(?P<group>\d+)/"
+    r"inner_group_(?P<inner>\d+)/(?P<module>.+)"
+)
+_BLOCK = {
+    "attention_1/self/query": "attention.query",
+    "attention_1/self/key": "attention.key",
+    "attention_1/self/value": "attention.value",
+    "attention_1/output/dense": "attention.dense",
+    "LayerNorm": "attention.LayerNorm",
+    "LayerNorm_1": "full_layer_layer_norm",
+    "ffn_1/intermediate/dense": "ffn",
+    "ffn_1/intermediate/output/dense": "ffn_output",
+}
+_VARIABLES = {
+    **{
+        f"bert/embeddings/{table}": f"albert.embeddings.{table}.weight"
+        for table in (
+            "word_embeddings",
+            "token_type_embeddings",
+            "position_embeddings",
+        )
+    },
+    "cls/predictions/output_bias": "predictions.bias",
+    "cls/seq_relationship/output_weights": "sop_classifier.classifier.weight",
+    "cls/seq_relationship/output_bias": "sop_classifier.classifier.bias",
+}
 
 
 def name_table(config: AlbertConfig) -> dict[str, str]:
     """Returns TensorFlow 1 name -> HF name, for `AlbertForPreTraining`."""
-    table = {}
-    for name in names.attribute_paths(config):
-        if name.startswith("bert/embeddings/LayerNorm"):
-            hf = "albert.embeddings.LayerNorm"
-        elif name.startswith("bert/embeddings/"):
-            hf = f"albert.embeddings.{name.rsplit('/', 1)[-1]}.weight"
-            table[name] = hf
-            continue
-        elif name.startswith("bert/pooler/"):
-            hf = "albert.pooler"
-        elif name.startswith("bert/encoder/embedding_hidden_mapping_in"):
-            hf = f"albert.{_MAPPING}"[:-1]
-        elif name.startswith("bert/encoder/"):
-            hf = _block_name(name)
-        elif name.startswith(names.SOP_SCOPE):
-            hf = "sop_classifier.classifier"
-        elif name == f"{names.MLM_SCOPE}output_bias":
-            hf = "predictions"
-        else:
-            part = name.removeprefix(f"{names.MLM_SCOPE}transform/")
-            hf = f"predictions.{part.split('/')[0]}"
-        kind = "bias" if name.endswith(("bias", "beta")) else "weight"
-        table[name] = f"{hf}.{kind}"
-    return table
+    return {name: _hf_name(name) for name in names.attribute_paths(config)}
 
 
-def _block_name(name: str) -> str:
-    """Turns .../group_0/inner_group_1/ffn_1/... into HF's module name."""
-    scope, rest = name.removeprefix("bert/encoder/transformer/group_").split(
-        "/", 1
-    )
-    inner, rest = rest.removeprefix("inner_group_").split("/", 1)
-    rest = rest.rsplit("/", 1)[0]
-    module = {
-        "attention_1/self/query": "attention.query",
-        "attention_1/self/key": "attention.key",
-        "attention_1/self/value": "attention.value",
-        "attention_1/output/dense": "attention.dense",
-        "LayerNorm": "attention.LayerNorm",
-        "LayerNorm_1": "full_layer_layer_norm",
-        "ffn_1/intermediate/dense": "ffn",
-        "ffn_1/intermediate/output/dense": "ffn_output",
-    }[rest]
+def _hf_name(name: str) -> str:
+    if name in _VARIABLES:
+        return _VARIABLES[name]
+    scope, _, part = name.rpartition("/")
+    kind = "bias" if part in ("bias", "beta") else "weight"
+    block = _GROUP.fullmatch(scope)
+    if block is None:
+        return f"{_MODULES[scope]}.{kind}"
     return (
-        f"albert.encoder.albert_layer_groups.{scope}.albert_layers.{inner}."
-        f"{module}"
+        f"albert.encoder.albert_layer_groups.{block['group']}.albert_layers."
+        f"{block['inner']}.{_BLOCK[block['module']]}.{kind}"
     )
 
 
@@ -202,14 +206,14 @@ def _drop_identity(
     """With E == H the google layout has no projection; HF always has one."""
     if config.embedding_size != config.hidden_size:
         return
-    weight = tensors.pop(f"albert.{_MAPPING}weight", None)
-    bias = tensors.pop(f"albert.{_MAPPING}bias", None)
+    weight = tensors.pop(f"{_MAPPING}.weight", None)
+    bias = tensors.pop(f"{_MAPPING}.bias", None)
     if weight is None or bias is None:
         return
     if not np.array_equal(weight, np.eye(len(weight))) or np.any(bias):
         raise UserError(
             f"{source}: embedding and hidden size are equal and the "
-            f"projection between them (`{_MAPPING}weight`) is not the "
+            f"projection between them (`{_MAPPING}.weight`) is not the "
             "identity: the google layout has no place for it"
         )
 
@@ -235,12 +239,10 @@ def write(found: Weights, folder: Path) -> dict[str, str]:
         for name, hf_name in table.items()
     }
     if config.embedding_size == config.hidden_size:
-        tensors[f"albert.{_MAPPING}weight"] = np.eye(
+        tensors[f"{_MAPPING}.weight"] = np.eye(
             config.hidden_size, dtype=np.float32
         )
-        tensors[f"albert.{_MAPPING}bias"] = np.zeros(
-            config.hidden_size, np.float32
-        )
+        tensors[f"{_MAPPING}.bias"] = np.zeros(config.hidden_size, np.float32)
     values = {key: getattr(config, key) for key in _SAME_KEYS}
     values |= {
         "model_type": "albert",
