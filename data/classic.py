@@ -17,8 +17,8 @@ from albert_tf2.tokenization import Vocabulary
 from .build_config import BuildConfig
 from .segments import SPECIAL_TOKENS_PER_PAIR, SegmentPair
 
-# Rows masked at once: keeps the tensors within some 30 MB.
-BATCH = 512
+# Rows masked at once: TensorFlow alone takes most of a worker's memory.
+BATCH = 128
 
 
 class ClassicWriter:
