@@ -35,8 +35,9 @@ class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
         step < warmup:  rate * step / warmup
         else:           end + (rate - end) * (1 - step / total)
 
-    So the rate falls by a step at the end of the warm-up. `scale` is a
-    variable that the guard halves when it rolls a run back.
+    So the rate falls by a step at the end of the warm-up. A warm-up as long as
+    the run (a recipe with its `train_steps` cut) is cut to a tenth of it.
+    `scale` is a variable that the guard halves when it rolls a run back.
     """
 
     def __init__(
@@ -51,6 +52,8 @@ class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
         super().__init__()
         self.learning_rate = learning_rate
         self.train_steps = train_steps
+        if warmup_steps >= train_steps:
+            warmup_steps = train_steps // 10
         self.warmup_steps = warmup_steps
         self.end_learning_rate = end_learning_rate
         self.scale = scale

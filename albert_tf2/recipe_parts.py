@@ -45,7 +45,7 @@ def create_masker(
     return Masker(
         Vocabulary.load(records.vocab_file, size=config.vocab_size),
         max_seq_length=records.max_seq_length,
-        max_predictions_per_seq=recipe.max_predictions_per_seq,
+        max_predictions_per_seq=predictions_of(recipe, records),
         masked_lm_prob=recipe.masked_lm_prob,
         max_ngram=recipe.max_ngram,
         label_style=recipe.label_style,
@@ -53,8 +53,15 @@ def create_masker(
 
 
 def predictions_of(recipe: PretrainRecipe, records: RecordSet) -> int:
-    """Returns P: classic records bring their own."""
-    return records.max_predictions_per_seq or recipe.max_predictions_per_seq
+    """Returns P: classic records bring their own.
+
+    Others get no more places than `masked_lm_prob` of a full row can fill:
+    the head is the dearest part of a small model, used or not.
+    """
+    if records.max_predictions_per_seq:
+        return records.max_predictions_per_seq
+    most = round(recipe.masked_lm_prob * records.max_seq_length)
+    return max(1, min(recipe.max_predictions_per_seq, most))
 
 
 def create_schedule(

@@ -212,6 +212,10 @@ def test_schedule_warms_up_decays_and_scales():
     restored = optimization.WarmupLinearDecay(**schedule.get_config())
     assert float(restored(50)) == pytest.approx(0.5)
     assert "10 steps" in schedule.describe()
+    short = optimization.WarmupLinearDecay(
+        1.0, train_steps=100, warmup_steps=3125
+    )
+    assert short.warmup_steps == 10  # else it would never reach its rate
 
 
 def test_rates_scale_with_the_square_root_of_the_batch():
