@@ -18,6 +18,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from albert_tf2 import normalization
 from albert_tf2.errors import UserError
 
 PADDING, UNKNOWN, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
@@ -147,6 +148,8 @@ class Tokenizer:
         self,
         vocab_file: str | os.PathLike | Vocabulary,
         do_lower_case: bool = True,
+        *,
+        normalize: bool = False,
     ):
         """Loads a vocabulary.
 
@@ -154,6 +157,9 @@ class Tokenizer:
             vocab_file: `vocab.txt`, or a loaded `Vocabulary`.
             do_lower_case: Lower-case and strip accents, as all released
                 Chinese models expect.
+            normalize: Fold quotes, dashes and full-width letters first
+                (`albert_tf2.normalization`), as for a model whose records
+                were built with `--normalize true`.
         """
         if not isinstance(vocab_file, Vocabulary):
             vocab_file = Vocabulary.load(vocab_file)
@@ -166,12 +172,22 @@ class Tokenizer:
             begin = prefix + text[:1]
             self._longest[begin] = max(len(text), self._longest.get(begin, 0))
         self.do_lower_case = do_lower_case
+        self.normalize = normalize
 
     def tokenize(self, text: str) -> Encoding:
         """Cuts `text` into tokens, without [CLS] and [SEP]."""
         ids: list[int] = []
         offsets: list[tuple[int, int]] = []
+        if self.normalize:  # one character may become several
+            sources = [
+                i
+                for i, c in enumerate(text)
+                for _ in normalization.normalize(c)
+            ]
+            text = normalization.normalize(text)
         for characters, origins in split_words(text, self.do_lower_case):
+            if self.normalize:
+                origins = [sources[origin] for origin in origins]
             for token_id, start, end in self.cut_word(characters):
                 ids.append(token_id)
                 offsets.append((origins[start], origins[end - 1] + 1))

@@ -98,6 +98,18 @@ def test_cased_keeps_case_and_accents():
     assert tokenizer.tokenize("É e E").tokens == ["É", "e", "[UNK]"]
 
 
+def test_normalization_keeps_offsets_into_the_given_text():
+    vocabulary = Vocabulary([*SPECIALS, '"', "-", ".", "a1", "好"])
+    text = "“Ａ１”——好…好"
+    plain = Tokenizer(vocabulary).tokenize(text)
+    assert plain.tokens.count("[UNK]") == 6
+    tokens, _, offsets = Tokenizer(vocabulary, normalize=True).tokenize(text)
+    assert tokens == ['"', "a1", '"', "-", "-", "好", ".", ".", ".", "好"]
+    assert [text[a:b] for a, b in offsets] == [
+        "“", "Ａ１", "”", "—", "—", "好", "…", "…", "…", "好"
+    ]  # fmt: skip
+
+
 def test_vocabulary_splits_on_line_feeds_only(tmp_path, shared_vocab):
     vocabulary = Vocabulary.load(shared_vocab, size=21128)
     assert vocabulary.tokens[343] == "\u2028"
