@@ -139,13 +139,35 @@ def test_bare_albert_model(tmp_path):
     )
 
 
-def test_sequence_classifier(tmp_path):
-    theirs = transformers.AlbertForSequenceClassification(hf_config())
-    theirs.save_pretrained(tmp_path)
-    head = read_weights(tmp_path).task_arrays
-    np.testing.assert_array_equal(
-        head["output_weights"], theirs.classifier.weight.detach().numpy()
+def test_sequence_classifier_round_trip(tmp_path):
+    labels = {0: "坏", 1: "中", 2: "好"}
+    theirs = transformers.AlbertForSequenceClassification(
+        hf_config(id2label=labels, label2id={v: k for k, v in labels.items()})
     )
+    theirs.save_pretrained(tmp_path / "theirs")
+    found = read_weights(tmp_path / "theirs")
+    np.testing.assert_array_equal(
+        found.task_arrays["output_weights"],
+        theirs.classifier.weight.detach().numpy(),
+    )
+    assert found.task_labels == ("坏", "中", "好")
+    huggingface.write(found, tmp_path / "again")
+    again = transformers.AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "again"
+    )
+    assert again.config.id2label == labels
+    for name, tensor in theirs.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+
+
+def test_token_classifier_is_told_apart(tmp_path):
+    theirs = transformers.AlbertForTokenClassification(hf_config())
+    theirs.save_pretrained(tmp_path)
+    # It has no pooler, so it is no whole encoder; its head is not a class's.
+    found = read_weights(tmp_path)
+    assert found.task_kind == "tagging"
+    with pytest.raises(UserError, match="missing: `bert/pooler/dense"):
+        weights.to_model(found)
 
 
 class Opens:

@@ -116,7 +116,8 @@ def _config_values(location):
         raise UserError(
             f"{location.folder} has no albert_config.json: the number of "
             "layers and heads is written nowhere else; put the one that "
-            "came with the checkpoint (or one of configs/) beside it"
+            "came with the checkpoint (or one of configs/) beside it, or name "
+            "one (--config, or `config=`)"
         )
     return files.read_json(location.config_file)
 

@@ -8,6 +8,7 @@ have the hidden size. Its post-LN models can be a BERT: see `huggingface_bert`.
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -133,15 +134,29 @@ def read(location: Location, config: AlbertConfig | None) -> Weights:
             "no place in an ALBERT of its config.json. Likely cause: another "
             "architecture, or a head of another task"
         )
+    values = files.read_json(location.folder / "config.json") if task else {}
     return Weights(
         config=config,
         arrays=arrays,
         task_arrays=task,
+        task_kind=_task_kind(values),
+        task_labels=_task_labels(values),
         kind="huggingface",
         source=location.folder,
         files=(location.weights,),
         variable_map=used,
     )
+
+
+def _task_kind(values: dict[str, Any]) -> str:
+    classes = values.get("architectures") or [""]
+    tagging = classes[0].endswith("ForTokenClassification")
+    return "tagging" if tagging else "classification"
+
+
+def _task_labels(values: dict[str, Any]) -> tuple[str, ...]:
+    labels = values.get("id2label") or {}
+    return tuple(labels[key] for key in sorted(labels, key=int))
 
 
 def read_config(location: Location) -> AlbertConfig:
