@@ -1,0 +1,113 @@
+"""The notebooks: stripped, installable, and run as they stand, only smaller."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import task_samples as samples
+
+FOLDER = Path(__file__).resolve().parents[1] / "colab"
+NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+PRETRAIN = {
+    "train_steps": 2,
+    "global_batch_size": 4,
+    "max_seq_length": 32,
+    "max_predictions_per_seq": 5,
+    "warmup_steps": 1,
+    "log_every": 1,
+    "eval_every": 2,
+    "checkpoint_every": 2,
+}
+# What replaces the values of the cell with the tag `parameters`.
+TINY = {
+    "quickstart": {
+        "SETTINGS": [
+            *(f"--set={key}={value}" for key, value in PRETRAIN.items()),
+            "--finetune_steps=2",
+        ],
+    },
+    "pretrain_tpu": {
+        "SETTINGS": PRETRAIN,
+        "MODEL": "albert_quickstart_zh",
+        "VOCAB_SIZE": 1500,
+    },
+    "finetune_lcqmc_hub": {"EPOCHS": 1, "SEQ_LENGTH": 32},
+    "export_tflite": {"SEQ_LENGTH": 32, "REPEATS": 2},
+}
+
+
+def cells(name):
+    return json.loads((FOLDER / f"{name}.ipynb").read_text("utf-8"))["cells"]
+
+
+def code_cells(name):
+    return [
+        ("".join(cell["source"]), cell["metadata"].get("tags", []))
+        for cell in cells(name)
+        if cell["cell_type"] == "code"
+    ]
+
+
+def test_all_four_are_there():
+    assert NOTEBOOKS == sorted(TINY)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_outputs_are_stripped_and_cells_compile(name):
+    for cell in cells(name):
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == [] and cell["execution_count"] is None
+            # Plain Python without magics: it runs anywhere.
+            compile("".join(cell["source"]), name, "exec")
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_opens_with_install_and_parameters(name):
+    (install, install_tags), (_, parameter_tags), *_ = code_cells(name)
+    assert install_tags == ["install"] and parameter_tags == ["parameters"]
+    assert "pip" in install and "find_spec" in install
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_uses_public_names_only(name):
+    for source, _ in code_cells(name):
+        # `__name__` is public, `_name` is not.
+        assert not re.search(r"(\.|import )_(?!_)", source)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    from albert_tf2.checkpoints import save_pretrained
+    from albert_tf2.models import AlbertPretrainer
+
+    folder = tmp_path_factory.mktemp("notebooks")
+    vocab_file = samples.write_vocab(folder)
+    model = AlbertPretrainer(samples.small_config(vocab_file))
+    return save_pretrained(model, folder / "model", vocab_file=vocab_file)
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_runs_on_tiny_settings(name, tmp_path, checkpoint):
+    script = []
+    for source, tags in code_cells(name):
+        script.append(source)
+        if "parameters" in tags:
+            tiny = dict(TINY[name])
+            if "CHECKPOINT" in source:
+                tiny["CHECKPOINT"] = str(checkpoint)
+            script += [f"{key} = {value!r}" for key, value in tiny.items()]
+    path = tmp_path / "notebook.py"
+    path.write_text("\n".join(script), "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-c", f"exec(open({str(path)!r}).read())"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "MPLBACKEND": "Agg", "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
