@@ -68,10 +68,7 @@ class Segmenter:
         borders = np.zeros(len(text) + 1, bool)
         borders[ends] = True
         between_chinese = tokens.chinese[1:] & tokens.chinese[:-1]
-        adjacent = np.diff(tokens.starts) == 1
-        starts[1:] &= ~(
-            between_chinese & adjacent & ~borders[tokens.starts[1:]]
-        )
+        starts[1:] &= ~(between_chinese & ~borders[tokens.starts[1:]])
         for number, word in enumerate(words) if self._mixed_terms else ():
             if word in self._mixed_terms:
                 inside = np.searchsorted(
