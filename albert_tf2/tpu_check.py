@@ -47,6 +47,8 @@ ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
+    # Several may compile at once: there is no chip to quarrel about.
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
 
 
