@@ -382,6 +382,7 @@ def test_damaged_parts_of_a_killed_build_are_made_again(
     )  # fmt: skip
     part.write_bytes(part.read_bytes()[:-1] + b"\0")
     others[0].write_bytes(others[0].read_bytes()[:20])
+    (output_dir / "records-00000-of-00003.tfrecord.1.tmp").write_bytes(b"half")
     assert parts.load_part(str(part)) is None
     build(texts, vocab_file, output_dir)
     assert files_of(output_dir) == files_of(tmp_path / "whole")
