@@ -252,6 +252,8 @@ def fine_tune_seeds(
         For each split and figure the mean, the spread (sample standard
         deviation) and the value of each seed.
     """
+    from albert_tf2.distribution import worker_of
+
     workdir = Path(workdir)
     say = settings.get("say", print)
     runs = []
@@ -277,6 +279,9 @@ def fine_tune_seeds(
             }
             for name in (figures[0] if figures else ())
         }
+    strategy = settings.get("strategy")
+    if strategy is not None and worker_of(strategy)[0]:
+        return results
     best = max(runs, key=lambda run: run.get("dev", {}).get(task.metric, 0.0))
     source = workdir / f"seed-{best['seed']}"
     for folder in ("model", "predictions"):

@@ -139,6 +139,12 @@ class Predictor:
         With a ChID model, the question is the tag of a blank in the text.
         """
         self._need(base.CHOICE)
+        for _, _, choices in questions:
+            if not 2 <= len(choices) <= self.task.choices:
+                raise UserError(
+                    f"this model takes 2 to {self.task.choices} choices. "
+                    f"Received: {list(choices)}"
+                )
         return self._run_task(
             [
                 ChoiceRow(i, text, question, tuple(choices), group=i)

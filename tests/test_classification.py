@@ -216,6 +216,23 @@ def test_own_files_bad_rows(tmp_path):
         read("csv", tmp_path)
 
 
+@pytest.mark.parametrize(
+    "train, test, expected",
+    [
+        ("甲\t乙\t0\n丙\t丁\t1\n", "戊\t己\n", ("戊", "己")),
+        ("甲,0\n乙,1\n", "没有逗号\n另一行\n", ("没有逗号", None)),
+        ("text,label\n甲,0\n乙,1\n", "text\n没有\n", ("没有", None)),
+        ("label,text\n0,甲\n1,乙\n", "text\n没有\n", ("没有", None)),
+        ("甲\t0\n乙\t1\n", "戊\t1\n", ("戊", None)),
+    ],
+)
+def test_own_test_files_may_lack_labels(tmp_path, train, test, expected):
+    (tmp_path / "train.csv").write_text(train, "utf-8")
+    (tmp_path / "test.csv").write_text(test, "utf-8")
+    rows, _ = read("csv", tmp_path, "test")
+    assert (rows[0].text_a, rows[0].text_b) == expected
+
+
 # --- packing
 
 

@@ -87,18 +87,23 @@ class OwnFiles(Classification):
                 f"among them. Received: `columns={list(columns)}`"
             )
         self.columns = tuple(columns)
+        # How the training file is laid out: others follow it.
+        self._delimiter: str | None = None
+        self._train_columns: Sequence[str] = ()
         self._parse = _row
         self._records = self._named_cells
 
     def prepare(self, data_dir, *, on_error):
         paths = self.find(data_dir, reading.TRAIN)
-        if self.labels or not paths:
+        if not paths:
             return
         path = paths[0]
         counts: Counter[str] = Counter()
         for _, cells in self._named_cells(path):
             if isinstance(cells, dict) and cells.get(LABEL, "").strip():
                 counts[cells[LABEL].strip()] += 1
+        if self.labels:
+            return
         if len(counts) < 2:
             raise UserError(
                 f"{path}: found {len(counts)} different labels, and "
@@ -114,11 +119,13 @@ class OwnFiles(Classification):
 
     def _named_cells(self, path: Path) -> Iterator[tuple[str, Any]]:
         """Yields (place, {column: cell}), or (place, what is wrong)."""
-        delimiter = find_delimiter(path)
+        delimiter = find_delimiter(path, known=self._delimiter)
+        self._delimiter = self._delimiter or delimiter
         columns: Sequence[str] = ()
         for place, cells in reading.delimited(path, delimiter):
             if not columns:
                 columns, is_header = self._find_columns(place, cells)
+                self._train_columns = self._train_columns or columns
                 if is_header:
                     continue
             if len(cells) != len(columns) and not (
@@ -153,6 +160,11 @@ class OwnFiles(Classification):
                     "name the columns, e.g. --set columns=[text_a,text_b,label]"
                 )
             return named, True
+        known = list(self._train_columns)
+        if LABEL in known and len(cells) == len(known) - 1:
+            known.remove(LABEL)  # a test file without labels
+        if len(known) == len(cells):
+            return known, False
         if len(cells) not in WITHOUT_HEADER:
             raise UserError(
                 f"{place}: no header, and {len(cells)} columns do not tell "
@@ -175,10 +187,15 @@ def _row(cells: dict[str, str] | str) -> TextRow:
     return TextRow(cells.get(ID), cells[TEXT_A], text_b, label)
 
 
-def find_delimiter(path: Path) -> str:
+def find_delimiter(path: Path, *, known: str | None = None) -> str:
     """Finds the delimiter: the one that cuts most rows into equal counts.
 
     The file's ending does not tell: ATEC is tab-separated under `.csv`.
+
+    Args:
+        path: The file.
+        known: The training file's: looked for first, and where no other
+            stands either, the rows are single texts.
     """
     lines = []
     for _, line in reading.numbered_lines(path):
@@ -186,6 +203,8 @@ def find_delimiter(path: Path) -> str:
             lines.append(line)
         if len(lines) == 200:
             break
+    if known and sum(known in line for line in lines) > len(lines) / 2:
+        return known
     best, best_share = None, 0.5
     for delimiter in DELIMITERS:
         counts = Counter(_cut_count(line, delimiter) for line in lines)
@@ -195,7 +214,7 @@ def find_delimiter(path: Path) -> str:
             share = counts.most_common(1)[0][1] / len(lines)
             if share > best_share:
                 best, best_share = delimiter, share
-    if best is None and lines:
+    if best is None and lines and known is None:
         raise UserError(
             f"{path}: no delimiter (tab, comma, semicolon, bar) stands in "
             "most rows the same number of times; is this a table?"
