@@ -37,7 +37,12 @@ def block(entries) -> bytes:
     return out + struct.pack("<II", 0, 1)  # one restart, at 0
 
 
-def table(entries: dict[bytes, bytes], compression: int = 0) -> bytes:
+def table(
+    entries: dict[bytes, bytes],
+    compression: int = 0,
+    data_block: bytes | None = None,
+) -> bytes:
+    """Returns an index of `entries`, or with any bytes in their place."""
     out = b""
 
     def append(contents: bytes) -> bytes:
@@ -47,7 +52,7 @@ def table(entries: dict[bytes, bytes], compression: int = 0) -> bytes:
         out += contents + struct.pack("<I", masked(crc32c(contents)))
         return handle
 
-    data = append(block(sorted(entries.items())))
+    data = append(data_block or block(sorted(entries.items())))
     metadata = append(struct.pack("<II", 0, 1))
     index = append(block([(max(entries), data)]))
     footer = (metadata + index).ljust(40, b"\0")

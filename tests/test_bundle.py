@@ -5,6 +5,7 @@ TensorFlow's own reader aborts the process on some of these, which is why
 """
 
 import shutil
+import struct
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from tensorflow.core.protobuf import tensor_bundle_pb2
 
 from albert_tf2 import UserError
+from albert_tf2.checkpoints import bundle
 from albert_tf2.checkpoints.bundle import Bundle, Entry
 
 DATA = np.arange(16, dtype=np.float32).tobytes()
@@ -50,21 +52,21 @@ def write(folder, value, *, data=DATA, compression=0, endianness=0):
 def test_an_honest_file(tmp_path):
     """What the tests below change: TensorFlow reads it, so do we."""
     prefix = write(tmp_path, entry([4, 4]))
-    bundle = Bundle(prefix)
-    assert bundle.entries == {"a": Entry((4, 4), "float32")}
+    found = Bundle(prefix)
+    assert found.entries == {"a": Entry((4, 4), "float32")}
     expected = np.arange(16, dtype=np.float32).reshape(4, 4)
-    np.testing.assert_array_equal(bundle.read("a"), expected)
+    np.testing.assert_array_equal(found.read("a"), expected)
     theirs = tf.train.load_checkpoint(str(prefix)).get_tensor("a")
     np.testing.assert_array_equal(theirs, expected)
 
 
 def test_agrees_with_tensorflow(shared):
     prefix = shared / "golden/optimizer/google_toy_lamb/model.ckpt-6"
-    bundle = Bundle(prefix)
+    found = Bundle(prefix)
     reader = tf.train.load_checkpoint(str(prefix))
     shapes = reader.get_variable_to_shape_map()
-    assert {n: list(e.shape) for n, e in bundle.entries.items()} == shapes
-    assert not bundle.is_object_based
+    assert {n: list(e.shape) for n, e in found.entries.items()} == shapes
+    assert not found.is_object_based
 
 
 @pytest.mark.parametrize(
@@ -103,11 +105,29 @@ def test_entries_that_lie(value, message, tmp_path):
         Bundle(write(tmp_path, value))
 
 
+@pytest.mark.parametrize(
+    ("shared", "fresh", "length"),
+    [(5, 1, 0), (0, 2**40, 0), (0, 1, 2**40), (0, 1, 2**62)],
+)
+def test_block_entries_that_point_outside(shared, fresh, length, tmp_path):
+    numbers = map(sorted_table.varint, (shared, fresh, length))
+    block = b"".join(numbers) + b"a" * 8 + struct.pack("<II", 0, 1)
+    index = sorted_table.table({b"a": b""}, data_block=block)
+    (tmp_path / "model.index").write_bytes(index)
+    with pytest.raises(UserError, match="point outside the file"):
+        Bundle(tmp_path / "model")
+
+
+def test_endless_number():
+    with pytest.raises(IndexError):
+        bundle._varint(b"\xff" * 30 + b"\x01", 0)
+
+
 def test_wrong_checksum(tmp_path):
     prefix = write(tmp_path, entry([4, 4]), data=DATA[:-1] + b"\x7f")
-    bundle = Bundle(prefix)
+    found = Bundle(prefix)
     with pytest.raises(UserError, match="hecksum does not match"):
-        bundle.read("a")
+        found.read("a")
 
 
 def test_compressed_and_big_endian(tmp_path):
@@ -175,8 +195,8 @@ def test_any_damage_is_an_error_or_harmless(data, saved, tmp_path):
     name = "model.data-00000-of-00001"
     shutil.copy(saved.with_name(name), tmp_path)
     try:
-        bundle = Bundle(tmp_path / "model")
-        for variable in bundle.entries:
-            bundle.read(variable)
+        found = Bundle(tmp_path / "model")
+        for variable in found.entries:
+            found.read(variable)
     except UserError:
         pass

@@ -96,3 +96,12 @@ def test_fixed_inputs_are_fixed(tiny_config):
     assert one["input_mask"].min() == 0  # padding is part of the proof
     assert one["input_type_ids"].max() == 1
     assert (one["input_word_ids"] < tiny_config.vocab_size).all()
+
+
+def test_an_existing_result_is_kept(found, tmp_path):
+    conversion.convert(found, "tf1", tmp_path / "out")
+    with pytest.raises(UserError, match="already exists"):
+        conversion.convert(found, "tf1", tmp_path / "out")
+    conversion.convert(found, "tf2", tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out" / "model.index").is_file()
+    assert not (tmp_path / "out" / "albert_model.ckpt.index").exists()
