@@ -249,21 +249,17 @@ def report(
     ]
     if not facts["fits"]:
         return "\n".join([*lines, f"does not fit: {facts['reason']}"])
-    seconds = max(
-        facts["flops"] / chip.flops, facts["bytes_accessed"] / chip.bandwidth
-    )
-    limit = (
-        "arithmetic"
-        if facts["flops"] / chip.flops == seconds
-        else "memory traffic"
-    )
+    # XLA counts the body of the loop over parts once.
+    work, traffic = parts * facts["flops"], parts * facts["bytes_accessed"]
+    arithmetic, memory = work / chip.flops, traffic / chip.bandwidth
+    seconds = max(arithmetic, memory)
+    limit = "arithmetic" if arithmetic >= memory else "memory traffic"
     lines += [
         "compiles: yes",
         f"memory: {facts['memory'] / GIB:.2f} of {chip.memory / GIB:.0f} GiB "
         f"(arguments {facts['arguments'] / GIB:.2f}, temporary "
         f"{facts['temporary'] / GIB:.2f})",
-        f"work per step and core: {facts['flops']:.3g} FLOP, "
-        f"{facts['bytes_accessed']:.3g} bytes",
+        f"work per step and core: {work:.3g} FLOP, {traffic:.3g} bytes",
         f"bound: {1 / seconds:.3g} steps/s, {parts * batch / seconds:.4g} "
         f"rows/s per core, by {limit} at the vendor's peak",
     ]
