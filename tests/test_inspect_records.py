@@ -1,10 +1,17 @@
 """What the terminal shows of a record."""
 
+import types
+
 import numpy as np
 import pytest
 
 from albert_tf2 import UserError, Vocabulary
-from albert_tf2.data import build_pretraining_data, inspect_records, workers
+from albert_tf2.data import (
+    build_pretraining_data,
+    inspect_records,
+    records,
+    workers,
+)
 from albert_tf2.data.build_config import BuildConfig
 from albert_tf2.tokenization import SPECIAL_TOKENS
 
@@ -57,6 +64,26 @@ def test_each_pair_has_a_line():
         "pair 2, swapped: [CLS] 来 [SEP] 预/测 [SEP]",
         "11 of 12 places filled, 0 to predict",
     ]
+
+
+def test_word_starts_follow_swapped_segments():
+    stored = ids("使 用 语 言 模 型 来 预 测")
+    starts = np.array([1, 0, 1, 0, 1, 0, 1, 1, 0], bool)
+    data = records.compact_example(
+        records.pack_tokens(np.array(stored), starts, "uint16").tobytes(),
+        [2, 4, 1, 2],
+    )
+    record_set = types.SimpleNamespace(
+        max_seq_length=20, max_pairs=2, vocab_size=len(VOCABULARY)
+    )
+    row = {
+        "sentence_order_labels": np.array([1, 0]),
+        "input_mask": np.ones(20, int),
+    }
+    found = inspect_records.word_starts_of_row(row, data, record_set)
+    # [CLS] 语 言 模 型 [SEP] 使 用 [SEP] [CLS] 来 [SEP] 预 测 [SEP]
+    expected = [0, 1, 0, 1, 0, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0]
+    np.testing.assert_array_equal(found, expected + [0] * 5)
 
 
 @pytest.mark.parametrize("masking", ["dynamic", "static"])
