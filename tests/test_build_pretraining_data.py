@@ -571,3 +571,35 @@ def test_classic_records_are_masked_copies(texts, vocab_file, tmp_path):
         for a, b in row
     }
     assert pairs == set(sources)
+
+
+@pytest.mark.large
+def test_memory_does_not_grow_with_the_corpus(texts, vocab_file, tmp_path):
+    """Peaks of the largest process for 2 MB and for 120 MB of text."""
+    text = "".join(
+        Path(path).read_text("utf-8") + "\n" for path in corpus_paths(texts)
+    )
+    code = (
+        "import resource, subprocess, sys; "
+        "subprocess.run(sys.argv[1:], check=True, capture_output=True); "
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    peaks = []
+    for megabytes in (2, 120):
+        path = tmp_path / f"{megabytes}.txt"
+        with open(path, "w", encoding="utf-8") as stream:
+            for _ in range(megabytes * 1_000_000 // len(text.encode())):
+                stream.write(text)
+        flags = flags_of(str(path), vocab_file, tmp_path / f"{megabytes}.out")
+        done = subprocess.run(
+            [sys.executable, "-c", code, sys.executable, "-m", MODULE, *flags,
+             "--num_workers", "2"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        peaks.append(int(done.stdout) / 1000)  # MB, as Linux counts
+    assert peaks[1] < 900
+    assert peaks[1] - peaks[0] < 60, peaks
+
+
+def corpus_paths(texts):
+    return [file.path for file in corpus.find_files(texts)]
