@@ -105,3 +105,12 @@ def test_an_existing_result_is_kept(found, tmp_path):
     conversion.convert(found, "tf2", tmp_path / "out", overwrite=True)
     assert (tmp_path / "out" / "model.index").is_file()
     assert not (tmp_path / "out" / "albert_model.ckpt.index").exists()
+
+
+def test_tolerance_grows_only_where_nothing_is_normalised(tiny_config):
+    outputs = {"sequence_output": np.full([2, 3, 4], -30.0, np.float32)}
+    small = {"sequence_output": np.full([2, 3, 4], 0.5, np.float32)}
+    preln = tiny_config.replace(ln_type="preln")
+    assert certificate.tolerance(tiny_config, outputs) == 2e-5
+    assert certificate.tolerance(preln, outputs) == pytest.approx(6e-4)
+    assert certificate.tolerance(preln, small) == 2e-5

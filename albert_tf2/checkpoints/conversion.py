@@ -117,6 +117,7 @@ def convert(
         difference = certificate.differences(
             expected, run(folder, inputs), inputs
         )
+        allowed = certificate.tolerance(found.config, expected)
         return certificate.write(
-            folder, found, target, variable_map, difference
+            folder, found, target, variable_map, difference, allowed
         )
