@@ -38,10 +38,10 @@ clean:
 
 .venv/.train: .venv/bin/pip $(SETUP)
 	@echo "Installing (TensorFlow is large: some minutes) ..."
-	$(PIP) --editable '.[train,fast]'
+	$(PIP) --editable '.[train]'
 	@touch $@
 
 .venv/.dev: .venv/bin/pip $(SETUP)
 	@echo "Installing with the test tools (some minutes) ..."
-	$(PIP) --editable '.[train,fast,huggingface,dev]'
+	$(PIP) --editable '.[train,dev]'
 	@touch $@ .venv/.train

@@ -35,9 +35,18 @@ INSTALL_REQUIRES = [
     "setuptools<82",
 ]
 
+SERVE = ["fastapi>=0.110", "uvicorn>=0.27"]
+HUGGINGFACE = ["torch>=2.4", "transformers>=4.40", "safetensors>=0.4"]
+ONNX = ["tf2onnx>=1.17", "onnx>=1.17", "onnxruntime>=1.20"]
+FAST = ["rjieba>=0.2", "zstandard>=0.22"]
+
 EXTRAS = {
-    # LAMB and Orbit (Model Garden), curves.
-    "train": ["tf-models-official>=2.15,<2.21", "matplotlib>=3.7"],
+    # LAMB and Orbit (Model Garden), the fast segmenter, curves.
+    "train": [
+        "tf-models-official>=2.15,<2.21",
+        "matplotlib>=3.7",
+        *FAST,
+    ],
     # TensorFlow Addons lives on the 2.15 line only, with old companions.
     "addons": [
         "tensorflow==2.15.1",
@@ -49,17 +58,35 @@ EXTRAS = {
         "tensorflow-datasets==4.9.7",
         "typing_extensions<4.6",
         "matplotlib>=3.7",
+        *FAST,
     ],
-    "fast": ["rjieba>=0.2", "zstandard>=0.22"],
+    "fast": FAST,
     "spark": ["pyspark>=3.5,<4"],
-    "huggingface": ["torch>=2.4", "transformers>=4.40", "safetensors>=0.4"],
-    "dev": [
-        "pytest>=7",
-        "hypothesis>=6",
-        "ruff>=0.6",
-        "pre-commit>=3",
-    ],
+    # Corpora and records on gs://, s3:// and hdfs://.
+    "remote": ["pyarrow>=14"],
+    "huggingface": HUGGINGFACE,
+    "onnx": ONNX,
+    "serve": SERVE,
+    # The TPU compiler, which needs no TPU to compile.
+    "tpu_check": ["jax[tpu]>=0.8"],
+    "test": ["pytest>=7", "hypothesis>=6", "scipy>=1.10"],
 }
+EXTRAS["dev"] = [
+    *EXTRAS["test"],
+    *EXTRAS["spark"],
+    *EXTRAS["remote"],
+    *EXTRAS["tpu_check"],
+    *HUGGINGFACE,
+    *ONNX,
+    *SERVE,
+    "httpx>=0.27",
+    "nbclient>=0.9",
+    "nbformat>=5",
+    "ipykernel>=6",
+    "nbstripout>=0.6",
+    "ruff>=0.6",
+    "pre-commit>=3",
+]
 
 setup(
     name="albert-tf2",
