@@ -173,11 +173,17 @@ def names(folder: str) -> list[str]:
 
 def make_folder(path: str) -> None:
     """Creates a folder and its parents, unless it is there."""
-    if not is_remote(path):
-        os.makedirs(path, exist_ok=True)
-    else:
-        system, inner = _remote(path)
-        system.create_dir(inner, recursive=True)
+    try:
+        if not is_remote(path):
+            os.makedirs(path, exist_ok=True)
+        else:
+            system, inner = _remote(path)
+            system.create_dir(inner, recursive=True)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be created ({error.strerror or error}): choose "
+            "another --output_dir"
+        ) from None
 
 
 def remove_temporary_files(folder: str) -> None:

@@ -36,6 +36,12 @@ def test_write_read_list_remove(folder):
     assert not storage.exists(path)
 
 
+def test_a_file_in_the_way_of_a_folder_is_told(folder, tmp_path):
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(UserError, match="file/sub cannot be created"):
+        storage.make_folder(storage.join(folder, "file", "sub"))
+
+
 def test_a_failed_write_leaves_nothing(folder):
     path = storage.join(folder, "a.bin")
     with pytest.raises(KeyError), storage.atomic_binary(path) as stream:
