@@ -230,7 +230,9 @@ def verify(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = command_line.parser(__doc__)
+    parser = command_line.parser(
+        __doc__, prog="python -m albert_tf2.hub_export.verify"
+    )
     parser.add_argument(
         "--export_dir", type=Path, help="what `export` wrote: all is checked"
     )

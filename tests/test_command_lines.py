@@ -19,7 +19,7 @@ COMMANDS = sorted(
     f"{package}.{path.stem}"
     for package, folder in FOLDERS.items()
     for path in folder.glob("*.py")
-    if 'if __name__ == "__main__"' in path.read_text(encoding="utf-8")
+    if "command_line.run(main)" in path.read_text(encoding="utf-8")
 )
 # Fails the command if TensorFlow loads before it has judged its arguments.
 BLOCKER = """
