@@ -37,9 +37,9 @@ def test_lcqmc_with_and_without_header_and_bom(tmp_path):
 
 
 def test_lcqmc_line_separators_and_quotes_are_characters(tmp_path):
-    (tmp_path / "train.txt").write_text('他说"好\u2028了\t好\t1\n', "utf-8")
+    (tmp_path / "train.txt").write_text('他说"好\u2028了\r吧\t好\t1\n', "utf-8")
     rows, _ = read("lcqmc", tmp_path)
-    assert rows[0].text_a == '他说"好\u2028了'
+    assert rows[0].text_a == '他说"好\u2028了\r吧'
 
 
 @pytest.mark.parametrize(

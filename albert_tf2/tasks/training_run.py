@@ -134,7 +134,9 @@ class Run:
             length=batch["input_mask"].shape[-1],
             class_weights=self.class_weights,
         )
-        batch["total_weight"] = np.maximum(batch["weights"].sum(), 1e-6)
+        batch["total_weight"] = np.array(
+            max(batch["weights"].sum(), 1e-6), np.float32
+        )
         replicas = self.tuner.strategy.num_replicas_in_sync
         batch["dropout_seed"] = np.array(
             [
