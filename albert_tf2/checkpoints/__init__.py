@@ -9,19 +9,27 @@
 Each is read completely or refused; see docs/checkpoints.md.
 """
 
+import dataclasses
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from albert_tf2 import files
+from albert_tf2.checkpoints import download, locate
+from albert_tf2.config import AlbertConfig
+from albert_tf2.errors import UserError
+
+# What needs TensorFlow is imported where it is used: a wrong path or name is
+# said before TensorFlow loads.
 if TYPE_CHECKING:
     from albert_tf2.checkpoints.weights import Weights
-    from albert_tf2.config import AlbertConfig
     from albert_tf2.models import AlbertPretrainer
 
 __all__ = ["load_pretrained", "read_weights", "save_pretrained"]
 
 
 def load_pretrained(
-    source: str | os.PathLike, *, config: "AlbertConfig | None" = None
+    source: str | os.PathLike, *, config: AlbertConfig | None = None
 ) -> "AlbertPretrainer":
     """Loads a model of any supported form, completely or not at all.
 
@@ -46,7 +54,7 @@ def load_pretrained(
 
 
 def read_weights(
-    source: str | os.PathLike, *, config: "AlbertConfig | None" = None
+    source: str | os.PathLike, *, config: AlbertConfig | None = None
 ) -> "Weights":
     """Reads arrays and configuration without building a model.
 
@@ -54,11 +62,6 @@ def read_weights(
         source: As for `load_pretrained`.
         config: As for `load_pretrained`.
     """
-    import dataclasses
-
-    from albert_tf2.checkpoints import download, locate
-
-    # A wrong path or name is said before TensorFlow loads.
     location = locate.locate(download.local_path(source))
     if config is None and location.config_file is None:
         config = download.shipped_config(source)
@@ -82,12 +85,8 @@ def read_weights(
     return dataclasses.replace(found, vocab_file=location.vocab_file)
 
 
-def _with_task(found, task_file):
+def _with_task(found: "Weights", task_file: Path) -> "Weights":
     """Adds what a fine-tuned model's task.json says of its head."""
-    import dataclasses
-
-    from albert_tf2 import files
-
     if not (found.task_arrays and task_file.is_file()):
         return found
     task = files.read_json(task_file)
@@ -98,9 +97,9 @@ def _with_task(found, task_file):
     )
 
 
-def _configuration(location, config):
-    from albert_tf2.config import AlbertConfig
-
+def _configuration(
+    location: locate.Location, config: AlbertConfig | None
+) -> AlbertConfig:
     if config is not None:
         return config
     return AlbertConfig.from_dict(
@@ -108,10 +107,7 @@ def _configuration(location, config):
     )
 
 
-def _config_values(location):
-    from albert_tf2 import files
-    from albert_tf2.errors import UserError
-
+def _config_values(location: locate.Location) -> dict[str, Any]:
     if location.config_file is None:
         raise UserError(
             f"{location.folder} has no albert_config.json: the number of "
