@@ -252,6 +252,22 @@ def test_shares_equal_the_originals_popping():
     assert sum(encoding.shares([30, 5, 30], 24)) == 24
 
 
+def test_a_token_is_decided_where_it_has_most_context():
+    cut = encoding.windows(10, 6, 3)
+    assert [w[:2] for w in cut] == [(0, 6), (3, 9), (6, 10)]
+    assert [w[2:] for w in cut] == [(0, 5), (5, 8), (8, 10)]
+
+    def poorer_side(i, w):
+        left = i - w.start if w.start else 99
+        right = w.end - 1 - i if w.end < 10 else 99
+        return min(left, right)
+
+    for w in cut:
+        for i in range(w.first_owned, w.last_owned):
+            others = [o for o in cut if o.start <= i < o.end]
+            assert poorer_side(i, w) == max(poorer_side(i, o) for o in others)
+
+
 def test_windows_cover_and_own_each_token_once():
     for length in range(0, 40):
         for size, stride in ((6, 3), (7, 5), (10, 10)):

@@ -106,7 +106,7 @@ def windows(length: int, size: int, stride: int) -> list[Window]:
     """Cuts a text of some tokens into overlapping windows.
 
     length 10, size 6, stride 3  ->  [0, 6) [3, 9) [6, 10)
-    owned                            [0, 4) [4, 7) [7, 10)
+    owned                            [0, 5) [5, 8) [8, 10)
     """
     starts = [0]
     while starts[-1] + size < length:
