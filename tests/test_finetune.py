@@ -1,6 +1,8 @@
 """Fine-tuning end to end on small files: learning, resuming, seeds."""
 
 import json
+import os
+import socket
 import subprocess
 import sys
 
@@ -373,3 +375,56 @@ def test_every_task_has_a_recipe():
         recipe = finetune.read_recipe(name, None, [])
         assert recipe.max_seq_length <= 512
     assert finetune.read_recipe("lcqmc", None, []).num_train_epochs == 5
+
+
+@pytest.mark.large
+def test_two_workers_train_as_one(tmp_path, checkpoint):
+    """Two processes, as on two machines: the first one's files count."""
+    folder = samples.write_lcqmc(tmp_path / "data")
+    settings = ["--set", "max_train_steps=3", "--set", "max_seq_length=32"]
+    settings += ["--set", "global_batch_size=6", "--set", "eval_batch_size=8"]
+    settings += ["--set", "classifier_dropout=0.0"]
+    ports = []
+    for _ in range(2):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            ports.append(probe.getsockname()[1])
+    workers = []
+    for index in range(2):
+        cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
+        task = {"type": "worker", "index": index}
+        workers.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "albert_tf2.finetune"]
+                + command(folder, checkpoint, tmp_path / "two", *settings)
+                + ["--strategy", "multi_worker"],
+                env={
+                    **os.environ,
+                    "TF_CONFIG": json.dumps({"cluster": cluster, "task": task}),
+                    "CUDA_VISIBLE_DEVICES": "",
+                },
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    try:
+        for worker in workers:
+            output, _ = worker.communicate(timeout=300)
+            assert worker.returncode == 0, output[-3000:]
+    finally:
+        for worker in workers:
+            worker.kill()
+    finetune.main(
+        command(folder, checkpoint, tmp_path / "one", *settings)
+        + ["--strategy", "one_device"]
+    )
+    for a, b in zip(
+        weights_of(tmp_path / "one"), weights_of(tmp_path / "two"), strict=True
+    ):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+    results = [
+        json.loads((tmp_path / name / "results.json").read_text())
+        for name in ("one", "two")
+    ]
+    assert results[0]["test"] == results[1]["test"]
