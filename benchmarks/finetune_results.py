@@ -84,18 +84,19 @@ def run_row(
         workdir=Path(args.workdir) / f"{name}-{start}",
         vocab_file=args.vocab_file,
     )
-    scored = results.get("test") or results.get("dev")
+    scored_on = "test" if results.get("test") else "dev"
+    scored = results[scored_on]
     return {
         "task": name,
         "start": start,
         "train_rows": len(data.train),
         "steps": results["steps"],
         "seconds": round(time.monotonic() - began),
-        "scored_on": "test" if results.get("test") else "dev",
+        "scored_on": scored_on,
         "metric": task.metric,
         "value": scored[task.metric],
         "rows": scored["rows"],
-        "one_answer": _one_answer(task, data.test or data.dev),
+        "one_answer": _one_answer(task, getattr(data, scored_on)),
         **({"em": scored["em"]} if "em" in scored else {}),
     }
 
