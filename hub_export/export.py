@@ -1,4 +1,4 @@
-"""Publishes a checkpoint: TF Hub SavedModels, serving model, TFLite.
+"""Publishes a checkpoint: TF Hub SavedModels, serving model, TFLite, cards.
 
 Writes below --export_dir, each part whole or not at all, and verifies it by
 loading a moved copy in a fresh process:
@@ -6,7 +6,8 @@ loading a moved copy in a fresh process:
     preprocessor/1/   strings -> encoder inputs       (hub.KerasLayer)
     encoder/1/        encoder inputs -> vectors       (hub.KerasLayer)
     serving/1/        strings -> embeddings           (TF Serving)
-    tflite/1/         ids -> embeddings               (phones, fast CPUs)
+    tflite/1/         ids or strings -> embeddings    (phones, fast CPUs)
+    cards/1/          what was measured; Kaggle's upload folders
 
 Try it:
 
@@ -22,7 +23,7 @@ from albert_tf2 import command_line
 from albert_tf2.errors import UserError
 
 # In the order of the work: what needs no model comes first.
-WHAT = ("preprocessor", "encoder", "serving", "tflite")
+WHAT = ("preprocessor", "encoder", "serving", "tflite", "cards")
 
 
 def parse_what(value: str) -> list[str]:
@@ -69,6 +70,8 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         help="real sentences, one a line, for the full int8 TFLite model",
     )
+    add("--name", default="zh", help="the cards speak of albert_NAME")
+    add("--data_dir", type=Path, help="the records, for the cards")
     return parser
 
 
@@ -83,6 +86,10 @@ def check_targets(args: argparse.Namespace) -> dict[str, Path]:
                 f"{target} already exists: pass --version "
                 f"{args.version + 1} to add one, or --overwrite to replace it"
             )
+    encoder = args.export_dir / "encoder" / str(args.version)
+    if "cards" in targets and "encoder" not in targets:
+        if not encoder.is_dir():
+            raise UserError(f"cards need {encoder}: add `encoder` to --what")
     for path in (args.vocab_file, args.calibration_file):
         if path is not None and not path.is_file():
             raise UserError(f"{path} does not exist: check the path")
@@ -137,6 +144,7 @@ def load(args: argparse.Namespace):
 def write_part(name, target, args, pretrainer, vocab_file, heads) -> None:
     """Writes one part to its folder."""
     from .encoder import export_encoder
+    from .model_card import export_cards
     from .preprocessor import export_preprocessor
     from .serving import export_serving
     from .tflite_variants import export_variants
@@ -158,6 +166,18 @@ def write_part(name, target, args, pretrainer, vocab_file, heads) -> None:
     elif name == "serving":
         export_serving(
             pretrainer, vocab_file, target, seq_length=args.seq_length, **common
+        )
+    elif name == "cards":
+        source = Path(args.checkpoint)
+        export_cards(
+            pretrainer,
+            vocab_file,
+            args.export_dir,
+            name=args.name,
+            version=args.version,
+            workdir=source if source.is_dir() else None,
+            data_dir=args.data_dir,
+            **common,
         )
     else:
         sentences = None

@@ -1,0 +1,209 @@
+"""TFLite models: every output, precision and kind of input."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from albert_tf2 import AlbertPretrainer, Tokenizer, UserError, files
+from albert_tf2.hub_export import tflite
+from albert_tf2.hub_export.tflite_variants import calibration_samples
+from albert_tf2.hub_export.verify import probe_inputs
+from albert_tf2.keras_api import keras
+from albert_tf2.tokenization import SPECIAL_TOKENS
+
+T = 16
+
+
+@pytest.fixture
+def vocab_file(tmp_path):
+    tokens = [*SPECIAL_TOKENS, *(chr(0x4E00 + i) for i in range(197))]
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join(tokens) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def pretrainer(tiny_config):
+    keras.utils.set_random_seed(0)
+    return AlbertPretrainer(tiny_config)
+
+
+def one_row(length=T):
+    return {name: v[1:2] for name, v in probe_inputs(202, length).items()}
+
+
+def run(path, *, strings=False, **inputs):
+    signature = tflite.interpreter(path, strings=strings)
+    return signature.get_signature_runner()(**inputs)
+
+
+def mean_vector(pretrainer, inputs):
+    outputs = pretrainer.encoder(inputs)["sequence_output"].numpy()[0]
+    mean = outputs[inputs["input_mask"][0] == 1].mean(axis=0)
+    return mean / np.linalg.norm(mean)
+
+
+@pytest.mark.parametrize(
+    "precision, tolerance",
+    [("fp32", 2e-5), ("fp16", 2e-3), ("dynamic_int8", 0.05)],
+)
+def test_embedding(precision, tolerance, pretrainer, vocab_file, tmp_path):
+    path = tflite.export_tflite(
+        pretrainer,
+        tmp_path / "m.tflite",
+        vocab_file,
+        precision=precision,
+        seq_length=T,
+    )
+    found = run(path, **one_row())["embedding"]
+    expected = mean_vector(pretrainer, one_row())
+    np.testing.assert_allclose(found[0], expected, atol=tolerance)
+
+
+def test_full_int8_keeps_the_direction(pretrainer, vocab_file, tmp_path):
+    """Its length is the caller's; padding must not flatten attention."""
+    sentences = ["一丁七万丈三上下", "不与丐丑", "专且丕世丘丙业丛东丝"]
+    path = tflite.export_tflite(
+        pretrainer,
+        tmp_path / "m.tflite",
+        vocab_file,
+        precision="int8",
+        seq_length=T,
+        samples=calibration_samples(sentences, vocab_file, seq_length=T),
+    )
+    found = run(path, **one_row())["embedding"][0]
+    expected = mean_vector(pretrainer, one_row())
+    assert expected @ found / np.linalg.norm(found) > 0.98
+
+
+def test_any_length(pretrainer, vocab_file, tmp_path):
+    path = tflite.export_tflite(
+        pretrainer, tmp_path / "m.tflite", vocab_file, seq_length=None
+    )
+    for length in (5, 23):
+        inputs = one_row(length)
+        np.testing.assert_allclose(
+            run(path, **inputs)["embedding"][0],
+            mean_vector(pretrainer, inputs),
+            atol=2e-5,
+        )
+
+
+def test_other_outputs(pretrainer, vocab_file, tmp_path):
+    def export(output, **kwargs):
+        return tflite.export_tflite(
+            pretrainer,
+            tmp_path / f"{output}.tflite",
+            vocab_file,
+            output=output,
+            seq_length=T,
+            **kwargs,
+        )
+
+    inputs = one_row()
+    positions = np.arange(20, dtype=np.int32)[None] % T
+    expected = pretrainer({**inputs, "masked_lm_positions": positions})
+    found = run(export("sequence"), **inputs)["sequence"]
+    np.testing.assert_allclose(found, expected["sequence_output"], atol=2e-5)
+    found = run(export("mlm"), **inputs, masked_lm_positions=positions)["mlm"]
+    np.testing.assert_allclose(found, expected["mlm_logits"], atol=2e-5)
+    path = export(
+        "classifier",
+        classifier=lambda x: pretrainer(x, training=False)["sop_logits"],
+    )
+    np.testing.assert_allclose(
+        run(path, **inputs)["classifier"],
+        tf.nn.softmax(expected["sop_logits"]),
+        atol=2e-5,
+    )
+    pair = {name: value[:2] for name, value in probe_inputs(202, T).items()}
+    first, second = (
+        mean_vector(pretrainer, {k: v[i : i + 1] for k, v in pair.items()})
+        for i in range(2)
+    )
+    found = run(export("similarity"), **pair)["similarity"]
+    np.testing.assert_allclose(found, [first @ second], atol=2e-5)
+
+
+def test_strings(pretrainer, vocab_file, tmp_path):
+    """The tokenizer inside gives the Python tokenizer's ids."""
+    path = tflite.export_tflite(
+        pretrainer,
+        tmp_path / "m.tflite",
+        vocab_file,
+        seq_length=T,
+        takes_strings=True,
+    )
+    tokenizer = Tokenizer(vocab_file)
+    for text in ["一丁七", "", "万 丈\u200d三，Ａ é", "上" * 40]:
+        ids = [2, *tokenizer.tokenize(text).ids[: T - 2], 3]
+        inputs = {
+            "input_word_ids": np.array([ids]),
+            "input_mask": np.ones_like([ids]),
+            "input_type_ids": np.zeros_like([ids]),
+        }
+        found = run(path, strings=True, text=np.array([text]))["embedding"]
+        np.testing.assert_allclose(
+            found[0], mean_vector(pretrainer, inputs), atol=2e-5
+        )
+
+
+def test_similarity_of_strings(pretrainer, vocab_file, tmp_path):
+    path = tflite.export_tflite(
+        pretrainer,
+        tmp_path / "m.tflite",
+        vocab_file,
+        output="similarity",
+        seq_length=T,
+        takes_strings=True,
+    )
+    given = {"text_a": np.array(["一丁"]), "text_b": np.array(["一丁"])}
+    found = run(path, strings=True, **given)["similarity"]
+    np.testing.assert_allclose(found, [1], atol=1e-5)
+
+
+def test_metadata_and_vocabulary_are_inside(pretrainer, vocab_file, tmp_path):
+    import zipfile
+
+    path = tflite.export_tflite(
+        pretrainer, tmp_path / "m.tflite", vocab_file, seq_length=T
+    )
+    metadata = tflite.read_metadata(path)
+    assert metadata["inputs"]["input_mask"] == {
+        "shape": [1, T],
+        "type": "int32",
+    }
+    assert metadata["vocab_sha256"] == files.sha256(vocab_file)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.read("vocab.txt") == vocab_file.read_bytes()
+    with pytest.raises(UserError, match="no TFLite model of this project"):
+        tflite.read_metadata(vocab_file)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"output": "embeddings"}, "`output` must be one of embedding"),
+        ({"output": "classifier"}, "needs a fine-tuned classifier"),
+        ({"precision": "int4"}, "`precision` must be one of fp32"),
+        ({"precision": "int8"}, "needs `samples`"),
+        ({"precision": "int8", "output": "similarity"}, "in full int8"),
+        ({"takes_strings": True, "output": "mlm"}, "takes ids"),
+        ({"takes_strings": True, "seq_length": None}, "a fixed `seq_length`"),
+    ],
+)
+def test_what_cannot_be_exported(
+    settings, message, pretrainer, vocab_file, tmp_path
+):
+    path = tmp_path / "m.tflite"
+    with pytest.raises(UserError, match=message):
+        tflite.export_tflite(pretrainer, path, vocab_file, **settings)
+    assert not path.exists()
+
+
+def test_an_existing_file_stays(pretrainer, vocab_file, tmp_path):
+    path = tmp_path / "m.tflite"
+    path.write_bytes(b"mine")
+    with pytest.raises(UserError, match="already exists"):
+        tflite.export_tflite(pretrainer, path, vocab_file)
+    assert path.read_bytes() == b"mine"
