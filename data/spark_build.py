@@ -10,6 +10,7 @@ python -m albert_tf2.data.spark_build --master spark://host:7077 --input_file 'h
 
 import argparse
 import os
+import socket
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -66,6 +67,7 @@ def _connect(master: str, settings: Iterable[tuple[str, str]]) -> Any:
             "spark_build needs PySpark and Java: pip install "
             "'albert-tf2[spark]'"
         ) from None
+    _must_answer(master)
     settings = dict(settings)
     if master != "yarn" and "spark.pyspark.python" not in settings:
         # Spark would take whatever `python3` is on the path.
@@ -81,6 +83,25 @@ def _connect(master: str, settings: Iterable[tuple[str, str]]) -> Any:
             f"no Spark session at --master {master} ({reason}): is the "
             "cluster up, and is Java 17 installed?"
         ) from error
+
+
+def _must_answer(master: str) -> None:
+    """Refuses a standalone master that is not there.
+
+    Spark itself tries for a minute and then waits for ever.
+    """
+    if not master.startswith("spark://"):
+        return
+    for address in master.removeprefix("spark://").split(","):
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+            return
+        except (OSError, ValueError):
+            continue
+    raise UserError(
+        f"no Spark master answers at --master {master}: is the cluster up?"
+    )
 
 
 class SparkPool:

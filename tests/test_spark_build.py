@@ -116,6 +116,14 @@ def test_bad_flags(tmp_path):
         )
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nohost", "127.0.0.1:x"])
+def test_a_master_that_is_not_there_is_told_at_once(address):
+    pytest.importorskip("pyspark")
+    flags = ["--master", f"spark://{address}", "--output_dir", "unused"]
+    with pytest.raises(UserError, match="no Spark master answers"):
+        spark_build.main(flags)
+
+
 @pytest.fixture
 def cluster(tmp_path):
     """One master and two workers on loopback; gives its URL and workers."""
