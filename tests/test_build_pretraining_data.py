@@ -373,6 +373,8 @@ def test_damaged_parts_of_a_killed_build_are_made_again(
     with pytest.raises(KeyboardInterrupt):
         build(texts, vocab_file, output_dir)
     monkeypatch.undo()
+    with pytest.raises(UserError, match="config.seed was 12345, now 1"):
+        build(texts, vocab_file, output_dir, seed=1)
     part, *others = sorted((output_dir / ".parts").glob("*.part"))
     made = []
     make_part = workers.make_part
