@@ -213,7 +213,8 @@ def _remote(path: str) -> tuple[Any, str]:
         from pyarrow import fs
     except ImportError:
         raise UserError(
-            f"{path} needs the package pyarrow: pip install 'albert-tf2[remote]'"
+            f"{path} needs the package pyarrow: pip install "
+            "'albert-tf2[remote]'"
         ) from None
     try:
         return fs.FileSystem.from_uri(path)
