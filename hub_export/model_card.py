@@ -204,6 +204,9 @@ def encoder_card(name: str, version: str, facts: dict[str, Any]) -> str:
             "Chinese ALBERT: a text encoder with shared layers.",
             **{
                 "asset-path": f"kaggle/encoder/albert_{name}.tar.gz",
+                "dataset": "own corpus, described below"
+                if facts.get("manifest")
+                else "not recorded",
                 "fine-tunable": "true",
             },
         ),

@@ -133,3 +133,23 @@ def test_bad_input_is_one_line_and_exit_code_2(flags, message, tmp_path):
     lines = result.stderr.strip().splitlines()
     assert message in lines[-1] and lines[-1].startswith("error: ")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.large
+def test_two_exports_are_the_same_bytes(checkpoint, tmp_path):
+    """But for the random number that TensorFlow puts into each."""
+    for name in ("first", "second"):
+        subprocess.run(
+            [sys.executable, "-m", "albert_tf2.hub_export.export"]
+            + ["--checkpoint", str(checkpoint)]
+            + ["--export_dir", str(tmp_path / name)]
+            + ["--what", "preprocessor,encoder,serving,tflite"]
+            + ["--seq_length", "16"],
+            check=True,
+        )
+    different = set()
+    for path in (tmp_path / "first").rglob("*"):
+        twin = tmp_path / "second" / path.relative_to(tmp_path / "first")
+        if path.is_file() and path.read_bytes() != twin.read_bytes():
+            different.add(path.name)
+    assert different <= {"fingerprint.pb"}
