@@ -91,10 +91,11 @@ class RunLog:
             print(text)
         sys.stdout.flush()
 
-    def advance(self, steps: int, loss: float) -> None:
-        """Moves the bar."""
+    def advance(self, steps: int, losses: dict[str, float]) -> None:
+        """Moves the bar and shows the newest losses."""
         if self._bar is not None:
-            self._bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+            shown = {name: f"{value:.3f}" for name, value in losses.items()}
+            self._bar.set_postfix(shown, refresh=False)
             self._bar.update(steps)
 
     def rewind(self, step: int) -> None:

@@ -134,6 +134,7 @@ class Run:
         self.masker = create_masker(recipe, self.records, self.config)
         self._build()
         self._evaluator = None
+        self._peak = None
         self.guard = guard.Guard()
         self.log = None
         self.snapshots = Snapshots(
@@ -208,6 +209,11 @@ class Run:
         step = int(self.step.numpy())
         if found:
             self.say(f"resuming {found} at step {step}")
+            if self._has_dropout():
+                self.say(
+                    "note: dropout is drawn anew after a restart, so this run "
+                    "will not equal an uninterrupted one bit for bit"
+                )
         elif init_checkpoint is not None:
             with self.strategy.scope():
                 run_folder.warm_start(self.model, init_checkpoint)
@@ -227,12 +233,29 @@ class Run:
             enabled=self.worker == 0,
             progress=progress,
         )
+        self._peak = self._measured_peak()
         self.say(self.schedule.describe())
         self.say(
             f"{self.records.records:,} records, "
             f"{self.recipe.global_batch_size} per step on "
             f"{self.strategy.num_replicas_in_sync} replica(s); "
             f"{self.model.count_params():,} parameters"
+        )
+
+    def _measured_peak(self) -> float | None:
+        """Returns FLOP/s of all replicas; of a TPU, this host knows none."""
+        if isinstance(self.strategy, tf.distribute.TPUStrategy):
+            return None
+        mixed = self.recipe.precision.removeprefix("mixed_")
+        peak = flops.measured_peak(tf.dtypes.as_dtype(mixed))
+        # Logical CPUs share one set of cores.
+        gpus = len(tf.config.list_logical_devices("GPU"))
+        return peak * (self.strategy.num_replicas_in_sync if gpus else 1)
+
+    def _has_dropout(self) -> bool:
+        config = self.config
+        return bool(
+            config.hidden_dropout_prob or config.attention_probs_dropout_prob
         )
 
     def train(self, terminated) -> TrainingResult:
@@ -278,7 +301,9 @@ class Run:
             self.guard.check(step, rows[:, 0].tolist())
             step += count
             self.step.assign(step)
-            self.log.advance(count, float(rows[-1, 0]))
+            self.log.advance(
+                count, dict(zip(METRICS[:3], rows[-1].tolist(), strict=False))
+            )
             self._add_to_interval(rows)
             last = step == recipe.train_steps
             if step % recipe.log_every == 0 or last:
@@ -355,6 +380,8 @@ class Run:
                 predictions_of(self.recipe, self.records),
             ),
         )
+        if self._peak is not None and "flops_per_second" in row:
+            row["share_of_measured_peak"] = row["flops_per_second"] / self._peak
         ratios = {}
         if self.recipe.optimizer == "lamb":
             ratios = optimization.trust_ratios(

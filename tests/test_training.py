@@ -115,6 +115,7 @@ def test_a_run_leaves_what_others_read(whole_run):
     assert [row["step"] for row in rows] == [2, 4, 6, 8, 10, 12]
     assert {"loss", "mlm_loss", "sop_loss", "learning_rate"} <= set(rows[0])
     assert {"tokens_per_second", "examples_per_second"} <= set(rows[-1])
+    assert 0 < rows[-1]["share_of_measured_peak"] < 1
     evaluated = read_rows(workdir / "evaluation.jsonl")
     assert [row["step"] for row in evaluated] == [0, 6, 12]
     assert result.first == evaluated[0] and result.last == evaluated[-1]
