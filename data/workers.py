@@ -1,14 +1,15 @@
 """Runs the builder's work on the cores of this machine."""
 
-import concurrent.futures
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
 from typing import Any
 
 from tqdm import tqdm
@@ -17,9 +18,10 @@ from albert_tf2.errors import UserError
 
 from . import corpus, parts, shards
 
-# Units in flight per worker: enough to keep it busy, few enough that units
-# read from a compressed file do not pile up in memory.
-AHEAD = 2
+KILLED = (
+    "a worker process was killed (out of memory?): run the same command again "
+    "to go on from here"
+)
 
 
 class Workers:
@@ -62,35 +64,80 @@ class Workers:
     def _map(
         self, plan: shards.Plan, function: Callable, tasks: Iterable[tuple]
     ) -> Iterator[Any]:
-        """Yields results as they come, a bounded number of tasks ahead."""
+        """Yields results as they come."""
         if self.num_workers == 1:
-            _begin(plan, watch_parent=False)
+            _begin(plan)
             yield from (function(*task) for task in tasks)
             return
-        with concurrent.futures.ProcessPoolExecutor(
-            self.num_workers,
-            mp_context=_context(),
-            initializer=_begin,
-            initargs=(plan,),
-        ) as executor:
-            pending: set[concurrent.futures.Future] = set()
-            try:
-                for task in tasks:
-                    pending.add(executor.submit(function, *task))
-                    if len(pending) >= AHEAD * self.num_workers:
-                        done, pending = concurrent.futures.wait(
-                            pending, return_when="FIRST_COMPLETED"
-                        )
-                        yield from (future.result() for future in done)
-                for future in concurrent.futures.as_completed(pending):
-                    yield future.result()
-            except BrokenProcessPool:
-                raise UserError(
-                    "a worker process was killed (out of memory?): run the "
-                    "same command again to go on from here"
-                ) from None
-            finally:
-                executor.shutdown(cancel_futures=True)
+        # A pipe for each worker and no shared queue: a killed process may
+        # die holding a queue's lock, and then all others wait for ever.
+        processes = [_start(plan) for _ in range(self.num_workers)]
+        idle = [pipe for _, pipe in processes]
+        busy: list[Connection] = []
+        try:
+            for task in tasks:
+                if not idle:
+                    ready = multiprocessing.connection.wait(busy)
+                    yield from (_receive(pipe) for pipe in ready)
+                    busy = [pipe for pipe in busy if pipe not in ready]
+                    idle.extend(ready)
+                pipe = idle.pop()
+                _send(pipe, (function, task))
+                busy.append(pipe)
+            yield from (_receive(pipe) for pipe in busy)
+        finally:
+            for process, pipe in processes:
+                process.kill()
+                process.join()
+                pipe.close()
+
+
+def _start(plan: shards.Plan) -> tuple[Any, Connection]:
+    """Starts a worker process; returns it and the pipe to it."""
+    context = _context()
+    ours, theirs = context.Pipe()
+    process = context.Process(
+        target=_serve, args=(plan, theirs, os.getpid()), daemon=True
+    )
+    process.start()
+    theirs.close()  # so that its death is the end of the pipe
+    return process, ours
+
+
+def _serve(plan: shards.Plan, pipe: Connection, parent: int) -> None:
+    """What a worker process does: a task, its result, the next task."""
+    # Ctrl-C reaches every process: one of them is to answer.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(
+        target=_die_with_parent, args=(parent,), daemon=True
+    ).start()
+    _begin(plan)
+    while True:
+        function, task = pipe.recv()
+        try:
+            outcome = function(*task)
+        except Exception as error:
+            if not isinstance(error, UserError):
+                error.add_note(traceback.format_exc())
+            outcome = error
+        pipe.send(outcome)
+
+
+def _send(pipe: Connection, message: tuple) -> None:
+    try:
+        pipe.send(message)
+    except OSError:
+        raise UserError(KILLED) from None
+
+
+def _receive(pipe: Connection) -> Any:
+    try:
+        outcome = pipe.recv()
+    except (EOFError, OSError):
+        raise UserError(KILLED) from None
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
 def _tasks(plan: shards.Plan, bar: tqdm) -> Iterator[tuple]:
@@ -109,19 +156,14 @@ _plan: shards.Plan
 _builder: parts.PartBuilder | None = None
 
 
-def _begin(plan: shards.Plan, watch_parent: bool = True) -> None:
+def _begin(plan: shards.Plan) -> None:
     """Prepares this process for a plan."""
     global _plan, _builder
     _plan, _builder = plan, None
-    if watch_parent:
-        # Ctrl-C reaches every process: one of them is to answer.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        threading.Thread(target=_die_with_parent, daemon=True).start()
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(parent: int) -> None:
     """Ends this process when the one that started it was killed."""
-    parent = os.getppid()
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)

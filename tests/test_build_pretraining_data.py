@@ -454,8 +454,9 @@ def test_wrong_bytes_fail_or_are_counted(
     )
     arguments = [str(tmp_path / "c.txt"), vocab_file, tmp_path / "out"]
     if on_error == "fail":
-        with pytest.raises(UserError, match="c.txt, line 3, byte 26"):
-            build(*arguments)
+        for num_workers in (1, 2):
+            with pytest.raises(UserError, match="c.txt, line 3, byte 26"):
+                build(*arguments, num_workers=num_workers)
         return
     manifest = build(*arguments, on_error=on_error)
     assert manifest["counts"]["lines_not_utf8"] == lines
