@@ -117,10 +117,10 @@ def test_interrupted_run_equals_an_uninterrupted_one(
 
     train_on = training_run.Run._train_on
 
-    def stop_at_five(self, indices):
-        if int(self.step) == 4:
+    def stop_at_five(self, indices, number):
+        if number == 4:
             raise KeyboardInterrupt
-        return train_on(self, indices)
+        return train_on(self, indices, number)
 
     monkeypatch.setattr(training_run.Run, "_train_on", stop_at_five)
     with pytest.raises(KeyboardInterrupt):
@@ -190,6 +190,27 @@ def test_early_stopping_keeps_the_best(tmp_path, checkpoint):
         learning_rate=1e-9,
     )
     assert results["best_step"] == 2 and results["steps"] == 8
+
+
+def test_a_loss_that_is_lost_stops_the_run(tmp_path, checkpoint, monkeypatch):
+    from albert_tf2.tasks import training_run
+
+    monkeypatch.setattr(
+        training_run,
+        "loss_sum",
+        lambda kind, logits, labels, weights: logits[0, 0] * float("nan"),
+    )
+    folder = samples.write_lcqmc(tmp_path / "data")
+    with pytest.raises(UserError, match="lower `learning_rate`"):
+        run(
+            "lcqmc",
+            folder,
+            checkpoint,
+            tmp_path / "w",
+            max_train_steps=2,
+            log_every=1,
+        )
+    assert not (tmp_path / "w" / "model").exists()
 
 
 def test_class_weights_balance(tmp_path):

@@ -72,19 +72,21 @@ class Run:
 
     def execute(self) -> dict[str, Any]:
         self._restore()
-        say, total = self.tuner.say, self.total
+        total = self.total
         began, first = time.monotonic(), int(self.step)
-        losses: list[float] = []
+        # The number of steps done. Reading `self.step` or a loss would make
+        # the host wait for the device, so that happens when logging alone.
+        number = first
+        losses: list[tf.Tensor] = []
         epoch, order = -1, []
-        while int(self.step) < total and not self._is_patience_over():
-            number = int(self.step)
+        while number < total and not self._is_patience_over():
             if number // self.steps_per_epoch != epoch:
                 epoch = number // self.steps_per_epoch
                 order = training_order(
                     self.lengths, self.batch_size, self.recipe.seed, epoch
                 )
-            losses.append(self._train_on(order[number % self.steps_per_epoch]))
-            self.step.assign_add(1)
+            indices = order[number % self.steps_per_epoch]
+            losses.append(self._train_on(indices, number))
             number += 1
             if number % self.recipe.log_every == 0 or number == total:
                 self._report(number, losses, first, began)
@@ -92,20 +94,24 @@ class Run:
             if number % self.eval_every == 0 or number == total:
                 self._evaluate(number)
             if number % self.recipe.checkpoint_every == 0 or number == total:
-                self.manager.save(checkpoint_number=number)
-        if int(self.step) < total:
-            say(
+                self._save(number)
+        if number < total:
+            self.tuner.say(
                 f"no better figure for {int(self.worse)} evaluations: stopped "
-                f"at step {int(self.step)}"
+                f"at step {number}"
             )
-            self.manager.save(checkpoint_number=int(self.step))
+            self._save(number)
         self.log.close()
         self.tuner.load_best()
         return {
-            "steps": int(self.step),
+            "steps": number,
             "best_step": int(self.best_step),
             "seconds": round(time.monotonic() - began, 1),
         }
+
+    def _save(self, number: int) -> None:
+        self.step.assign(number)
+        self.manager.save(checkpoint_number=number)
 
     def _restore(self) -> None:
         path = self.manager.latest_checkpoint
@@ -119,7 +125,8 @@ class Run:
             progress=False,
         )
 
-    def _train_on(self, indices: np.ndarray) -> float:
+    def _train_on(self, indices: np.ndarray, number: int) -> tf.Tensor:
+        """Makes step `number`, counted from 0; returns its loss."""
         part = [self.examples[i] for i in indices]
         batch = collate(
             part,
@@ -140,20 +147,12 @@ class Run:
         replicas = self.tuner.strategy.num_replicas_in_sync
         batch["dropout_seed"] = np.array(
             [
-                [self.recipe.seed, int(self.step) * replicas + replica]
+                [self.recipe.seed, number * replicas + replica]
                 for replica in range(replicas)
             ],
             np.int32,
         )
-        loss = float(
-            self.train_step(running.distribute(self.tuner.strategy, batch))
-        )
-        if not math.isfinite(loss):
-            raise UserError(
-                f"the loss became {loss} at step {int(self.step) + 1}: lower "
-                f"`learning_rate` (now {self.recipe.learning_rate:g})"
-            )
-        return loss
+        return self.train_step(running.distribute(self.tuner.strategy, batch))
 
     def _is_patience_over(self) -> bool:
         patience = self.recipe.early_stopping_patience
@@ -161,7 +160,13 @@ class Run:
 
     def _report(self, number, losses, first, began) -> None:
         rate = (number - first) / (time.monotonic() - began)
-        loss = sum(losses) / len(losses)
+        loss = float(tf.add_n(losses)) / len(losses)
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the loss became {loss} within the {len(losses)} steps "
+                f"before step {number}: lower `learning_rate` (now "
+                f"{self.recipe.learning_rate:g})"
+            )
         self.log.training(
             {
                 "step": number,
