@@ -14,7 +14,6 @@ import argparse
 import collections
 import dataclasses
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -73,7 +72,6 @@ def run_row(
     data = finetune.read_data(task, folder, recipe)
     if not row.has_dev:
         data.dev = []
-    began = time.monotonic()
     results = finetune.fine_tune(
         task,
         data,
@@ -91,7 +89,7 @@ def run_row(
         "start": start,
         "train_rows": len(data.train),
         "steps": results["steps"],
-        "seconds": round(time.monotonic() - began),
+        "seconds": round(results["seconds"]),
         "scored_on": scored_on,
         "metric": task.metric,
         "value": scored[task.metric],
