@@ -243,19 +243,20 @@ def peers(args: argparse.Namespace, folder: Path) -> dict[str, Callable]:
 
 
 def print_peers(args: argparse.Namespace, folder: Path) -> None:
-    from albert_tf2 import AlbertConfig, flops
+    from albert_tf2 import AlbertConfig, AlbertPretrainer, flops
+    from albert_tf2.hub_export.tflite import export_tflite
 
-    contenders = {
-        f"TFLite {precision}": runner(
-            folder / f"{precision}_128.tflite", 2, 128
-        )
-        for precision in ("fp32", "dynamic_int8")
-    }
+    pretrainer = AlbertPretrainer(AlbertConfig.from_name(args.config))
+    contenders = {}
+    for precision in ("fp32", "dynamic_int8"):
+        path = folder / f"peer_{precision}.tflite"
+        export_tflite(pretrainer, path, args.vocab_file, precision=precision)
+        contenders[f"TFLite {precision}"] = runner(path, 2, 128)
     contenders |= peers(args, folder)
     for precision in ("fp32", "dynamic_int8"):
         path = bert_base(args, folder, precision)
         contenders[f"BERT-base, TFLite {precision}"] = runner(path, 2, 128)
-    work = flops.forward_flops(AlbertConfig.from_name(args.config), 128)
+    work = flops.forward_flops(pretrainer.config, 128)
 
     peaks = []
 
@@ -365,8 +366,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not (args.vocab_file and args.calibration_file):
                 parser.error("give --vocab_file and --calibration_file")
             print_variants(args, Path(folder))
-            if args.peers:
-                print_peers(args, Path(folder))
+        if args.peers:
+            print_peers(args, Path(folder))
         if args.classifier:
             print_accuracy(args, Path(folder))
     return 0
