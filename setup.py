@@ -68,7 +68,7 @@ EXTRAS = {
     "onnx": ONNX,
     "serve": SERVE,
     # The TPU compiler, which needs no TPU to compile.
-    "tpu_check": ["jax[tpu]>=0.8"],
+    "tpu_check": ["jax[tpu]>=0.10,<0.11"],
     "test": ["pytest>=7", "hypothesis>=6", "scipy>=1.10"],
 }
 EXTRAS["dev"] = [

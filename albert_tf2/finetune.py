@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from albert_tf2 import command_line, files
-from albert_tf2.config import FinetuneRecipe, load_recipe
 from albert_tf2.errors import UserError
+from albert_tf2.recipes import FinetuneRecipe, load_recipe
 
 RESULTS_FILE = "results.json"
 RECIPE_FILE = "recipe.json"

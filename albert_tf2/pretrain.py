@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 
 from albert_tf2 import command_line
-from albert_tf2.config import PretrainRecipe, load_recipe
+from albert_tf2.recipes import PretrainRecipe, load_recipe
 
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h
 

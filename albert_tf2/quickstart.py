@@ -21,8 +21,8 @@ from importlib import resources
 from pathlib import Path
 
 from albert_tf2 import command_line, files
-from albert_tf2.config import PretrainRecipe, load_recipe
 from albert_tf2.errors import UserError
+from albert_tf2.recipes import PretrainRecipe, load_recipe
 
 RECIPE = "pretrain_quickstart.yaml"
 SETTINGS = "quickstart.json"

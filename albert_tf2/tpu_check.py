@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from albert_tf2 import command_line
-from albert_tf2.config import PretrainRecipe, load_recipe
 from albert_tf2.errors import UserError
+from albert_tf2.recipes import PretrainRecipe, load_recipe
 
 GIB = 2**30
 

@@ -26,7 +26,6 @@ from albert_tf2 import (
     optimization,
     run_folder,
 )
-from albert_tf2.config import PretrainRecipe
 from albert_tf2.distribution import create_strategy, shares, worker_of
 from albert_tf2.errors import UserError
 from albert_tf2.evaluation import Evaluator
@@ -41,6 +40,7 @@ from albert_tf2.recipe_parts import (
     model_precision,
     predictions_of,
 )
+from albert_tf2.recipes import PretrainRecipe
 from albert_tf2.run_log import EVALUATION, RunLog, Timer, read_rows
 from albert_tf2.snapshots import Snapshots
 from albert_tf2.train_step import METRICS, PretrainStep

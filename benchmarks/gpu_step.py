@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from albert_tf2 import command_line
-from albert_tf2.config import PretrainRecipe
+from albert_tf2.recipes import PretrainRecipe
 
 CHECKED_STEPS = 3
 # float32 in another order, through LAMB's ratios.

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 
 from albert_tf2 import command_line
-from albert_tf2.config import PretrainRecipe
+from albert_tf2.recipes import PretrainRecipe
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,8 +11,8 @@ import pytest
 import task_samples as samples
 
 from albert_tf2 import finetune
-from albert_tf2.config import FinetuneRecipe
 from albert_tf2.errors import UserError
+from albert_tf2.recipes import FinetuneRecipe
 
 WRITERS = {
     "lcqmc": samples.write_lcqmc,

@@ -56,6 +56,7 @@ def test_facts_do_not_import_parts_nor_parts_services():
                 "errors",
                 "files command_line features keras_api",
                 "config tokenization normalization",
+                "recipes",
                 "layers heads losses masking",
                 "models",
                 "optimization input_pipeline distribution checkpoints",

@@ -8,8 +8,8 @@ import pytest
 from small_records import write_set
 
 from albert_tf2 import AlbertConfig, pretrain
-from albert_tf2.config import PretrainRecipe, load_recipe
 from albert_tf2.errors import UserError
+from albert_tf2.recipes import PretrainRecipe, load_recipe
 from albert_tf2.run_log import read_rows
 
 RECIPES = sorted(

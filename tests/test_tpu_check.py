@@ -5,8 +5,8 @@ import importlib.util
 import pytest
 
 from albert_tf2 import AlbertConfig, tpu_check
-from albert_tf2.config import PretrainRecipe
 from albert_tf2.errors import UserError
+from albert_tf2.recipes import PretrainRecipe
 
 has_compiler = pytest.mark.skipif(
     not all(map(importlib.util.find_spec, ("jax", "libtpu"))),

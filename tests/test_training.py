@@ -14,8 +14,8 @@ import tensorflow as tf
 from small_records import classic, write_set
 
 from albert_tf2 import AlbertConfig, guard, load_pretrained, training
-from albert_tf2.config import PretrainRecipe
 from albert_tf2.errors import UserError
+from albert_tf2.recipes import PretrainRecipe
 from albert_tf2.run_log import read_rows
 
 MODEL = {

@@ -15,9 +15,9 @@ import numpy as np
 import tensorflow as tf
 
 from albert_tf2 import features, optimization
-from albert_tf2.config import FinetuneRecipe
 from albert_tf2.errors import UserError
 from albert_tf2.keras_api import keras
+from albert_tf2.recipes import FinetuneRecipe
 from albert_tf2.run_log import RunLog
 from albert_tf2.tasks import base, running
 from albert_tf2.tasks.encoding import collate, training_order

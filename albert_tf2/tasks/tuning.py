@@ -18,8 +18,8 @@ from typing import Any
 import tensorflow as tf
 
 from albert_tf2 import files
-from albert_tf2.config import FinetuneRecipe
 from albert_tf2.errors import UserError
+from albert_tf2.recipes import FinetuneRecipe
 from albert_tf2.tasks import base, encoders, running
 from albert_tf2.tasks.training_run import Run
 

@@ -1,0 +1,53 @@
+"""Recipes are read strictly and overridden with types."""
+
+import pytest
+
+from albert_tf2.errors import UserError
+from albert_tf2.recipes import PretrainRecipe, load_recipe
+
+
+def write(path, text):
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_recipe_is_read_and_overridden(tmp_path):
+    path = write(
+        tmp_path / "recipe.yaml",
+        "# a comment\nmodel: albert_small_zh\nlearning_rate: 1e-4\n",
+    )
+    recipe = load_recipe(
+        PretrainRecipe, path, ["train_steps=7", "hidden_dropout_prob=0.1"]
+    )
+    assert recipe.train_steps == 7
+    assert recipe.learning_rate == 1e-4  # YAML calls 1e-4 a string
+    model = recipe.model_config()
+    assert (model.hidden_size, model.hidden_dropout_prob) == (384, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train_step=7", "--set: unknown key `train_step`; did you mean"),
+        ("train_steps=many", "`train_steps` must be of type int"),
+        ("train_steps=1.5", "`train_steps` must be of type int"),
+        ("jit_compile=1", "`jit_compile` must be of type bool"),
+        ("learning_rate=fast", "`learning_rate` must be of type float"),
+        ("train_steps", "must be key=value"),
+    ],
+)
+def test_wrong_overrides(override, message):
+    with pytest.raises(UserError) as caught:
+        load_recipe(PretrainRecipe, None, [override])
+    assert message in str(caught.value)
+
+
+def test_unreadable_recipes(tmp_path):
+    with pytest.raises(UserError, match="cannot be read"):
+        load_recipe(PretrainRecipe, tmp_path / "none.yaml")
+    bad = write(tmp_path / "bad.yaml", "model: [1\n")
+    with pytest.raises(UserError, match="not valid YAML"):
+        load_recipe(PretrainRecipe, bad)
+    unknown = write(tmp_path / "unknown.yaml", "modle: x\n")
+    with pytest.raises(UserError, match=r"unknown\.yaml: unknown key `modle`"):
+        load_recipe(PretrainRecipe, unknown)
