@@ -61,6 +61,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="keep upper case and accents (no released model does)",
     )
     add(
+        "--normalize",
+        action="store_true",
+        help="fold typographic signs, for records built with --normalize "
+        "true (preprocessor and encoder only)",
+    )
+    add(
         "--dropout",
         type=float,
         help="rate when fine-tuning (default: the configuration's)",
@@ -90,6 +96,12 @@ def check_targets(args: argparse.Namespace) -> dict[str, Path]:
     if "cards" in targets and "encoder" not in targets:
         if not encoder.is_dir():
             raise UserError(f"cards need {encoder}: add `encoder` to --what")
+    others = [name for name in args.what if name not in WHAT[:2]]
+    if args.normalize and others:
+        raise UserError(
+            f"--normalize is not there yet for {others[0]}: pass --what "
+            f"{','.join(WHAT[:2])}"
+        )
     for path in (args.vocab_file, args.calibration_file):
         if path is not None and not path.is_file():
             raise UserError(f"{path} does not exist: check the path")
@@ -152,7 +164,11 @@ def write_part(name, target, args, pretrainer, vocab_file, heads) -> None:
     common = {"do_lower_case": not args.cased, "overwrite": args.overwrite}
     if name == "preprocessor":
         export_preprocessor(
-            vocab_file, target, seq_length=args.seq_length, **common
+            vocab_file,
+            target,
+            normalize=args.normalize,
+            seq_length=args.seq_length,
+            **common,
         )
     elif name == "encoder":
         export_encoder(

@@ -24,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-from albert_tf2 import tokenization
+from albert_tf2 import normalization, tokenization
 
 # The format of tf.text's fast_bert_normalizer_model.fbs and of its trie
 # (darts-clone): bits of an entry's value ...
@@ -42,13 +42,14 @@ _UNKNOWN_CHARACTER = "\U0010fffd"
 
 
 def normalize_character(
-    character: str, do_lower_case: bool, splits_alone: bool
+    character: str, do_lower_case: bool, normalize: bool, splits_alone: bool
 ) -> str:
     """Returns what the originals make of one character.
 
     Args:
         character: One code point.
         do_lower_case: Lower-case and strip accents.
+        normalize: Fold typographic signs first (`albert_tf2.normalization`).
         splits_alone: Whether tf.text makes the character a word of its own
             or a white space without our help.
     """
@@ -57,10 +58,12 @@ def normalize_character(
     if character.isspace():
         return " "
     letters = character
+    if normalize:
+        letters = normalization.normalize(character)
     if do_lower_case:
         letters = "".join(
             mark
-            for mark in unicodedata.normalize("NFD", character.lower())
+            for mark in unicodedata.normalize("NFD", letters.lower())
             if unicodedata.category(mark) != "Mn"
         )
     if tokenization.is_chinese(character):
@@ -91,8 +94,8 @@ def _characters_that_split() -> set[str]:
     return {characters[i] for i in np.flatnonzero(counts > 1)}
 
 
-@functools.lru_cache(maxsize=2)
-def character_table(do_lower_case: bool) -> dict[str, str]:
+@functools.lru_cache(maxsize=4)
+def character_table(do_lower_case: bool, normalize: bool) -> dict[str, str]:
     """Returns every character that changes, with what it becomes."""
     split = _characters_that_split()
     table = {}
@@ -101,7 +104,7 @@ def character_table(do_lower_case: bool) -> dict[str, str]:
         if 0xD800 <= code <= 0xDFFF or character == _UNKNOWN_CHARACTER:
             continue
         normalized = normalize_character(
-            character, do_lower_case, character in split
+            character, do_lower_case, normalize, character in split
         )
         if normalized != character:
             table[character] = normalized
@@ -176,13 +179,15 @@ def _find_slot(
     raise AssertionError("the trie outgrew its array")
 
 
-@functools.lru_cache(maxsize=2)
-def build_model(do_lower_case: bool = True) -> bytes:
+@functools.lru_cache(maxsize=4)
+def build_model(do_lower_case: bool = True, normalize: bool = False) -> bytes:
     """Returns the table as a model buffer for `FastBertNormalizer`."""
     pool = bytearray()
     places: dict[bytes, int] = {}
     values: dict[bytes, int] = {}
-    for character, normalized in character_table(do_lower_case).items():
+    for character, normalized in character_table(
+        do_lower_case, normalize
+    ).items():
         encoded = normalized.encode("utf-8")
         assert len(encoded) < 1 << _LENGTH_BITS, character
         if encoded not in places:

@@ -36,11 +36,12 @@ class Tokenizer(tf.Module):
         self,
         vocabulary: tokenization.Vocabulary,
         do_lower_case: bool = True,
+        normalize: bool = False,
     ):
         super().__init__(name="tokenize")
         self._vocabulary = vocabulary
         self._normalizer = tf_text.FastBertNormalizer(
-            model_buffer=normalizer.build_model(do_lower_case)
+            model_buffer=normalizer.build_model(do_lower_case, normalize)
         )
         self._wordpiece = tf_text.FastWordpieceTokenizer(
             list(vocabulary.tokens),
@@ -204,13 +205,14 @@ class Tokenizer(tf.Module):
 
 
 class Preprocessor(tf.Module):
-    """The root of the SavedModel; HUB_CONTRACT of TF Hub's text models."""
+    """The root of the SavedModel: TF Hub's API of text preprocessors."""
 
     def __init__(
         self,
         vocab_file: files.PathLike,
         *,
         do_lower_case: bool = True,
+        normalize: bool = False,
         seq_length: int = DEFAULT_SEQ_LENGTH,
     ):
         """Builds the graph functions.
@@ -218,12 +220,14 @@ class Preprocessor(tf.Module):
         Args:
             vocab_file: `vocab.txt`; copied into the SavedModel's assets.
             do_lower_case: Lower-case and strip accents.
+            normalize: Fold typographic signs, for models whose records were
+                built with `--normalize true`.
             seq_length: T of the outputs of `__call__`.
         """
         super().__init__(name="preprocessor")
         self._vocabulary = tokenization.Vocabulary.load(vocab_file)
         self._seq_length = seq_length
-        self.tokenize = Tokenizer(self._vocabulary, do_lower_case)
+        self.tokenize = Tokenizer(self._vocabulary, do_lower_case, normalize)
         self.vocab_file = tf.saved_model.Asset(str(vocab_file))
         for ragged_rank in (1, 2):
             segment = tf.RaggedTensorSpec(
@@ -365,6 +369,7 @@ def export_preprocessor(
     export_dir: files.PathLike,
     *,
     do_lower_case: bool = True,
+    normalize: bool = False,
     seq_length: int = DEFAULT_SEQ_LENGTH,
     overwrite: bool = False,
 ) -> Path:
@@ -374,6 +379,7 @@ def export_preprocessor(
         vocab_file: The vocabulary of the encoder that it will feed.
         export_dir: The new folder.
         do_lower_case: Lower-case and strip accents.
+        normalize: Fold typographic signs (see `Preprocessor`).
         seq_length: T of the outputs of `preprocessor(text)`.
         overwrite: Replace an existing folder.
     """
@@ -383,7 +389,10 @@ def export_preprocessor(
             asset = Path(staging) / VOCAB_NAME
             shutil.copyfile(vocab_file, asset)
             preprocessor = Preprocessor(
-                asset, do_lower_case=do_lower_case, seq_length=seq_length
+                asset,
+                do_lower_case=do_lower_case,
+                normalize=normalize,
+                seq_length=seq_length,
             )
             tf.saved_model.save(
                 preprocessor,

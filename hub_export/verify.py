@@ -20,6 +20,7 @@ import numpy as np
 
 from albert_tf2 import command_line, features, files
 from albert_tf2.errors import UserError
+from albert_tf2.normalization import REPLACEMENTS
 
 EXPECTED = "expected.npz"
 TOLERANCE = 2e-5  # float32, another order of additions
@@ -72,8 +73,9 @@ def check_preprocessor(folder: Path) -> Iterator[str]:
         name: int(value)
         for name, value in loaded.tokenize.get_special_tokens_dict().items()
     }
-    do_lower_case = _lowers(loaded)
-    tokenizer = Tokenizer(vocab_file, do_lower_case=do_lower_case)
+    tokenizer = Tokenizer(
+        vocab_file, do_lower_case=_lowers(loaded), normalize=_folds(loaded)
+    )
     assert special["vocab_size"] == len(tokenizer.vocabulary)
     yield f"vocabulary of {special['vocab_size']} tokens inside"
 
@@ -103,6 +105,16 @@ def _lowers(preprocessor) -> bool:
 
     both = preprocessor.tokenize(tf.constant(["A", "a"]))
     return both.to_list()[0] == both.to_list()[1]
+
+
+def _folds(preprocessor) -> bool:
+    import tensorflow as tf
+
+    signs, plain = (
+        preprocessor.tokenize(tf.constant(list(texts))).merge_dims(1, 2)
+        for texts in (REPLACEMENTS.keys(), REPLACEMENTS.values())
+    )
+    return signs.to_list() == plain.to_list()
 
 
 def check_encoder(folder: Path) -> Iterator[str]:

@@ -13,8 +13,9 @@ import tensorflow as tf
 import tensorflow_text as tf_text
 
 from albert_tf2 import UserError
-from albert_tf2.hub_export import normalizer
+from albert_tf2.hub_export import normalizer, verify
 from albert_tf2.hub_export.preprocessor import export_preprocessor
+from albert_tf2.normalization import REPLACEMENTS
 from albert_tf2.tokenization import SPECIAL_TOKENS, Tokenizer
 
 INPUTS = ["input_word_ids", "input_mask", "input_type_ids"]
@@ -349,12 +350,14 @@ def test_a_failed_export_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == [bad]
 
 
-@pytest.mark.parametrize("do_lower_case", [True, False])
-def test_normalizer_agrees_on_every_character(do_lower_case):
+@pytest.mark.parametrize(
+    "do_lower_case, normalize", [(True, False), (False, False), (True, True)]
+)
+def test_normalizer_agrees_on_every_character(do_lower_case, normalize):
     """The trie gives back the table, and nothing for the other characters."""
-    table = normalizer.character_table(do_lower_case)
+    table = normalizer.character_table(do_lower_case, normalize)
     model = tf_text.FastBertNormalizer(
-        model_buffer=normalizer.build_model(do_lower_case)
+        model_buffer=normalizer.build_model(do_lower_case, normalize)
     )
     characters = [
         chr(code) for code in range(0x110000) if not 0xD800 <= code <= 0xDFFF
@@ -363,7 +366,8 @@ def test_normalizer_agrees_on_every_character(do_lower_case):
     for character, result in zip(characters, normalized, strict=True):
         assert result.decode() == table.get(character, character)
         # `cut` relies on it: a word has no more characters than bytes.
-        assert len(result.decode().strip()) <= len(character.encode())
+        for word in result.decode().split():
+            assert len(word) <= len(character.encode())
 
 
 @pytest.mark.parametrize(
@@ -392,6 +396,25 @@ def test_fuzzed_ids_and_offsets(real, shared_vocab):
     tokenizer = Tokenizer(shared_vocab)
     assert_same_ids(real, tokenizer, texts, offsets=True)
     assert_same_ids(real, tokenizer, texts)
+
+
+@pytest.mark.parametrize("do_lower_case", [True, False])
+def test_folded_signs(shared_vocab, tmp_path, do_lower_case):
+    export_preprocessor(
+        shared_vocab,
+        tmp_path / "folded",
+        do_lower_case=do_lower_case,
+        normalize=True,
+    )
+    folded = tf.saved_model.load(str(tmp_path / "folded"))
+    tokenizer = Tokenizer(
+        shared_vocab, do_lower_case=do_lower_case, normalize=True
+    )
+    texts = fuzz_texts(1000, seed=2)
+    texts += [sign.encode() for sign in REPLACEMENTS]
+    texts += [f"中{sign}a{sign}".encode() for sign in REPLACEMENTS]
+    assert_same_ids(folded, tokenizer, texts, offsets=True)
+    assert verify.verify(tmp_path / "folded", "preprocessor")
 
 
 def test_cased_vocabulary(shared_vocab, tmp_path):
