@@ -8,7 +8,6 @@ scheduler may start the same command again.
         --data_dir records --workdir run --set train_steps=1000
 """
 
-import os
 from collections.abc import Sequence
 
 from albert_tf2 import command_line
@@ -63,7 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     recipe = load_recipe(PretrainRecipe, arguments.config, overrides)
     recipe.model_config()  # a wrong name is told before TensorFlow loads
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     return _run(arguments, recipe)
 
 

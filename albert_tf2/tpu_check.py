@@ -86,7 +86,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"`global_batch_size={recipe.global_batch_size}` leaves nothing "
             f"for {cores} cores: raise it"
         )
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     facts = compile_step(recipe, batch, arguments.topology)
     print(report(recipe, batch, facts, chip, arguments.topology))
     if arguments.find_largest:

@@ -52,7 +52,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     colour = flags.colour == "always" or (
         flags.colour == "auto" and sys.stdout.isatty()
     )
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     for number, row in enumerate(_rows(flags, vocabulary)):
         print(f"record {number} of {flags.subset}")
         for line in lines_of_row(row, vocabulary, colour=colour):

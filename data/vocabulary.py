@@ -11,7 +11,6 @@ python -m albert_tf2.data.vocabulary --input_file 'corpus/*.txt' --output vocab.
 
 import argparse
 import math
-import os
 import re
 import string
 from collections import Counter
@@ -238,7 +237,6 @@ def learn_pieces(
     counts = [(w, words[w]) for w in common if words[w] >= min_count]
     if not counts or size <= len(alphabet):
         return alphabet[:size]
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # Slow to import, so only here.
     from tensorflow_text.tools.wordpiece_vocab import (
         wordpiece_tokenizer_learner_lib as learner,

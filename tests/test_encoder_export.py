@@ -1,4 +1,4 @@
-"""The encoder SavedModel: HUB_CONTRACT E1-E8."""
+"""The encoder SavedModel: what TF Hub asks of a text encoder."""
 
 import dataclasses
 import shutil

@@ -1,4 +1,4 @@
-"""The preprocessor SavedModel: HUB_CONTRACT P1-P8, ids and offsets."""
+"""The preprocessor SavedModel: TF Hub's text API, ids and offsets."""
 
 import json
 import random
