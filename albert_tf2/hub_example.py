@@ -11,6 +11,7 @@ python -m albert_tf2.hub_example --pairs data/sample/pairs \
 """
 
 import csv
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -130,6 +131,7 @@ def run(
     vectors = embed(preprocessor, hub.KerasLayer(str(encoder_path)), SENTENCES)
     vectors = vectors.numpy()
     cosines = vectors[1:] @ vectors[0]
+    print("  raw cosines, which say little before fine-tuning:")
     for sentence, cosine in zip(SENTENCES[1:], cosines, strict=True):
         print(f"  cosine {cosine:+.3f}  {SENTENCES[0]} | {sentence}")
 
@@ -153,6 +155,12 @@ def run(
             f"{name}_majority": majority,
         }
         print(f"  {name}: accuracy {accuracy:.3f} (one answer: {majority:.3f})")
+    others = SENTENCES[1:]
+    questions = ([SENTENCES[0]] * len(others), list(others), [0] * len(others))
+    scores = model.predict(pair_dataset(preprocessor, questions), verbose=0)
+    for sentence, (differ, same) in zip(others, scores, strict=True):
+        same = 1 / (1 + math.exp(differ - same))  # softmax of two scores
+        print(f"  same meaning: {same:.0%}  {SENTENCES[0]} | {sentence}")
     return figures
 
 
