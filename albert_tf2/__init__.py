@@ -19,11 +19,12 @@ _HOMES = {
     "AlbertConfig": "config",
     "AlbertEncoder": "models",
     "AlbertPretrainer": "models",
-    "Predictor": "predict",
+    "Predictor": "predictor",
     "Tokenizer": "tokenization",
     "UserError": "errors",
     "Vocabulary": "tokenization",
     "load_pretrained": "checkpoints",
+    "save_pretrained": "checkpoints",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]
