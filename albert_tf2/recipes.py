@@ -20,6 +20,24 @@ from albert_tf2.config import (
 from albert_tf2.errors import UserError
 
 
+def _check_choice(recipe: Any, name: str, choices: Sequence[str]) -> None:
+    value = getattr(recipe, name)
+    if value not in choices:
+        raise UserError(
+            f"{type(recipe).__name__}: `{name}` must be one of "
+            f"{', '.join(choices)}. Received: `{name}={value!r}`"
+        )
+
+
+def _check_positive(recipe: Any, name: str) -> None:
+    value = getattr(recipe, name)
+    if value <= 0:
+        raise UserError(
+            f"{type(recipe).__name__}: `{name}` must be greater than 0. "
+            f"Received: `{name}={value}`"
+        )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PretrainRecipe:
     """How to pre-train: read from `configs/pretrain_*.yaml`, `--set k=v`."""
@@ -84,23 +102,14 @@ class PretrainRecipe:
             ("precision", ("float32", "mixed_bfloat16", "mixed_float16")),
             ("on_divergence", ("stop", "rollback")),
         ):
-            if getattr(self, name) not in choices:
-                raise UserError(
-                    f"PretrainRecipe: `{name}` must be one of "
-                    f"{', '.join(choices)}. Received: "
-                    f"`{name}={getattr(self, name)!r}`"
-                )
+            _check_choice(self, name, choices)
         for name in (
             "train_steps global_batch_size gradient_accumulation_steps "
             "max_seq_length max_predictions_per_seq max_ngram learning_rate "
             "steps_per_loop log_every checkpoint_every eval_every "
             "keep_checkpoints shuffle_buffer clip_norm"
         ).split():
-            if getattr(self, name) <= 0:
-                raise UserError(
-                    f"PretrainRecipe: `{name}` must be greater than 0. "
-                    f"Received: `{name}={getattr(self, name)}`"
-                )
+            _check_positive(self, name)
         if self.global_batch_size % self.gradient_accumulation_steps:
             raise UserError(
                 "PretrainRecipe: `global_batch_size` must be divisible by "
@@ -192,22 +201,13 @@ class FinetuneRecipe:
             ("class_weights", ("none", "balanced")),
             ("precision", ("float32", "mixed_bfloat16", "mixed_float16")),
         ):
-            if getattr(self, name) not in choices:
-                raise UserError(
-                    f"FinetuneRecipe: `{name}` must be one of "
-                    f"{', '.join(choices)}. Received: "
-                    f"`{name}={getattr(self, name)!r}`"
-                )
+            _check_choice(self, name, choices)
         for name in (
             "max_seq_length num_train_epochs global_batch_size "
             "eval_batch_size log_every checkpoint_every num_seeds doc_stride "
             "learning_rate n_best max_answer_length"
         ).split():
-            if getattr(self, name) <= 0:
-                raise UserError(
-                    f"FinetuneRecipe: `{name}` must be greater than 0. "
-                    f"Received: `{name}={getattr(self, name)}`"
-                )
+            _check_positive(self, name)
 
 
 def load_recipe(

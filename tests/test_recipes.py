@@ -3,7 +3,7 @@
 import pytest
 
 from albert_tf2.errors import UserError
-from albert_tf2.recipes import PretrainRecipe, load_recipe
+from albert_tf2.recipes import FinetuneRecipe, PretrainRecipe, load_recipe
 
 
 def write(path, text):
@@ -51,3 +51,19 @@ def test_unreadable_recipes(tmp_path):
     unknown = write(tmp_path / "unknown.yaml", "modle: x\n")
     with pytest.raises(UserError, match=r"unknown\.yaml: unknown key `modle`"):
         load_recipe(PretrainRecipe, unknown)
+
+
+@pytest.mark.parametrize("recipe_class", [PretrainRecipe, FinetuneRecipe])
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer=adam", "`optimizer` must be one of"),
+        ("learning_rate=0", "`learning_rate` must be greater than 0"),
+        ("global_batch_size=-1", "`global_batch_size=-1`"),
+    ],
+)
+def test_values_out_of_range(recipe_class, override, message):
+    with pytest.raises(UserError) as caught:
+        load_recipe(recipe_class, None, [override])
+    assert str(caught.value).startswith(f"{recipe_class.__name__}: ")
+    assert message in str(caught.value)
