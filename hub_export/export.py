@@ -63,8 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--normalize",
         action="store_true",
-        help="fold typographic signs, for records built with --normalize "
-        "true (preprocessor and encoder only)",
+        help="fold typographic signs, for records built with --normalize true",
     )
     add(
         "--dropout",
@@ -96,12 +95,6 @@ def check_targets(args: argparse.Namespace) -> dict[str, Path]:
     if "cards" in targets and "encoder" not in targets:
         if not encoder.is_dir():
             raise UserError(f"cards need {encoder}: add `encoder` to --what")
-    others = [name for name in args.what if name not in WHAT[:2]]
-    if args.normalize and others:
-        raise UserError(
-            f"--normalize is not there yet for {others[0]}: pass --what "
-            f"{','.join(WHAT[:2])}"
-        )
     for path in (args.vocab_file, args.calibration_file):
         if path is not None and not path.is_file():
             raise UserError(f"{path} does not exist: check the path")
@@ -116,15 +109,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     targets = check_targets(args)
     # TensorFlow loads here, after every check that does not need it.
+    from albert_tf2.tokenization import Tokenizer
+
     from . import verify
 
     pretrainer, vocab_file, heads = load(args)
-    expected = verify.expected_outputs(pretrainer)
+    tokenizer = Tokenizer(vocab_file, not args.cased, normalize=args.normalize)
+    expected = {
+        "encoder": verify.expected_outputs(pretrainer),
+        "serving": verify.expected_embeddings(
+            pretrainer, tokenizer, args.seq_length
+        ),
+    }
     for name, target in targets.items():
         print(f"writing {target}", flush=True)
         write_part(name, target, args, pretrainer, vocab_file, heads)
         if name in verify.CHECKS:
-            for line in verify.verify(target, name, expected):
+            for line in verify.verify(target, name, expected.get(name)):
                 print(f"  verified: {line}", flush=True)
     return 0
 
@@ -162,14 +163,9 @@ def write_part(name, target, args, pretrainer, vocab_file, heads) -> None:
     from .tflite_variants import export_variants
 
     common = {"do_lower_case": not args.cased, "overwrite": args.overwrite}
+    texts = {"normalize": args.normalize, "seq_length": args.seq_length}
     if name == "preprocessor":
-        export_preprocessor(
-            vocab_file,
-            target,
-            normalize=args.normalize,
-            seq_length=args.seq_length,
-            **common,
-        )
+        export_preprocessor(vocab_file, target, **texts, **common)
     elif name == "encoder":
         export_encoder(
             pretrainer,
@@ -180,9 +176,7 @@ def write_part(name, target, args, pretrainer, vocab_file, heads) -> None:
             **common,
         )
     elif name == "serving":
-        export_serving(
-            pretrainer, vocab_file, target, seq_length=args.seq_length, **common
-        )
+        export_serving(pretrainer, vocab_file, target, **texts, **common)
     elif name == "cards":
         source = Path(args.checkpoint)
         export_cards(
@@ -191,6 +185,7 @@ def write_part(name, target, args, pretrainer, vocab_file, heads) -> None:
             args.export_dir,
             name=args.name,
             version=args.version,
+            normalize=args.normalize,
             workdir=source if source.is_dir() else None,
             data_dir=args.data_dir,
             **common,
@@ -204,8 +199,8 @@ def write_part(name, target, args, pretrainer, vocab_file, heads) -> None:
             pretrainer,
             vocab_file,
             target,
-            seq_length=args.seq_length,
             sentences=sentences,
+            **texts,
             **common,
         ):
             print(f"  {line}", flush=True)

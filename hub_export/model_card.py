@@ -133,6 +133,7 @@ def gather(
     version: str,
     *,
     do_lower_case: bool = True,
+    normalize: bool = False,
     workdir: Path | None = None,
     data_dir: Path | None = None,
 ) -> dict[str, Any]:
@@ -144,6 +145,7 @@ def gather(
         export_dir: The folder of the parts.
         version: Their version.
         do_lower_case: How texts are tokenized.
+        normalize: Whether typographic signs are folded first.
         workdir: The pre-training run, if there is one.
         data_dir: Its records, if they are still there.
     """
@@ -156,6 +158,7 @@ def gather(
         "parameters_with_heads": _parameters(pretrainer),
         "flops_per_token": flops.forward_flops(config, length) // length,
         "vocab_sha256": files.sha256(vocab_file),
+        "normalize": normalize,
         "latency": measure_latency(export_dir, version, length),
         "cpus": os.cpu_count(),
         "machine": platform.machine(),
@@ -170,7 +173,8 @@ def gather(
     preprocessor = export_dir / "preprocessor" / version
     if preprocessor.is_dir():
         facts["parity"] = measure_parity(
-            preprocessor, Tokenizer(vocab_file, do_lower_case)
+            preprocessor,
+            Tokenizer(vocab_file, do_lower_case, normalize=normalize),
         )
     if workdir is not None:
         facts |= training_facts(workdir, data_dir)
@@ -275,7 +279,9 @@ def preprocessor_card(name: str, version: str, facts: dict[str, Any]) -> str:
         "## Overview\n",
         f"Cuts text as the original program does, for {PUBLISHER}/"
         f"albert_{name}/{version}. {facts['config']['vocab_size']:,} tokens, "
-        f"vocabulary SHA-256 `{facts['vocab_sha256']}`.\n",
+        f"vocabulary SHA-256 `{facts['vocab_sha256']}`."
+        + " Folds curly quotes, dashes, the ellipsis and full-width letters "
+        "and digits first." * facts["normalize"] + "\n",
         "## Prerequisites\n",
         "`import tensorflow_text` before loading.\n",
         "## Usage\n",
@@ -401,6 +407,7 @@ def export_cards(
     name: str = "zh",
     version: int = 1,
     do_lower_case: bool = True,
+    normalize: bool = False,
     workdir: files.PathLike | None = None,
     data_dir: files.PathLike | None = None,
     overwrite: bool = False,
@@ -414,6 +421,7 @@ def export_cards(
         name: The cards speak of `albert_<name>`.
         version: Of the parts and of the cards.
         do_lower_case: See `gather`.
+        normalize: See `gather`.
         workdir: See `gather`; its `curves.png` is taken along.
         data_dir: See `gather`.
         overwrite: Replace existing cards.
@@ -426,6 +434,7 @@ def export_cards(
         export_dir,
         label,
         do_lower_case=do_lower_case,
+        normalize=normalize,
         workdir=workdir,
         data_dir=Path(data_dir) if data_dir else None,
     )

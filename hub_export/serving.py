@@ -58,6 +58,7 @@ class ServingModel(tf.Module):
         vocab_file: files.PathLike,
         *,
         do_lower_case: bool = True,
+        normalize: bool = False,
         seq_length: int = DEFAULT_SEQ_LENGTH,
         classifier: Callable[[dict[str, tf.Tensor]], tf.Tensor] | None = None,
     ):
@@ -67,6 +68,7 @@ class ServingModel(tf.Module):
             pretrainer: The trained model.
             vocab_file: Its vocabulary.
             do_lower_case: Lower-case and strip accents.
+            normalize: Fold typographic signs (see `Preprocessor`).
             seq_length: Longer texts and pairs are trimmed to it.
             classifier: From encoder inputs to logits [B, classes], if there
                 is a fine-tuned one.
@@ -78,7 +80,10 @@ class ServingModel(tf.Module):
         self._encode = _without_tracking(pretrainer.encoder)
         self._classify = _without_tracking(classifier) if classifier else None
         self.preprocessor = Preprocessor(
-            vocab_file, do_lower_case=do_lower_case, seq_length=seq_length
+            vocab_file,
+            do_lower_case=do_lower_case,
+            normalize=normalize,
+            seq_length=seq_length,
         )
         self.kept = list(pretrainer.encoder.variables)
         if classifier is not None:
@@ -187,6 +192,7 @@ def export_serving(
     export_dir: files.PathLike,
     *,
     do_lower_case: bool = True,
+    normalize: bool = False,
     seq_length: int = DEFAULT_SEQ_LENGTH,
     classifier: Callable[[dict[str, tf.Tensor]], tf.Tensor] | None = None,
     classifies_pairs: bool = True,
@@ -199,6 +205,7 @@ def export_serving(
         vocab_file: Its vocabulary, of exactly `config.vocab_size` tokens.
         export_dir: The new folder; `<name>/<version>` for TF Serving.
         do_lower_case: See `ServingModel`.
+        normalize: See `ServingModel`.
         seq_length: See `ServingModel`.
         classifier: See `ServingModel`.
         classifies_pairs: Whether it reads pairs of texts, not single ones.
@@ -213,6 +220,7 @@ def export_serving(
                 pretrainer,
                 asset,
                 do_lower_case=do_lower_case,
+                normalize=normalize,
                 seq_length=seq_length,
                 classifier=classifier,
             )

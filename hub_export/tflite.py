@@ -268,6 +268,7 @@ def export_tflite(
     seq_length: int | None = DEFAULT_SEQ_LENGTH,
     takes_strings: bool = False,
     do_lower_case: bool = True,
+    normalize: bool = False,
     classifier: Callable[[Inputs], tf.Tensor] | None = None,
     samples: Iterable[dict[str, Any]] | None = None,
     overwrite: bool = False,
@@ -285,6 +286,7 @@ def export_tflite(
         takes_strings: Put the tokenizer into the model; to run it, the
             interpreter needs tf.text's operations (see `interpreter`).
         do_lower_case: How texts are tokenized.
+        normalize: Fold typographic signs first (see `Preprocessor`).
         classifier: See `output_function`.
         samples: See `convert`.
         overwrite: Replace an existing file.
@@ -305,7 +307,9 @@ def export_tflite(
                 "`takes_strings` needs a fixed `seq_length`: shorter texts "
                 "are padded to it"
             )
-        preprocessor = Preprocessor(vocab_file, do_lower_case=do_lower_case)
+        preprocessor = Preprocessor(
+            vocab_file, do_lower_case=do_lower_case, normalize=normalize
+        )
         function = from_strings(function, preprocessor, seq_length)
         specs = string_specs(output)
     model = convert(function, specs, precision=precision, samples=samples)
@@ -315,6 +319,7 @@ def export_tflite(
         "seq_length": seq_length,
         "takes_strings": takes_strings,
         "do_lower_case": do_lower_case,
+        "normalize": normalize,
         "inputs": {
             name: {"shape": spec.shape.as_list(), "type": spec.dtype.name}
             for name, spec in specs.items()

@@ -25,6 +25,7 @@ def calibration_samples(
     vocab_file: files.PathLike,
     *,
     do_lower_case: bool = True,
+    normalize: bool = False,
     seq_length: int = DEFAULT_SEQ_LENGTH,
 ) -> list[dict[str, np.ndarray]]:
     """Returns real encoder inputs [1, T], by which int8 chooses its ranges."""
@@ -32,7 +33,10 @@ def calibration_samples(
     if not chosen:
         raise UserError("the calibration sentences are empty: give real ones")
     preprocessor = Preprocessor(
-        vocab_file, do_lower_case=do_lower_case, seq_length=seq_length
+        vocab_file,
+        do_lower_case=do_lower_case,
+        normalize=normalize,
+        seq_length=seq_length,
     )
     inputs = preprocessor(tf.constant(chosen))
     return [
@@ -47,6 +51,7 @@ def export_variants(
     export_dir: files.PathLike,
     *,
     do_lower_case: bool = True,
+    normalize: bool = False,
     seq_length: int = DEFAULT_SEQ_LENGTH,
     sentences: Sequence[str] | None = None,
     overwrite: bool = False,
@@ -58,6 +63,7 @@ def export_variants(
         vocab_file: Its vocabulary; copied beside the models.
         export_dir: The new folder.
         do_lower_case: How texts are tokenized.
+        normalize: Fold typographic signs first (see `Preprocessor`).
         seq_length: T of the models of fixed length.
         sentences: Real sentences; without them there is no full int8 model.
         overwrite: Replace an existing folder.
@@ -65,11 +71,9 @@ def export_variants(
     Yields:
         A line per written model: its name, size and difference from fp32.
     """
+    texts = {"do_lower_case": do_lower_case, "normalize": normalize}
     samples = sentences and calibration_samples(
-        sentences,
-        vocab_file,
-        do_lower_case=do_lower_case,
-        seq_length=seq_length,
+        sentences, vocab_file, seq_length=seq_length, **texts
     )
     wanted = [
         (precision, length, False)
@@ -79,10 +83,7 @@ def export_variants(
     ]
     wanted += [("fp32", seq_length, True), ("dynamic_int8", seq_length, True)]
     probes = calibration_samples(
-        PROBES,
-        vocab_file,
-        do_lower_case=do_lower_case,
-        seq_length=seq_length,
+        PROBES, vocab_file, seq_length=seq_length, **texts
     )
     with files.atomic_directory(export_dir, overwrite=overwrite) as folder:
         shutil.copyfile(vocab_file, folder / VOCAB_NAME)
@@ -95,8 +96,8 @@ def export_variants(
                 precision=precision,
                 seq_length=length,
                 takes_strings=takes_strings,
-                do_lower_case=do_lower_case,
                 samples=samples,
+                **texts,
             )
             agreement = _agreement(path, pretrainer, probes, takes_strings)
             size = path.stat().st_size / 1e6

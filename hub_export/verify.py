@@ -59,6 +59,28 @@ def expected_outputs(pretrainer) -> dict[str, np.ndarray]:
     return kept | {features.MASKED_LM_POSITIONS: positions}
 
 
+def expected_embeddings(
+    pretrainer, tokenizer, seq_length: int
+) -> dict[str, np.ndarray]:
+    """Returns what a serving model must give for `PROBES`: [texts, H].
+
+    Each text alone, cut by the Python tokenizer: nothing of the export.
+    """
+    rows = []
+    cls, sep = tokenizer.vocabulary.cls_id, tokenizer.vocabulary.sep_id
+    for text in PROBES:
+        ids = tokenizer.tokenize(text).ids[: seq_length - 2]
+        ids = np.array([[cls, *ids, sep]], np.int32)
+        inputs = (ids, np.ones_like(ids), np.zeros_like(ids))
+        outputs = pretrainer.encoder(
+            dict(zip(features.ENCODER_INPUTS, inputs, strict=True)),
+            training=False,
+        )
+        mean = outputs[features.SEQUENCE_OUTPUT].numpy()[0].mean(axis=0)
+        rows.append(mean / np.linalg.norm(mean))
+    return {"embedding": np.stack(rows)}
+
+
 def check_preprocessor(folder: Path) -> Iterator[str]:
     """Yields what holds; raises `AssertionError` at what does not."""
     import tensorflow as tf
@@ -192,6 +214,10 @@ def check_serving(folder: Path) -> Iterator[str]:
     )
     same = signatures["similarity"](text_a=texts, text_b=texts)["similarity"]
     np.testing.assert_allclose(same, 1, rtol=1e-4)
+    for name, value in _expected(folder).items():
+        difference = float(np.abs(embeddings - value).max())
+        assert difference < TOLERANCE, (name, difference)
+        yield f"{name} differs from the model in memory by {difference:.1e}"
     yield f"takes strings, returns embeddings of {embeddings.shape[-1]} numbers"
 
 
@@ -212,7 +238,8 @@ def verify(
     Args:
         folder: The SavedModel.
         kind: "preprocessor", "encoder" or "serving".
-        expected: What `expected_outputs` returned before the export.
+        expected: What `expected_outputs` (for an encoder) or
+            `expected_embeddings` (for a serving model) returned.
 
     Returns:
         A line per fact that was checked.

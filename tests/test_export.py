@@ -34,11 +34,11 @@ def run(checkpoint, export_dir, *flags):
 
 
 def test_everything_is_written_and_verified(checkpoint, tmp_path, capsys):
-    """`--what all`, calibrated, in one go."""
+    """`--what all`, calibrated and with folded signs, in one go."""
     sentences = tmp_path / "sentences.txt"
     sentences.write_text("一丁七\n万丈三上下\n", encoding="utf-8")
     out = tmp_path / "out"
-    flags = ["--what", "all", "--seq_length", "16"]
+    flags = ["--what", "all", "--seq_length", "16", "--normalize"]
     flags += ["--calibration_file", str(sentences)]
     assert run(checkpoint, out, *flags) == 0
     printed = capsys.readouterr().out
@@ -46,6 +46,7 @@ def test_everything_is_written_and_verified(checkpoint, tmp_path, capsys):
         "ids equal the Python tokenizer's",
         "mlm_logits differs from the model in memory by",
         "sop_logits differs from the model in memory by",
+        "embedding differs from the model in memory by",
         "takes strings",
     ):
         assert f"verified: {fact}" in printed

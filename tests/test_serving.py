@@ -1,5 +1,6 @@
 """The serving SavedModel: strings in, embeddings out (E7)."""
 
+import functools
 import shutil
 import subprocess
 import sys
@@ -8,17 +9,22 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_text  # noqa: F401  registers the graph's operations
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from tensorflow.core.framework import tensor_pb2
 
 from albert_tf2 import AlbertPretrainer, Tokenizer, UserError
 from albert_tf2.hub_export import serving
 from albert_tf2.tokenization import SPECIAL_TOKENS
 
 TEXTS = ["一丁七", "", "万丈三上下不与丐丑专且丕世", "丁丁丁"]
+SIGNS = [*"ab12\"'-.！", "##b", "##1", "##2"]
+WITH_SIGNS = ["ＡＢ１２！", "“一”——丁…", "丁‘ａ’–２１", "ab12！"]
 
 
 @pytest.fixture
 def vocab_file(tmp_path):
-    tokens = [*SPECIAL_TOKENS, *(chr(0x4E00 + i) for i in range(197))]
+    letters = (chr(0x4E00 + i) for i in range(197 - len(SIGNS)))
+    tokens = [*SPECIAL_TOKENS, *SIGNS, *letters]
     path = tmp_path / "vocab.txt"
     path.write_text("\n".join(tokens) + "\n", encoding="utf-8")
     return path
@@ -86,6 +92,33 @@ def test_embeddings_of_a_batch(pretrainer, vocab_file, signatures):
         )
 
 
+def test_folded_signs(pretrainer, vocab_file, tmp_path):
+    """With `normalize`, the ids are those of the Python tokenizer's folding.
+
+    Without it they would be others, but for the text that has no such sign.
+    """
+    written = serving.export_serving(
+        pretrainer, vocab_file, tmp_path / "written", normalize=True
+    )
+    moved = shutil.move(written, tmp_path / "moved")
+    serve = tf.saved_model.load(str(moved)).signatures["serving_default"]
+    served = serve(text=tf.constant(WITH_SIGNS))["embedding"].numpy()
+    folding, plain = (
+        np.stack(
+            [
+                expected_embedding(
+                    pretrainer, Tokenizer(vocab_file, normalize=fold), text
+                )
+                for text in WITH_SIGNS
+            ]
+        )
+        for fold in (True, False)
+    )
+    np.testing.assert_allclose(served, folding, atol=2e-5)
+    moved_by = np.abs(folding - plain).max(axis=-1)
+    assert (moved_by > 0.01).tolist() == [True, True, True, False]
+
+
 def test_similarity_of_pairs(pretrainer, vocab_file, signatures):
     tokenizer = Tokenizer(vocab_file)
     others = TEXTS[::-1]
@@ -144,21 +177,61 @@ def test_another_vocabulary_is_refused(pretrainer, tmp_path):
         serving.export_serving(pretrainer, other, tmp_path / "out")
 
 
+# What a warm-up request uses of TF Serving's prediction_log.proto,
+# predict.proto and model.proto: number, name, type.
+WARMUP_MESSAGES = {
+    "PredictionLog": [(6, "predict_log", ".warmup.PredictLog")],
+    "PredictLog": [(1, "request", ".warmup.PredictRequest")],
+    "PredictRequest": [
+        (1, "model_spec", ".warmup.ModelSpec"),
+        (2, "inputs", "[.warmup.Input]"),
+    ],
+    "Input": [(1, "key", "string"), (2, "value", ".tensorflow.TensorProto")],
+    "ModelSpec": [(1, "name", "string"), (3, "signature_name", "string")],
+}
+
+
+@functools.cache
+def prediction_log_class():
+    """Returns PredictionLog, without the package that pins TensorFlow."""
+    described = descriptor_pb2.FileDescriptorProto(
+        name="warmup.proto",
+        package="warmup",
+        dependency=[tensor_pb2.DESCRIPTOR.name],
+    )
+    for message, fields in WARMUP_MESSAGES.items():
+        added = described.message_type.add(name=message)
+        for number, name, kind in fields:
+            field = added.field.add(number=number, name=name)
+            field.label = (
+                field.LABEL_REPEATED
+                if kind.startswith("[")
+                else field.LABEL_OPTIONAL
+            )
+            if kind == "string":
+                field.type = field.TYPE_STRING
+            else:
+                field.type = field.TYPE_MESSAGE
+                field.type_name = kind.strip("[]")
+    pool = descriptor_pool.Default()  # it knows TensorProto
+    pool.AddSerializedFile(described.SerializeToString())
+    return message_factory.GetMessageClass(
+        pool.FindMessageTypeByName("warmup.PredictionLog")
+    )
+
+
 def test_warmup_requests_run(signatures, tmp_path):
     """The file is at TF Serving's place, and each request is answerable."""
-    apis = pytest.importorskip(
-        "tensorflow_serving.apis.prediction_log_pb2",
-        reason="needs tensorflow-serving-api, to read what we wrote by hand",
-    )
     path = tmp_path / "moved/assets.extra/tf_serving_warmup_requests"
     names = []
     for record in tf.data.TFRecordDataset(str(path)):
-        log = apis.PredictionLog.FromString(record.numpy())
+        log = prediction_log_class().FromString(record.numpy())
         request = log.predict_log.request
+        assert request.model_spec.name == "serving"
         signature = signatures[request.model_spec.signature_name]
         texts = {
-            name: tf.constant(tf.make_ndarray(tensor))
-            for name, tensor in request.inputs.items()
+            entry.key: tf.constant(tf.make_ndarray(entry.value))
+            for entry in request.inputs
         }
         assert signature(**texts)
         names.append(request.model_spec.signature_name)

@@ -9,14 +9,17 @@ from albert_tf2.hub_export import tflite
 from albert_tf2.hub_export.tflite_variants import calibration_samples
 from albert_tf2.hub_export.verify import probe_inputs
 from albert_tf2.keras_api import keras
+from albert_tf2.normalization import REPLACEMENTS
 from albert_tf2.tokenization import SPECIAL_TOKENS
 
 T = 16
+SIGNS = [*"ab12\"'-.！", "##b", "##1", "##2"]
 
 
 @pytest.fixture
 def vocab_file(tmp_path):
-    tokens = [*SPECIAL_TOKENS, *(chr(0x4E00 + i) for i in range(197))]
+    letters = (chr(0x4E00 + i) for i in range(197 - len(SIGNS)))
+    tokens = [*SPECIAL_TOKENS, *SIGNS, *letters]
     path = tmp_path / "vocab.txt"
     path.write_text("\n".join(tokens) + "\n", encoding="utf-8")
     return path
@@ -125,18 +128,25 @@ def test_other_outputs(pretrainer, vocab_file, tmp_path):
     np.testing.assert_allclose(found, [first @ second], atol=2e-5)
 
 
-def test_strings(pretrainer, vocab_file, tmp_path):
-    """The tokenizer inside gives the Python tokenizer's ids."""
+@pytest.mark.parametrize("normalize", [False, True])
+def test_strings(normalize, pretrainer, vocab_file, tmp_path):
+    """The tokenizer inside gives the Python tokenizer's ids, folded or not."""
     path = tflite.export_tflite(
         pretrainer,
         tmp_path / "m.tflite",
         vocab_file,
         seq_length=T,
         takes_strings=True,
+        normalize=normalize,
     )
-    tokenizer = Tokenizer(vocab_file)
-    for text in ["一丁七", "", "万 丈\u200d三，Ａ é", "上" * 40]:
-        ids = [2, *tokenizer.tokenize(text).ids[: T - 2], 3]
+    assert tflite.read_metadata(path)["normalize"] is normalize
+    tokenizer = Tokenizer(vocab_file, normalize=normalize)
+    texts = ["一丁七", "", "万 丈\u200d三，Ａ é", "上" * 40]
+    for text in [*texts, "ＡＢ１２！", "“一”——丁…", "丁‘ａ’–２１"]:
+        ids = tokenizer.tokenize(text).ids
+        differs = ids != Tokenizer(vocab_file).tokenize(text).ids
+        assert differs == (normalize and bool(REPLACEMENTS.keys() & {*text}))
+        ids = [2, *ids[: T - 2], 3]
         inputs = {
             "input_word_ids": np.array([ids]),
             "input_mask": np.ones_like([ids]),

@@ -7,7 +7,8 @@ from albert_tf2 import AlbertPretrainer, UserError
 from albert_tf2.hub_export import verify
 from albert_tf2.hub_export.encoder import export_encoder
 from albert_tf2.hub_export.preprocessor import export_preprocessor
-from albert_tf2.tokenization import SPECIAL_TOKENS
+from albert_tf2.hub_export.serving import export_serving
+from albert_tf2.tokenization import SPECIAL_TOKENS, Tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,20 @@ def test_other_weights_are_found(pretrainer, encoder):
     expected["sop_logits"] = expected["sop_logits"] + 1e-3
     with pytest.raises(UserError, match="sop_logits"):
         verify.verify(encoder, "encoder", expected)
+
+
+def test_another_way_to_cut_is_found(pretrainer, vocab_file, tmp_path):
+    """A serving model that does not fold what it should."""
+    folder = export_serving(pretrainer, vocab_file, tmp_path / "serving" / "1")
+    for normalize in (False, True):
+        tokenizer = Tokenizer(vocab_file, normalize=normalize)
+        expected = verify.expected_embeddings(pretrainer, tokenizer, 128)
+        if normalize:
+            with pytest.raises(UserError, match="embedding"):
+                verify.verify(folder, "serving", expected)
+        else:
+            facts = verify.verify(folder, "serving", expected)
+            assert facts[0].startswith("embedding differs")
 
 
 def test_a_missing_vocabulary_is_found(encoder):
