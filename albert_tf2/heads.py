@@ -13,7 +13,10 @@ class MaskedLMHead(keras.layers.Layer):
     brightmart: h = LN(gelu(W x)) at H;  logits = (h E2^T) E1^T + bias.
     google:     h = LN(gelu(W x)) at E;  logits = h E1^T + bias.
 
-    Call inputs: sequence output [B, T, H]; int32 positions [B, P]; the
+    Masked positions alone come here: P is a sixth of T, and the product with
+    V is the dearest of a small model.
+
+    Call inputs: the sequence output at those positions, [B, P, H]; the
     encoder's `embeddings`, handed over at each call so that the tied tables
     stay the encoder's alone.
     Call output: float32 logits [B, P, V].
@@ -41,17 +44,10 @@ class MaskedLMHead(keras.layers.Layer):
         self.built = True
 
     def call(
-        self,
-        sequence: tf.Tensor,
-        positions: tf.Tensor,
-        *,
-        embeddings: layers.Embeddings,
+        self, hidden: tf.Tensor, *, embeddings: layers.Embeddings
     ) -> tf.Tensor:
-        batch, count = layers.dynamic_shape(positions)
-        # Masked positions alone go through the head: P is a sixth of T, and
-        # the product with V is the dearest of a small model.
-        hidden = tf.gather(sequence, positions, batch_dims=1)  # [B, P, H]
-        hidden = tf.reshape(hidden, [-1, self.config.hidden_size])
+        batch, count, width = layers.dynamic_shape(hidden)
+        hidden = tf.reshape(hidden, [-1, width])  # [B*P, H]
         hidden = self.transform_layer_norm(
             self.activation(self.transform_dense(hidden))
         )

@@ -14,6 +14,7 @@ Vaswani et al., https://arxiv.org/abs/1706.03762.
 
 import tensorflow as tf
 
+from albert_tf2 import fusion
 from albert_tf2.config import AlbertConfig
 from albert_tf2.keras_api import keras
 
@@ -30,7 +31,13 @@ def activation(name: str):
     """
     if name == "relu":
         return tf.nn.relu
-    return lambda x: tf.nn.gelu(x, approximate=name != "gelu_erf")
+
+    def gelu(x):
+        if fusion.are_enabled() and name != "gelu_erf":
+            return fusion.gelu(x)
+        return tf.nn.gelu(x, approximate=name != "gelu_erf")
+
+    return gelu
 
 
 def initializer(config: AlbertConfig) -> keras.initializers.Initializer:
@@ -50,11 +57,20 @@ def dense(
     return layer
 
 
-def layer_norm(name: str, width: int) -> keras.layers.LayerNormalization:
+class LayerNorm(keras.layers.LayerNormalization):
+    """Keras' own over the last axis; on CPUs a training step fuses it."""
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        if fusion.are_enabled():
+            return fusion.layer_norm(
+                inputs, self.gamma, self.beta, epsilon=self.epsilon
+            )
+        return super().call(inputs)
+
+
+def layer_norm(name: str, width: int) -> LayerNorm:
     """Returns a built LayerNorm over the last axis."""
-    layer = keras.layers.LayerNormalization(
-        epsilon=LAYER_NORM_EPSILON, name=name
-    )
+    layer = LayerNorm(epsilon=LAYER_NORM_EPSILON, name=name)
     with tf.name_scope(name):
         layer.build([None, width])
     return layer
@@ -67,6 +83,14 @@ def dynamic_shape(tensor: tf.Tensor) -> list[int | tf.Tensor]:
         dynamic[axis] if size is None else size
         for axis, size in enumerate(tensor.shape.as_list())
     ]
+
+
+def rows_at(hidden: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
+    """Picks tokens of flat sequences: [B*T, H], int32 [B, Q] -> [B*Q, H]."""
+    batch, _ = dynamic_shape(positions)
+    length = tf.shape(hidden)[0] // batch
+    starts = length * tf.range(batch)
+    return tf.gather(hidden, tf.reshape(positions + starts[:, None], [-1]))
 
 
 class Embeddings(keras.layers.Layer):
@@ -189,13 +213,24 @@ def attention_bias(
     return (1.0 - visible) * MASKED_SCORE
 
 
+def softmax(scores: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """Returns softmax(scores + bias) over the last axis, in `scores.dtype`."""
+    if fusion.are_enabled():
+        return fusion.softmax(scores, bias)
+    # In float32: bfloat16 keeps 8 bits, too few for a sum of T.
+    return tf.cast(
+        tf.nn.softmax(tf.cast(scores, tf.float32) + bias), scores.dtype
+    )
+
+
 class AttentionBlock(keras.layers.Layer):
     """Multi-head self-attention with its residual and LayerNorm.
 
     postln: LN(x + drop(W_o MHA(x)));  preln: x + drop(W_o MHA(LN(x))).
 
     Call inputs: hidden [B*T, H]; bias as `attention_bias` returns it;
-    `batch_size` B. Call output: [B*T, H].
+    `batch_size` B; optionally `positions`, int32 [B, Q], of the tokens whose
+    output is wanted. Call output: [B*T, H], or [B*Q, H].
     """
 
     def __init__(self, config: AlbertConfig, **kwargs):
@@ -220,17 +255,24 @@ class AttentionBlock(keras.layers.Layer):
         *,
         bias: tf.Tensor,
         batch_size: int | tf.Tensor,
+        positions: tf.Tensor | None = None,
         training: bool | None = None,
     ) -> tf.Tensor:
         preln = self.config.ln_type == "preln"
         inputs = self.layer_norm(hidden) if preln else hidden
-        context = self._attend(inputs, bias, batch_size, training)
+        asking = inputs  # every token is asked; some may be all that ask
+        if positions is not None:
+            asking = rows_at(inputs, positions)  # [B*Q, H]
+            hidden = rows_at(hidden, positions) if preln else asking
+            if bias.shape[2] != 1:
+                bias = tf.gather(bias[:, 0], positions, batch_dims=1)[:, None]
+        context = self._attend(asking, inputs, bias, batch_size, training)
         output = hidden + self.dropout(
             self.output_dense(context), training=training
         )
         return output if preln else self.layer_norm(output)
 
-    def _attend(self, inputs, bias, batch_size, training):
+    def _attend(self, asking, inputs, bias, batch_size, training):
         heads = self.config.num_attention_heads
         width = self.config.hidden_size
         size = width // heads
@@ -239,17 +281,13 @@ class AttentionBlock(keras.layers.Layer):
             x = tf.reshape(x, [batch_size, -1, heads, size])
             return tf.transpose(x, [0, 2, 1, 3])
 
-        query = split(self.query(inputs) * (size**-0.5))
+        query = split(self.query(asking) * (size**-0.5))
         key = split(self.key(inputs))
         value = split(self.value(inputs))
-        scores = tf.matmul(query, key, transpose_b=True)  # [B, N, T, T]
-        # Softmax in float32: bfloat16 keeps 8 bits, too few for a sum of T.
-        probs = tf.nn.softmax(tf.cast(scores, tf.float32) + bias)
-        probs = self.probs_dropout(
-            tf.cast(probs, value.dtype), training=training
-        )
+        scores = tf.matmul(query, key, transpose_b=True)  # [B, N, T|Q, T]
+        probs = self.probs_dropout(softmax(scores, bias), training=training)
         context = tf.transpose(tf.matmul(probs, value), [0, 2, 1, 3])
-        return tf.reshape(context, [-1, width])  # [B*T, H]
+        return tf.reshape(context, [-1, width])  # [B*T, H] or [B*Q, H]
 
 
 class FeedForwardBlock(keras.layers.Layer):

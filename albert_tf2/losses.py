@@ -11,7 +11,7 @@ accumulated in parts or evaluated in many steps has one denominator: its own.
 
 import tensorflow as tf
 
-from albert_tf2 import features
+from albert_tf2 import features, fusion
 
 # The originals' guard against a batch without masked words.
 MLM_EPSILON = 1e-5
@@ -24,9 +24,13 @@ def _weighted(
     labels = tf.reshape(labels, [-1])
     weights = tf.reshape(tf.cast(weights, tf.float32), [-1])
     logits = tf.reshape(logits, [-1, logits.shape[-1]])
-    nll = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    if fusion.are_enabled():
+        nll = fusion.sparse_nll(labels, logits)
+    else:
+        nll = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    # No logit is larger than the label's: cheaper than an argmax.
     correct = tf.cast(
-        tf.equal(tf.argmax(logits, -1, output_type=labels.dtype), labels),
+        tf.gather(logits, labels, batch_dims=1) >= tf.reduce_max(logits, -1),
         tf.float32,
     )
     return (

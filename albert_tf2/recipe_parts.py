@@ -99,36 +99,12 @@ def create_optimizer(recipe: PretrainRecipe, learning_rate):
     return optimizer
 
 
-def _on_cpu() -> bool:
-    return not any(map(tf.config.list_logical_devices, ("GPU", "TPU")))
-
-
 @contextlib.contextmanager
 def model_precision(precision: str):
     """Sets how layers that are built in this block compute."""
-    if precision == "mixed_bfloat16" and _on_cpu():
-        precision = "float32"  # see `bfloat16_on_cpu`
     before = keras.mixed_precision.global_policy()
     keras.mixed_precision.set_global_policy(precision)
     try:
         yield
     finally:
         keras.mixed_precision.set_global_policy(before)
-
-
-@contextlib.contextmanager
-def bfloat16_on_cpu(precision: str):
-    """Rewrites the graphs that are first run in this block, on CPUs.
-
-    There bfloat16 is oneDNN's rewrite of a finished float32 graph, faster
-    than casts between the layers; XLA would leave it aside.
-    """
-    option = "auto_mixed_precision_onednn_bfloat16"
-    wanted = precision == "mixed_bfloat16" and _on_cpu()
-    if wanted:
-        tf.config.optimizer.set_experimental_options({option: True})
-    try:
-        yield
-    finally:
-        if wanted:
-            tf.config.optimizer.set_experimental_options({option: False})

@@ -137,6 +137,7 @@ def export_step(recipe: PretrainRecipe, batch: int) -> str:
         optimizer,
         accumulation_steps=recipe.gradient_accumulation_steps,
         clip_norm=recipe.clip_norm,
+        jit_compile=True,
     )
     rows = batch * recipe.gradient_accumulation_steps
     example = example_batch(recipe, rows)

@@ -13,7 +13,7 @@ function compiles for a TPU (`tpu_check`).
 
 import tensorflow as tf
 
-from albert_tf2 import features, losses
+from albert_tf2 import features, fusion, losses
 from albert_tf2.input_pipeline import split_batch
 from albert_tf2.keras_api import keras
 from albert_tf2.models import AlbertPretrainer
@@ -31,11 +31,16 @@ METRICS = (
 )
 
 
+def _is_only_replica() -> bool:
+    replica = tf.distribute.get_replica_context()
+    return replica is None or replica.num_replicas_in_sync == 1
+
+
 def _all_reduce(values):
     """Sums over all replicas; outside a strategy there is one."""
-    replica = tf.distribute.get_replica_context()
-    if replica is None or replica.num_replicas_in_sync == 1:
+    if _is_only_replica():
         return values
+    replica = tf.distribute.get_replica_context()
     return replica.all_reduce(tf.distribute.ReduceOp.SUM, values)
 
 
@@ -78,11 +83,13 @@ class PretrainStep:
         self.scales_loss = isinstance(
             optimizer, keras.mixed_precision.LossScaleOptimizer
         )
-        # The update stays outside: what crosses replicas cannot be compiled
-        # on its own.
+        self.fuses = not jit_compile and fusion.suits_devices()
+        # The update is apart: what crosses replicas cannot be compiled on its
+        # own.
         self._compute = tf.function(
             self.gradients, jit_compile=True if jit_compile else None
         )
+        self._fused_update = tf.function(self._update, jit_compile=True)
 
     def __call__(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
         weights = _all_reduce(batch_weights(batch))
@@ -90,12 +97,18 @@ class PretrainStep:
         *gradients, sums = _all_reduce([*gradients, sums])
         if self.scales_loss:
             gradients = self.optimizer.get_unscaled_gradients(gradients)
+        alone = self.fuses and not self.scales_loss and _is_only_replica()
+        update = self._fused_update if alone else self._update
+        return _metrics(sums, update(gradients))
+
+    def _update(self, gradients: list[tf.Tensor]) -> tf.Tensor:
+        """Clips and applies the gradients; returns their global norm."""
         gradients, norm = tf.clip_by_global_norm(gradients, self.clip_norm)
         self.optimizer.apply_gradients(
             zip(gradients, self.model.trainable_variables, strict=True),
             experimental_aggregate_gradients=False,
         )
-        return _metrics(sums, norm)
+        return norm
 
     def gradients(
         self, batch: dict[str, tf.Tensor], weights: tf.Tensor
@@ -127,8 +140,11 @@ class PretrainStep:
 
     def _part(self, batch, weights):
         inputs, labels = split_batch(batch)
-        with tf.GradientTape() as tape:
-            outputs = self.model(inputs, training=True)
+        with (
+            fusion.single_passes(self.fuses),
+            tf.GradientTape() as tape,
+        ):
+            outputs = self.model.logits(inputs, training=True)
             sums = losses.pretraining_sums(outputs, labels)
             loss = sums["mlm_nll"] / (weights[0] + losses.MLM_EPSILON)
             loss += sums["sop_nll"] / tf.maximum(weights[1], 1.0)
@@ -178,7 +194,8 @@ class EvaluationStep:
 
     def __call__(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
         inputs, labels = split_batch(batch)
-        outputs = self.model(inputs, training=False)
+        with fusion.single_passes(fusion.suits_devices()):
+            outputs = self.model.logits(inputs, training=False)
         sums = loss_sums(losses.pretraining_sums(outputs, labels), batch)
         guess = tf.gather(self.unigram, labels[features.MASKED_LM_IDS])
         guess *= labels[features.MASKED_LM_WEIGHTS]

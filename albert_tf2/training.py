@@ -32,7 +32,6 @@ from albert_tf2.evaluation import Evaluator
 from albert_tf2.keras_api import keras
 from albert_tf2.models import AlbertPretrainer
 from albert_tf2.recipe_parts import (
-    bfloat16_on_cpu,
     create_masker,
     create_optimizer,
     create_schedule,
@@ -90,7 +89,7 @@ def train_and_evaluate(
         progress: Whether to show a progress bar.
     """
     run = Run(recipe, data_dir, workdir, strategy)
-    with _sigterm_noted() as terminated, bfloat16_on_cpu(recipe.precision):
+    with _sigterm_noted() as terminated:
         run.start(init_checkpoint, progress=progress)
         try:
             return run.train(terminated)
@@ -113,8 +112,7 @@ def evaluate(
         )
     if run.snapshots.restore_newest() is None:
         raise UserError(f"{workdir} holds no checkpoint: pre-train first")
-    with bfloat16_on_cpu(recipe.precision):
-        return {"step": int(run.step.numpy())} | run.evaluate()
+    return {"step": int(run.step.numpy())} | run.evaluate()
 
 
 class Run:

@@ -70,7 +70,9 @@ def export(arguments) -> None:
     model = AlbertPretrainer(config)
     optimizer = create_optimizer(recipe, create_schedule(recipe))
     optimizer._create_all_weights(model.trainable_variables)
-    step = tf.function(PretrainStep(model, optimizer), jit_compile=True)
+    step = tf.function(
+        PretrainStep(model, optimizer, jit_compile=True), jit_compile=True
+    )
     batch = random_batch(config, arguments.batch_size, recipe)
     batch = {
         name: tf.constant(

@@ -1,10 +1,16 @@
-"""A whole pre-training step beside Hugging Face and Model Garden.
+"""A whole pre-training step beside Hugging Face, Model Garden and albert_zh.
 
-Same sizes (google layout), same batch without padding, gathered masked
-positions for everyone, gradients clipped to a global norm of 1. Ours and Model
-Garden's step with LAMB, Hugging Face's with AdamW (torch has no LAMB). Each
-contender runs in a process of its own, in turns; the best median counts. CPU
-seconds are of all threads: on a shared machine trust their ratios.
+Same sizes (google layout; albert_zh has its own), same batch without padding,
+gathered masked positions for everyone, gradients clipped to a global norm of
+1. Ours, Model Garden's and albert_zh's step with LAMB, Hugging Face's with
+AdamW (torch has no LAMB). Each contender runs in a process of its own, in
+turns; the best median counts. CPU seconds are of all threads: on a shared
+machine trust their ratios. FLOPs are those of the formula (`flops.py`) for
+everyone, whatever a contender leaves out: ours computes the last layer only
+where a head looks.
+
+For albert_zh: --albert_zh CHECKOUT --albert_zh_python py37/bin/python (with
+TensorFlow 1.15).
 
 python benchmarks/pretrain_step.py --model albert_tiny_zh_google --batch_size 32
 """  # noqa: E501
@@ -14,8 +20,10 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from albert_tf2 import command_line
 
@@ -29,6 +37,7 @@ CONTENDERS = {
     "garden_bf16": "Model Garden AlbertEncoder, bfloat16",
     "hf": "Hugging Face, compiled",
     "hf_bf16": "Hugging Face, compiled, bfloat16",
+    "original": "albert_zh on TensorFlow 1.15",
 }
 
 
@@ -42,6 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--contenders", nargs="+", default=list(CONTENDERS), choices=CONTENDERS
     )
+    parser.add_argument(
+        "--albert_zh", help="a checkout of brightmart/albert_zh"
+    )
+    parser.add_argument("--albert_zh_python", help="with TensorFlow 1.15")
     parser.add_argument("--only", choices=CONTENDERS, help="one, as JSON")
     arguments = parser.parse_args(argv)
     if arguments.only:
@@ -50,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     best: dict[str, dict[str, float]] = {}
     for _ in range(arguments.rounds):
         for name in arguments.contenders:
+            if name == "original" and not arguments.albert_zh:
+                continue
             found = in_own_process(name, arguments)
             if name not in best or found["cpu"] < best[name]["cpu"]:
                 best[name] = found
@@ -60,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def in_own_process(name: str, arguments) -> dict[str, float]:
     """Measures one contender."""
+    if name == "original":
+        return original(arguments)
     run = subprocess.run(
         [sys.executable, __file__, "--only", name]
         + ["--model", arguments.model, "--steps", str(arguments.steps)]
@@ -110,12 +127,52 @@ def measure(name: str, arguments) -> dict[str, float]:
         step()
         walls.append(time.perf_counter() - wall)
         cpus.append(time.process_time() - cpu)
+    return medians(walls, cpus, work)
+
+
+def medians(
+    walls: Sequence[float], cpus: Sequence[float], work: int
+) -> dict[str, float]:
+    """Returns the medians in seconds, and FLOP per CPU-second."""
     cpu = statistics.median(cpus)
     return {
         "wall": statistics.median(walls),
         "cpu": cpu,
         "flops_per_cpu": work / cpu,
     }
+
+
+def original(arguments) -> dict[str, float]:
+    """Measures albert_zh's own step, in its own environment."""
+    import numpy as np
+
+    from albert_tf2 import AlbertConfig, features
+    from albert_tf2.flops import training_flops
+
+    config = AlbertConfig.from_name(arguments.model)
+    names = {name: key for key, name in features.CLASSIC_TO_BATCH.items()}
+    values = {
+        names[name]: value
+        if value.dtype.kind == "f"
+        else value.astype(np.int32)
+        for name, value in batch(config, arguments.batch_size).items()
+        if name in names
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "batch.npz"
+        np.savez(path, config=json.dumps(config.to_dict()), **values)
+        run = subprocess.run(
+            [arguments.albert_zh_python]
+            + [str(Path(__file__).with_name("original_step.py").resolve())]
+            + [str(path), str(arguments.steps)],
+            cwd=arguments.albert_zh,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+    found = json.loads(run.stdout.strip().splitlines()[-1])
+    work = arguments.batch_size * training_flops(config, LENGTH, PREDICTIONS)
+    return medians(found["walls"], found["cpus"], work)
 
 
 def gemm() -> Callable[[], object]:
@@ -168,13 +225,11 @@ def ours(config, batch_size: int, variant: str) -> Callable[[], object]:
 
     from albert_tf2.models import AlbertPretrainer
     from albert_tf2.optimization import create_optimizer
+    from albert_tf2.recipe_parts import model_precision
     from albert_tf2.train_step import PretrainStep
 
-    if variant == "bf16":
-        tf.config.optimizer.set_experimental_options(
-            {"auto_mixed_precision_onednn_bfloat16": True}
-        )
-    model = AlbertPretrainer(config)
+    with model_precision("mixed_bfloat16" if variant == "bf16" else "float32"):
+        model = AlbertPretrainer(config)
     step = tf.function(
         PretrainStep(
             model, create_optimizer("lamb", 1e-3), jit_compile=variant == "jit"

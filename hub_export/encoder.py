@@ -139,10 +139,11 @@ def build_encoder(
         inputs = dict(inputs)
         positions = inputs.pop(features.MASKED_LM_POSITIONS)
         outputs = dict(encode(inputs, training))
+        masked = tf.gather(
+            outputs[features.SEQUENCE_OUTPUT], positions, batch_dims=1
+        )
         outputs[features.MLM_LOGITS] = pretrainer.mlm_head(
-            outputs[features.SEQUENCE_OUTPUT],
-            positions,
-            embeddings=encoder.embeddings,
+            masked, embeddings=encoder.embeddings
         )
         return outputs
 

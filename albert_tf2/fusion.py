@@ -1,0 +1,156 @@
+"""Chains of element-wise operations as single passes over memory, on CPUs.
+
+A small model's step on a CPU is half matrix products, which oneDNN runs near
+the machine's peak, and half what lies between them: TensorFlow's own kernels
+read and write memory once per operation. XLA compiles such a chain into one
+pass; compiling the whole step would take the products from oneDNN too, and
+loses more than it gains. So the chains alone are compiled.
+
+Training steps switch this on (`single_passes`); an exported graph never holds
+a compiled function, nor a gradient that only this program knows.
+"""
+
+import contextlib
+import contextvars
+import math
+
+import tensorflow as tf
+
+_ENABLED = contextvars.ContextVar("single_passes", default=False)
+# gelu(x) = x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))
+_SLOPE, _CUBIC = math.sqrt(2 / math.pi), 0.044715
+
+
+@contextlib.contextmanager
+def single_passes(enabled: bool = True):
+    """Fuses what is traced in this block, in this thread."""
+    token = _ENABLED.set(enabled)
+    try:
+        yield
+    finally:
+        _ENABLED.reset(token)
+
+
+def suits_devices() -> bool:
+    """Says whether this machine computes on CPUs."""
+    return not any(map(tf.config.list_logical_devices, ("GPU", "TPU")))
+
+
+def are_enabled() -> bool:
+    """Says whether what is traced now should be fused."""
+    return _ENABLED.get()
+
+
+def _compiled(function):
+    return tf.function(function, jit_compile=True)
+
+
+@_compiled
+def _gelu(x):
+    wide = tf.cast(x, tf.float32)
+    inner = _SLOPE * wide * (1.0 + _CUBIC * wide * wide)
+    return tf.cast(0.5 * wide * (1.0 + tf.tanh(inner)), x.dtype)
+
+
+@_compiled
+def _gelu_gradient(x, upstream):
+    wide = tf.cast(x, tf.float32)
+    square = wide * wide
+    bent = tf.tanh(_SLOPE * wide * (1.0 + _CUBIC * square))
+    slope = _SLOPE * (1.0 + 3.0 * _CUBIC * square)
+    derivative = 0.5 * (1.0 + bent + wide * (1.0 - bent * bent) * slope)
+    return tf.cast(derivative * tf.cast(upstream, tf.float32), x.dtype)
+
+
+@tf.custom_gradient
+def gelu(x: tf.Tensor) -> tf.Tensor:
+    """Returns the tanh form of GELU; computes in float32, any shape."""
+    return _gelu(x), lambda upstream: _gelu_gradient(x, upstream)
+
+
+@_compiled
+def _nll_gradient(probs, labels, upstream):
+    hot = tf.one_hot(labels, probs.shape[-1], dtype=probs.dtype)
+    return (probs - hot) * upstream[:, None]
+
+
+@tf.custom_gradient
+def sparse_nll(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Returns -log softmax(logits)[label]: float32 [N] of int [N], [N, V].
+
+    The largest probability is 1 / sum(exp(logits - largest logit)), so the
+    logarithm of the normalizer follows from one vectorized softmax, whose
+    values the gradient needs anyway.
+    """
+    probs = tf.nn.softmax(logits)
+    log_normalizer = tf.reduce_max(logits, -1) - tf.math.log(
+        tf.reduce_max(probs, -1)
+    )
+    nll = log_normalizer - tf.gather(logits, labels, batch_dims=1)
+    return nll, lambda upstream: (
+        None,
+        _nll_gradient(probs, labels, upstream),
+    )
+
+
+@_compiled
+def _layer_norm(x, gamma, beta, epsilon):
+    wide = tf.cast(x, tf.float32)
+    centered = wide - tf.reduce_mean(wide, -1, keepdims=True)
+    variance = tf.reduce_mean(tf.square(centered), -1, keepdims=True)
+    scale = tf.math.rsqrt(variance + epsilon)  # [N, 1]
+    normal = tf.cast(centered * scale, x.dtype)
+    return tf.cast(centered * scale * gamma + beta, x.dtype), normal, scale
+
+
+@_compiled
+def _layer_norm_gradient(normal, scale, gamma, upstream):
+    normal = tf.cast(normal, tf.float32)
+    upstream = tf.cast(upstream, tf.float32)
+    inner = upstream * gamma
+    along = tf.reduce_mean(inner * normal, -1, keepdims=True)
+    return (
+        scale
+        * (inner - tf.reduce_mean(inner, -1, keepdims=True) - normal * along),
+        tf.reduce_sum(upstream * normal, 0),
+        tf.reduce_sum(upstream, 0),
+    )
+
+
+def layer_norm(
+    x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, *, epsilon: float
+) -> tf.Tensor:
+    """Returns LayerNorm over the last axis, [N, H]; computes in float32."""
+
+    @tf.custom_gradient
+    def normalize(x, gamma, beta):
+        output, normal, scale = _layer_norm(x, gamma, beta, epsilon)
+
+        def gradient(upstream):
+            of_x, of_gamma, of_beta = _layer_norm_gradient(
+                normal, scale, gamma, upstream
+            )
+            return tf.cast(of_x, x.dtype), of_gamma, of_beta
+
+        return output, gradient
+
+    return normalize(x, tf.cast(gamma, tf.float32), tf.cast(beta, tf.float32))
+
+
+@_compiled
+def _softmax_gradient(probs, upstream):
+    wide, upstream = (tf.cast(t, tf.float32) for t in (probs, upstream))
+    along = tf.reduce_sum(wide * upstream, -1, keepdims=True)
+    return tf.cast(wide * (upstream - along), probs.dtype)
+
+
+@tf.custom_gradient
+def softmax(scores: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """Returns softmax(scores + bias) over the last axis, in `scores.dtype`.
+
+    Computes in float32. The bias, float32, is a constant.
+    """
+    # oneDNN's softmax is faster than XLA's.
+    probs = tf.nn.softmax(tf.cast(scores, tf.float32) + bias)
+    probs = tf.cast(probs, scores.dtype)
+    return probs, lambda upstream: (_softmax_gradient(probs, upstream), None)

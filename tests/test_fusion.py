@@ -1,0 +1,183 @@
+"""Fused passes against TensorFlow's own operations, values and gradients."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from albert_tf2 import fusion, layers, losses
+from albert_tf2.models import AlbertPretrainer
+from albert_tf2.train_step import PretrainStep, batch_weights
+
+
+def value_and_gradients(function, *inputs, upstream):
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        value = function(*inputs)
+    return [value, *tape.gradient(value, inputs, output_gradients=upstream)]
+
+
+def assert_same(fused, plain, *inputs, tolerance=2e-6):
+    """Compares eagerly and in a graph: the two can differ."""
+    upstream = tf.random.stateless_normal(plain(*inputs).shape, [1, 2])
+    upstream = tf.cast(upstream, plain(*inputs).dtype)
+    expected = value_and_gradients(plain, *inputs, upstream=upstream)
+    graph = tf.function(value_and_gradients)
+    for run in (value_and_gradients, graph):
+        found = run(fused, *inputs, upstream=upstream)
+        for a, b in zip(found, expected, strict=True):
+            assert a.dtype == b.dtype
+            a, b = (tf.cast(t, tf.float32).numpy() for t in (a, b))
+            np.testing.assert_allclose(a, b, atol=tolerance, rtol=tolerance)
+
+
+def normal(*shape, scale=1.0, seed=0):
+    return scale * tf.random.stateless_normal(shape, [seed, 0])
+
+
+def test_gelu():
+    assert_same(
+        fusion.gelu,
+        lambda x: tf.nn.gelu(x, approximate=True),
+        normal(64, 48, scale=3.0),
+        tolerance=1e-5,  # 1 + tanh cancels far below 0
+    )
+
+
+def test_layer_norm():
+    layer = layers.layer_norm("LayerNorm", 48)
+
+    def plain(x, gamma, beta):
+        mean, variance = tf.nn.moments(x, -1, keepdims=True)
+        scale = tf.math.rsqrt(variance + layer.epsilon)
+        return (x - mean) * scale * gamma + beta
+
+    assert_same(
+        lambda *values: fusion.layer_norm(*values, epsilon=layer.epsilon),
+        plain,
+        normal(64, 48, scale=3.0),
+        normal(48, seed=1),
+        normal(48, seed=2),
+        tolerance=5e-6,
+    )
+
+
+def test_softmax():
+    bias = tf.where(normal(4, 1, 1, 10, seed=3) > 1.0, -10000.0, 0.0)
+    assert_same(
+        lambda scores: fusion.softmax(scores, bias),
+        lambda scores: tf.nn.softmax(scores + bias),
+        normal(4, 2, 6, 10, scale=4.0),
+    )
+
+
+@pytest.mark.parametrize("scale", [1.0, 40.0])
+def test_sparse_nll(scale):
+    """Also where the label's own probability is 0 in float32."""
+    logits = normal(64, 300, scale=scale)
+    labels = tf.random.stateless_uniform([64], [5, 5], 0, 300, tf.int32)
+    assert_same(
+        lambda x: fusion.sparse_nll(labels, x),
+        lambda x: tf.nn.sparse_softmax_cross_entropy_with_logits(labels, x),
+        logits,
+        tolerance=5e-6,
+    )
+
+
+def test_bfloat16_computes_in_float32():
+    """Rounded once at the end: within half a step of bfloat16's 8 bits."""
+    x = tf.cast(normal(64, 48, scale=3.0), tf.bfloat16)
+    wide = tf.nn.gelu(tf.cast(x, tf.float32), approximate=True)
+    found = fusion.gelu(x)
+    assert found.dtype == tf.bfloat16
+    np.testing.assert_allclose(
+        tf.cast(found, tf.float32), wide, rtol=2**-8, atol=1e-5
+    )
+    probs = fusion.softmax(x, tf.zeros([1, 48]))
+    assert probs.dtype == tf.bfloat16
+
+
+def pretraining_batch(config, *, batch=3, length=12, pairs=1, seed=0):
+    rng = np.random.default_rng(seed)
+    values = {
+        "input_word_ids": rng.integers(5, config.vocab_size, [batch, length]),
+        "input_mask": np.arange(length) < rng.integers(6, length, [batch, 1]),
+        "input_type_ids": rng.integers(0, 2, [batch, length]),
+        "masked_lm_positions": rng.integers(1, 6, [batch, 4]),
+        "masked_lm_ids": rng.integers(5, config.vocab_size, [batch, 4]),
+        "sentence_order_labels": rng.integers(0, 2, [batch, pairs]),
+    }
+    values = {k: tf.constant(v, tf.int32) for k, v in values.items()}
+    values["masked_lm_weights"] = tf.constant([[1.0, 1, 1, 0]] * batch)
+    values["sentence_order_weights"] = tf.ones([batch, pairs])
+    if pairs > 1:
+        half = length // 2
+        values["input_pair_ids"] = tf.constant(
+            [[1] * half + [2] * half] * batch
+        )
+        values["input_position_ids"] = tf.constant(
+            [[*range(half), *range(half)]] * batch
+        )
+        values["cls_positions"] = tf.constant([[0, half]] * batch)
+    return values
+
+
+CHANGES = [
+    {"layout": "google"},
+    {"layout": "brightmart", "ln_type": "postln"},
+    {"layout": "brightmart", "ln_type": "preln"},
+]
+
+
+def scattered(config):
+    model = AlbertPretrainer(config)
+    rng = np.random.default_rng(3)
+    for variable in model.variables:
+        variable.assign(rng.normal(0, 0.1, variable.shape))
+    return model
+
+
+@pytest.mark.parametrize("pairs", [1, 2])
+@pytest.mark.parametrize("changes", CHANGES, ids=str)
+def test_logits_are_those_of_a_whole_call(tiny_config, changes, pairs):
+    """The last layer at some positions: less work, the same numbers."""
+    model = scattered(tiny_config.replace(**changes))
+    batch = pretraining_batch(model.config, pairs=pairs)
+    whole, some = model(batch), model.logits(batch)
+    assert set(some) == {"mlm_logits", "sop_logits"}
+    for name, value in some.items():
+        np.testing.assert_allclose(
+            value, whole[name], atol=2e-5, rtol=2e-5, err_msg=name
+        )
+
+
+@pytest.mark.parametrize("pairs", [1, 2])
+@pytest.mark.parametrize("changes", CHANGES, ids=str)
+def test_step_has_the_gradients_of_the_plain_model(tiny_config, changes, pairs):
+    model = scattered(tiny_config.replace(**changes))
+    batch = pretraining_batch(model.config, pairs=pairs)
+    step = PretrainStep(model, optimizer=None)
+    assert step.fuses
+    found, _ = step.gradients(batch, batch_weights(batch))
+    with tf.GradientTape() as tape:
+        loss = losses.pretraining_losses(model(batch, training=True), batch)
+    expected = tape.gradient(loss["loss"], model.trainable_variables)
+    for a, b, variable in zip(
+        found, expected, model.trainable_variables, strict=True
+    ):
+        np.testing.assert_allclose(
+            a, tf.convert_to_tensor(b), atol=2e-5, err_msg=variable.name
+        )
+
+
+def test_only_a_training_step_fuses(tiny_config):
+    """An exported graph holds no function that must be compiled."""
+    model = AlbertPretrainer(tiny_config)
+    batch = pretraining_batch(model.config)
+    traced = tf.function(lambda: model(batch, training=True)["mlm_logits"])
+    definition = traced.get_concrete_function().graph.as_graph_def()
+    assert "_XlaMustCompile" not in str(definition)
+    with fusion.single_passes():
+        traced = tf.function(lambda: model(batch, training=True)["mlm_logits"])
+        definition = traced.get_concrete_function().graph.as_graph_def()
+    assert "_XlaMustCompile" in str(definition)
+    assert not fusion.are_enabled()
