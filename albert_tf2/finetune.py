@@ -178,6 +178,7 @@ def fine_tune(
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")
         if getattr(recipe, name) is not None
     }
+    keras.utils.set_random_seed(recipe.seed)  # of random weights, `config:`
     policy = keras.mixed_precision.global_policy()
     keras.mixed_precision.set_global_policy(recipe.precision)
     try:

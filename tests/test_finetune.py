@@ -449,3 +449,35 @@ def test_two_workers_train_as_one(tmp_path, checkpoint):
         for name in ("one", "two")
     ]
     assert results[0]["test"] == results[1]["test"]
+
+
+def test_random_weights_follow_from_the_seed(tmp_path):
+    """`config:` starts differ between seeds, and between nothing else."""
+    folder = samples.write_lcqmc(tmp_path)
+    vocab_file = samples.write_vocab(tmp_path)
+    config = tmp_path / "albert_config.json"
+    samples.small_config(vocab_file).to_json(config)
+
+    def weights(name, seed):
+        from albert_tf2.tasks import registry
+
+        recipe = FinetuneRecipe(
+            **{**RECIPE, "max_train_steps": 1, "seed": seed}
+        )
+        task = registry.create("lcqmc")
+        data = finetune.read_data(task, folder, recipe, say=len)
+        finetune.fine_tune(
+            task,
+            data,
+            init_checkpoint=f"config:{config}",
+            recipe=recipe,
+            workdir=tmp_path / name,
+            vocab_file=str(vocab_file),
+            say=len,
+        )
+        return weights_of(tmp_path / name)
+
+    first, again, other = weights("a", 1), weights("b", 1), weights("c", 2)
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert any((a != b).any() for a, b in zip(first, other, strict=True))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from albert_tf2 import features, optimization
+from albert_tf2 import features, fusion, optimization
 from albert_tf2.errors import UserError
 from albert_tf2.keras_api import keras
 from albert_tf2.recipes import FinetuneRecipe
@@ -22,6 +22,10 @@ from albert_tf2.run_log import RunLog
 from albert_tf2.tasks import base, running
 from albert_tf2.tasks.encoding import collate, training_order
 from albert_tf2.tasks.task_model import TaskModel, loss_sum
+
+# Fused passes are compiled anew for every length of batch, for a second or
+# two: shorter runs would not earn that back.
+FUSED_FROM_STEPS = 500
 
 
 class Run:
@@ -55,7 +59,11 @@ class Run:
         self.best_step = tf.Variable(0, dtype=tf.int64, name="best_step")
         self.worse = tf.Variable(0, dtype=tf.int64, name="worse")
         self.train_step = make_train_step(
-            tuner.model, self.optimizer, tuner.strategy, self.recipe
+            tuner.model,
+            self.optimizer,
+            tuner.strategy,
+            self.recipe,
+            fuses=self.total >= FUSED_FROM_STEPS and fusion.suits_devices(),
         )
         self.manager = tf.train.CheckpointManager(
             tf.train.Checkpoint(
@@ -247,11 +255,21 @@ def make_train_step(
     optimizer: Any,
     strategy: tf.distribute.Strategy,
     recipe: FinetuneRecipe,
+    *,
+    fuses: bool = False,
 ) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
     """Returns a function from a distributed batch to its mean loss.
 
     Gradients are summed over the replicas before they are clipped, so that
     the update is that of the whole batch, wherever its rows were.
+
+    Args:
+        model: What to train.
+        optimizer: Of `make_optimizer`.
+        strategy: The devices.
+        recipe: Its clipping and compiling.
+        fuses: Whether to compile element-wise chains (`fusion`), unless the
+            recipe has everything compiled.
     """
     variables = model.trainable_variables
     scaled = isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer)
@@ -266,7 +284,10 @@ def make_train_step(
     @tf.function(jit_compile=recipe.jit_compile)
     def loss_and_gradients(batch):
         inputs = {name: batch[name] for name in features.ENCODER_INPUTS}
-        with tf.GradientTape() as tape:
+        with (
+            fusion.single_passes(fuses and not recipe.jit_compile),
+            tf.GradientTape() as tape,
+        ):
             logits = model(
                 inputs, training=True, dropout_seed=batch["dropout_seed"][0]
             )
