@@ -142,7 +142,16 @@ def export_step(recipe: PretrainRecipe, batch: int) -> str:
     rows = batch * recipe.gradient_accumulation_steps
     example = example_batch(recipe, rows)
     compiled = tf.function(step, jit_compile=True)
-    text = compiled.experimental_get_compiler_ir(example)(stage="stablehlo")
+    try:
+        text = compiled.experimental_get_compiler_ir(example)(stage="stablehlo")
+    except ValueError as error:
+        if "Invalid stage" not in str(error):
+            raise
+        raise UserError(
+            f"TensorFlow {tf.__version__} cannot write StableHLO, which the "
+            "TPU compiler reads: use TensorFlow 2.20 and "
+            "pip install 'albert-tf2[tpu_check]'"
+        ) from error
     # TensorFlow leaves one op of another dialect per variable.
     return text.replace("mhlo.copy", "stablehlo.optimization_barrier")
 
