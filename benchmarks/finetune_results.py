@@ -44,9 +44,11 @@ ROWS = {
         "lcqmc",
         settings=(
             "max_train_rows=20000",
+            "max_eval_rows=2000",
             "max_seq_length=64",
+            "global_batch_size=64",
             "learning_rate=2e-4",
-            "num_train_epochs=4",
+            "num_train_epochs=3",
         ),
     ),
     "tnews": Row(
@@ -70,7 +72,13 @@ ROWS = {
         "dev.json",
         "trial.json",
         has_dev=False,
-        settings=("max_seq_length=256", "num_train_epochs=2"),
+        settings=(
+            "max_seq_length=256",
+            "doc_stride=160",
+            "global_batch_size=16",
+            "learning_rate=3e-4",
+            "num_train_epochs=2",
+        ),
     ),
     "ocnli": Row(
         "ocnli",
@@ -84,7 +92,7 @@ ROWS = {
         settings=(
             "max_seq_length=64",
             "learning_rate=5e-4",
-            "num_train_epochs=5",
+            "num_train_epochs=4",
         ),
     ),
 }

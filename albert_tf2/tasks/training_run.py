@@ -49,9 +49,13 @@ class Run:
             else None
         )
         self.schedule = make_schedule(self.recipe, self.total)
+        fuses = self.total >= FUSED_FROM_STEPS and fusion.suits_devices()
         with tuner.strategy.scope():
             self.optimizer = make_optimizer(
-                self.recipe, self.total, tuner.model.trainable_variables
+                self.recipe,
+                self.total,
+                tuner.model.trainable_variables,
+                fuses=fuses,
             )
         # Ordinary variables, outside the scope: the host alone reads them.
         self.step = tf.Variable(0, dtype=tf.int64, name="step")
@@ -63,7 +67,7 @@ class Run:
             self.optimizer,
             tuner.strategy,
             self.recipe,
-            fuses=self.total >= FUSED_FROM_STEPS and fusion.suits_devices(),
+            fuses=fuses,
         )
         self.manager = tf.train.CheckpointManager(
             tf.train.Checkpoint(
@@ -220,13 +224,18 @@ def make_schedule(
 
 
 def make_optimizer(
-    recipe: FinetuneRecipe, total_steps: int, variables: Sequence[tf.Variable]
+    recipe: FinetuneRecipe,
+    total_steps: int,
+    variables: Sequence[tf.Variable],
+    *,
+    fuses: bool = False,
 ) -> keras.optimizers.Optimizer:
     """Returns AdamW or LAMB with the originals' schedule, slots created.
 
     Differs from the originals: AdamW corrects the bias of its moments, whose
     lack makes small fine-tuning sets fail for some seeds (2006.05987). It is
-    Keras' own, so that fine-tuning needs nothing beyond the core.
+    Keras' own, so that fine-tuning needs nothing beyond the core. `fuses` has
+    its updates compiled, which a small batch spends half its time in.
     """
     schedule = make_schedule(recipe, total_steps)
     moments = {
@@ -242,7 +251,7 @@ def make_optimizer(
             lamb_adaptation=recipe.lamb_adaptation,
             **moments,
         )
-    optimizer = keras.optimizers.AdamW(schedule, jit_compile=False, **moments)
+    optimizer = keras.optimizers.AdamW(schedule, jit_compile=fuses, **moments)
     optimizer.exclude_from_weight_decay(var_names=list(optimization.NO_DECAY))
     if recipe.precision == "mixed_float16":
         optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
