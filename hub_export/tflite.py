@@ -40,6 +40,7 @@ from albert_tf2.tokenization import Vocabulary
 from .encoder import MLM_INPUTS
 from .preprocessor import DEFAULT_SEQ_LENGTH, VOCAB_NAME, Preprocessor
 from .serving import cosine, embed
+from .xnnpack import blocked_feed_forward
 
 PRECISIONS = ("fp32", "fp16", "dynamic_int8", "int8")
 OUTPUTS = ("embedding", "sequence", "similarity", "mlm", "classifier")
@@ -195,7 +196,7 @@ def convert(
 
     # By way of a SavedModel: only that gives the model named signatures.
     root = tf.Module()
-    with _masked_score(precision), tempfile.TemporaryDirectory() as folder:
+    with _tracing(precision), tempfile.TemporaryDirectory() as folder:
         root.kept = list(serve.get_concrete_function().variables)
         tf.saved_model.save(root, folder, signatures=serve)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
@@ -211,13 +212,18 @@ def convert(
 
 
 @contextlib.contextmanager
-def _masked_score(precision: str) -> Iterator[None]:
-    """Traces the attention with a score for padding that int8 can hold."""
+def _tracing(precision: str) -> Iterator[None]:
+    """Traces the network as a precision wants it.
+
+    Float weights go into blocks; padding gets a score that int8 can hold.
+    """
+    is_float = precision in ("fp32", "fp16")
     usual = layers.MASKED_SCORE
     if precision == "int8":
         layers.MASKED_SCORE = INT8_MASKED_SCORE
     try:
-        yield
+        with blocked_feed_forward() if is_float else contextlib.nullcontext():
+            yield
     finally:
         layers.MASKED_SCORE = usual
 
