@@ -1,14 +1,14 @@
-"""The TFLite models in one table: size, latency, memory, accuracy; and peers.
+"""Every TFLite variant in one table per model: size, speed, memory, accuracy.
 
-Latency is of batch 1 on real lengths, all contenders in turns, so that a busy
-machine is as busy for each. Peak memory is of a process of its own, above what
-importing TensorFlow takes. Accuracy is that of a fine-tuned classifier, fp32
-and quantized, on the same rows. `--peers` adds ONNX Runtime, Hugging Face and
-a model of BERT-base's size.
+A model is `model/` of a fine-tuning run on pairs, or the name of a
+configuration: that has random weights, which are as fast as any, and no
+accuracy. Latency is of batch 1 on full rows, all variants in turns, so that a
+busy machine is as busy for each. Peak memory is of a process of its own, above
+what importing TensorFlow takes. Accuracy is compared with the same classifier
+in TensorFlow on the same rows. The rows after those calibrate full int8.
 
-    python benchmarks/tflite_latency.py --config albert_tiny_zh \\
-        --vocab_file vocab.txt --calibration_file sentences.txt --peers \\
-        --classifier runs/lcqmc/model --dev_file lcqmc/dev.txt
+    python benchmarks/tflite_latency.py runs/lcqmc/model albert_small_zh \\
+        --vocab_file vocab.txt --dev_file lcqmc/dev.txt --max_rows 2000
 """
 
 import argparse
@@ -20,33 +20,48 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from albert_tf2 import command_line, features
+from albert_tf2.errors import UserError
 
+MODELS = ("albert_tiny_zh", "albert_small_zh")
+PRECISIONS = ("fp32", "fp16", "dynamic_int8", "int8")
 LENGTHS = (64, 128)
 THREADS = (1, 2)
 ROUNDS = 12
 CALIBRATION_ROWS = 100
 
+Inputs = dict[str, np.ndarray]
 
-def random_inputs(length: int) -> dict[str, np.ndarray]:
+
+def random_inputs(length: int) -> Inputs:
     """Returns a full row of ids: nothing is skipped."""
     rng = np.random.default_rng(0)
-    ids = rng.integers(670, 7000, (1, length), np.int32)
+    ids = rng.integers(100, 200, (1, length), np.int32)
     rows = (ids, np.ones_like(ids), np.zeros_like(ids))
     return dict(zip(features.ENCODER_INPUTS, rows, strict=True))
 
 
+def runner(path: Path, threads: int, length: int) -> Callable[[], object]:
+    """Returns a call of the model at `path` on a full row."""
+    from albert_tf2.hub_export.tflite import interpreter
+
+    signature = interpreter(path, num_threads=threads).get_signature_runner()
+    inputs = random_inputs(length)
+    return lambda: signature(**inputs)
+
+
 def take_turns(
-    contenders: dict[str, Callable[[], object]], calls: int
-) -> dict[str, tuple[float, float, float]]:
+    contenders: dict[Any, Callable[[], object]], calls: int
+) -> dict[Any, tuple[float, float, float]]:
     """Returns the least, p50 and p95 in milliseconds.
 
     On a busy machine the least is nearest to what the machine can do.
     """
-    times: dict[str, list[float]] = {name: [] for name in contenders}
+    times: dict[Any, list[float]] = {name: [] for name in contenders}
     for run in contenders.values():
         run()
     for _ in range(ROUNDS):
@@ -61,33 +76,20 @@ def take_turns(
     }
 
 
-def runner(path: Path, threads: int, length: int) -> Callable[[], object]:
-    from albert_tf2.hub_export.tflite import interpreter
-
-    signature = interpreter(path, num_threads=threads).get_signature_runner()
-    inputs = random_inputs(length)
-    return lambda: signature(**inputs)
-
-
 def peak_megabytes(path: Path, length: int) -> float:
     """Measures one model in a process of its own."""
-    command = [sys.executable, __file__, "--measure", str(path)]
-    result = subprocess.run(
-        [*command, "--length", str(length)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = [sys.executable, __file__, "--measure", str(path), str(length)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def measure_peak(path: str, length: int) -> None:
+def measure_peak(path: str, length: str) -> None:
     from albert_tf2.hub_export import tflite  # noqa: F401  what we subtract
 
     # Linux: forget the peak of the imports.
     Path("/proc/self/clear_refs").write_text("5")
     before = _status("VmRSS")
-    run = runner(Path(path), 1, length)
+    run = runner(Path(path), 1, int(length))
     for _ in range(3):
         run()
     print(json.dumps(_status("VmHWM") - before))
@@ -100,276 +102,229 @@ def _status(key: str) -> float:
     return int(line.split()[1]) / 1024
 
 
-def variants(args: argparse.Namespace, folder: Path) -> list[tuple]:
-    """Writes every variant; returns (precision, kind, T, path)."""
-    from albert_tf2 import AlbertConfig, AlbertPretrainer
-    from albert_tf2.hub_export.tflite import PRECISIONS, export_tflite
-    from albert_tf2.hub_export.tflite_variants import calibration_samples
+class Pairs:
+    """The labelled pairs of a file, cut by one vocabulary."""
 
-    pretrainer = AlbertPretrainer(AlbertConfig.from_name(args.config))
-    lines = args.calibration_file.read_text(encoding="utf-8").splitlines()
-    written = []
-    for precision in PRECISIONS:
-        for length in (*LENGTHS, None):
-            samples = calibration_samples(
-                lines, args.vocab_file, seq_length=length or LENGTHS[-1]
+    def __init__(self, path: Path, vocab_file: Path, max_rows: int):
+        """Reads tab-separated text, text, label; a heading is no label."""
+        from albert_tf2.hub_export.preprocessor import Preprocessor
+
+        lines = path.read_text(encoding="utf-8").splitlines()
+        rows = [line.split("\t") for line in lines]
+        rows = [row for row in rows if len(row) == 3 and row[-1].isdigit()]
+        rows = rows[: max_rows + CALIBRATION_ROWS]
+        if len(rows) < 2:
+            raise UserError(
+                f"{path} must hold lines of text, text and label, with tabs "
+                f"between. Received: {len(rows)} such lines"
             )
+        *self._sides, labels = zip(*rows, strict=True)
+        # At most half of a short file calibrates.
+        calibrating = min(CALIBRATION_ROWS, len(rows) // 2)
+        self.judged = min(max_rows, len(rows) - calibrating)
+        self.labels = np.array(labels[: self.judged], int)
+        self._preprocessor = Preprocessor(vocab_file)
+
+    def packed(self, length: int) -> Inputs:
+        """Returns all rows as encoder inputs, int32 [rows, T]."""
+        import tensorflow as tf
+
+        tokens = [
+            self._preprocessor.tokenize(tf.constant(side))
+            for side in self._sides
+        ]
+        packed = self._preprocessor.bert_pack_inputs(tokens, seq_length=length)
+        return {name: value.numpy() for name, value in packed.items()}
+
+
+@dataclasses.dataclass
+class Subject:
+    """A model to measure: what `export_tflite` takes, and its judge."""
+
+    name: str
+    pretrainer: Any
+    vocab_file: Path
+    pairs: Pairs
+    classifier: Callable | None = None  # logits [B, classes]
+
+    def answers(self, length: int) -> np.ndarray:
+        """Returns TensorFlow's own answers on the judged pairs, int [n]."""
+        inputs = self.pairs.packed(length)
+        batches = [
+            self.classifier({k: v[i : i + 64] for k, v in inputs.items()})
+            for i in range(0, self.pairs.judged, 64)
+        ]
+        return np.concatenate(batches).argmax(-1)[: self.pairs.judged]
+
+
+def load(source: str, args: argparse.Namespace) -> Subject:
+    """Reads a fine-tuned model, or makes one of a configuration."""
+    from albert_tf2 import AlbertPretrainer
+    from albert_tf2.config import load_model_config
+    from albert_tf2.tasks import encoders
+
+    if not encoders.is_fine_tuned(source):
+        if args.vocab_file is None:
+            raise UserError(f"{source} has no vocabulary: pass --vocab_file")
+        config, vocab_file, classifier = (
+            load_model_config(source),
+            args.vocab_file,
+            None,
+        )
+    else:
+        _, model, loaded, _ = encoders.load(source)
+        config, vocab_file = loaded.config, loaded.vocab_file
+        if config is None:
+            raise UserError(f"{source} came from a hub encoder: not for TFLite")
+
+        def classifier(inputs):
+            return model(inputs, training=False)
+
+    return Subject(
+        source,
+        AlbertPretrainer(config),  # a classifier has an encoder of its own
+        vocab_file,
+        Pairs(args.dev_file, vocab_file, args.max_rows),
+        classifier,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One row of the table."""
+
+    precision: str
+    kind: str  # "fixed" or "dynamic"
+    length: int
+    path: Path
+
+
+def write_variants(
+    subject: Subject, args: argparse.Namespace, folder: Path
+) -> list[Variant]:
+    """Exports all; a model of dynamic length is a row for each length."""
+    from albert_tf2.hub_export.tflite import export_tflite
+
+    written = []
+    for precision in args.precisions:
+        for length in (*args.lengths, None):
+            packed = subject.pairs.packed(length or max(args.lengths))
+            rows = range(subject.pairs.judged, len(next(iter(packed.values()))))
             path = export_tflite(
-                pretrainer,
+                subject.pretrainer,
                 folder / f"{precision}_{length}.tflite",
-                args.vocab_file,
+                subject.vocab_file,
+                output="classifier" if subject.classifier else "embedding",
                 precision=precision,
                 seq_length=length,
-                samples=samples[:20],
+                classifier=subject.classifier,
+                samples=[
+                    {name: v[i : i + 1] for name, v in packed.items()}
+                    for i in rows
+                ],
+                overwrite=True,
             )
             kind = "fixed" if length else "dynamic"
-            for used in [length] if length else LENGTHS:
-                written.append((precision, kind, used, path))
+            for used in [length] if length else args.lengths:
+                written.append(Variant(precision, kind, used, path))
     return written
 
 
-def print_variants(args: argparse.Namespace, folder: Path) -> None:
-    print(f"## {args.config}, batch 1, milliseconds: least / p50 / p95\n")
-    print("| precision | T | size MB | 1 thread | 2 threads | peak MB |")
-    print("|---|---|---|---|---|---|")
-    written = variants(args, folder)
+def judge(
+    subject: Subject, variant: Variant, expected: np.ndarray
+) -> tuple[str, str, str]:
+    """Returns accuracy, points lost and answers that differ, as cells."""
+    from albert_tf2.hub_export.tflite import interpreter
+
+    signature = interpreter(variant.path, num_threads=2).get_signature_runner()
+    inputs = subject.pairs.packed(variant.length)
+    answers = np.array(
+        [
+            signature(**{k: v[i : i + 1] for k, v in inputs.items()})[
+                "classifier"
+            ].argmax()
+            for i in range(subject.pairs.judged)
+        ]
+    )
+    right, wanted = (
+        100 * np.mean(found == subject.pairs.labels)
+        for found in (answers, expected)
+    )
+    differ = int(np.sum(answers != expected))
+    return f"{right:.2f}", f"{wanted - right:+.2f}", str(differ)
+
+
+def print_table(
+    subject: Subject, args: argparse.Namespace, folder: Path
+) -> None:
+    print(f"## {subject.name}, batch 1, milliseconds: least / p50 / p95\n")
+    print("| precision | T | MB | 1 thread | 2 threads | peak MB", end="")
+    print(" | accuracy % | points lost | answers that differ |")
+    print("|---" * 9 + "|", flush=True)
+    variants = write_variants(subject, args, folder)
     found = {
         threads: take_turns(
-            {str(row): runner(row[3], threads, row[2]) for row in written},
-            args.calls,
+            {v: runner(v.path, threads, v.length) for v in variants}, args.calls
         )
         for threads in THREADS
     }
-    for row in written:
-        precision, kind, length, path = row
-        cells = [
-            "{:.2f} / {:.2f} / {:.2f}".format(*found[threads][str(row)])
+    expected = {}
+    if subject.classifier:
+        expected = {length: subject.answers(length) for length in args.lengths}
+    for length, answers in expected.items():
+        right = 100 * np.mean(answers == subject.pairs.labels)
+        print(f"| TensorFlow | {length} | | | | | {right:.2f} | | |")
+    cells: dict[Path, tuple] = {}
+    for v in variants:
+        if subject.classifier and v.path not in cells:
+            cells[v.path] = judge(subject, v, expected[v.length])
+        speeds = [
+            "{:.2f} / {:.2f} / {:.2f}".format(*found[threads][v])
             for threads in THREADS
         ]
-        print(
-            f"| {precision} | {length} {kind} | "
-            f"{path.stat().st_size / 1e6:.1f} | {cells[0]} | {cells[1]} | "
-            f"{peak_megabytes(path, length):.0f} |",
-            flush=True,
-        )
-
-
-def bert_base(args: argparse.Namespace, folder: Path, precision: str) -> Path:
-    """Writes a model of BERT-base's size: nothing shared."""
-    from albert_tf2 import AlbertConfig, AlbertPretrainer
-    from albert_tf2.hub_export.tflite import export_tflite
-
-    config = dataclasses.replace(
-        AlbertConfig.from_name("albert_base_zh"), parameter_sharing="none"
-    )
-    return export_tflite(
-        AlbertPretrainer(config),
-        folder / f"base_{precision}.tflite",
-        args.vocab_file,
-        precision=precision,
-    )
-
-
-def peers(args: argparse.Namespace, folder: Path) -> dict[str, Callable]:
-    """Returns the same network in Hugging Face's and ONNX Runtime's hands."""
-    import onnx
-    import onnxruntime
-    import torch
-    from onnxruntime.quantization import quantize_dynamic
-    from onnxruntime.transformers.optimizer import optimize_model
-    from transformers import BertConfig, BertModel
-
-    from albert_tf2 import AlbertConfig
-
-    torch.set_num_threads(2)
-    ours = AlbertConfig.from_name(args.config)
-    bert = BertModel(
-        BertConfig(
-            vocab_size=ours.vocab_size,
-            hidden_size=ours.hidden_size,
-            num_hidden_layers=ours.num_hidden_layers,
-            num_attention_heads=ours.num_attention_heads,
-            intermediate_size=ours.intermediate_size,
-            hidden_act="gelu_new",
-            attn_implementation="eager",
-        )
-    ).eval()
-    names = ["input_ids", "attention_mask", "token_type_ids"]
-    arrays = [x.astype(np.int64) for x in random_inputs(128).values()]
-    tensors = [torch.from_numpy(x) for x in arrays]
-
-    class ByName(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.bert = bert
-
-        def forward(self, *inputs):
-            return self.bert(**dict(zip(names, inputs, strict=True)))[0]
-
-    model = ByName()
-
-    def eager():
-        with torch.no_grad():
-            return model(*tensors)
-
-    plain, fused, int8 = (str(folder / f"{n}.onnx") for n in "pfq")
-    torch.onnx.export(
-        model, tuple(tensors), plain, input_names=names, dynamo=False
-    )
-    optimize_model(
-        plain,
-        model_type="bert",
-        num_heads=ours.num_attention_heads,
-        hidden_size=ours.hidden_size,
-    ).save_model_to_file(fused)
-    quantize_dynamic(
-        fused,
-        int8,
-        extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
-    )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 2
-
-    def session(path):
-        loaded = onnxruntime.InferenceSession(path, options)
-        inputs = dict(zip(names, arrays, strict=True))
-        return lambda: loaded.run(None, inputs)
-
-    return {
-        "HF eager": eager,
-        "ONNX Runtime fp32, fused": session(fused),
-        "ONNX Runtime int8, fused": session(int8),
-    }
-
-
-def print_peers(args: argparse.Namespace, folder: Path) -> None:
-    from albert_tf2 import AlbertConfig, AlbertPretrainer, flops
-    from albert_tf2.hub_export.tflite import export_tflite
-
-    pretrainer = AlbertPretrainer(AlbertConfig.from_name(args.config))
-    contenders = {}
-    for precision in ("fp32", "dynamic_int8"):
-        path = folder / f"peer_{precision}.tflite"
-        export_tflite(pretrainer, path, args.vocab_file, precision=precision)
-        contenders[f"TFLite {precision}"] = runner(path, 2, 128)
-    contenders |= peers(args, folder)
-    for precision in ("fp32", "dynamic_int8"):
-        path = bert_base(args, folder, precision)
-        contenders[f"BERT-base, TFLite {precision}"] = runner(path, 2, 128)
-    work = flops.forward_flops(pretrainer.config, 128)
-
-    peaks = []
-
-    def product():
-        peaks.append(flops.measured_peak(size=2048))
-
-    contenders["(product of 2048 x 2048)"] = product
-    found = take_turns(contenders, max(1, args.calls // 4))
-    limit = 1e3 * work / max(peaks)
-    print("\n## T = 128, 2 threads, in turns\n")
-    print("| contender | least ms | p50 ms | p95 ms | least / limit |")
-    print("|---|---|---|---|---|")
-    print(f"| fp32 matrix limit | {limit:.2f} | | | 1.00 |")
-    for name, (least, p50, p95) in found.items():
-        if name.startswith("("):
-            continue
-        print(
-            f"| {name} | {least:.2f} | {p50:.2f} | {p95:.2f} "
-            f"| {least / limit:.2f} |"
-        )
-
-
-def print_accuracy(args: argparse.Namespace, folder: Path) -> None:
-    """Compares the quantized classifiers on the rows of `--dev_file`."""
-    import tensorflow as tf
-
-    from albert_tf2 import AlbertPretrainer
-    from albert_tf2.hub_export.preprocessor import Preprocessor
-    from albert_tf2.hub_export.tflite import (
-        PRECISIONS,
-        export_tflite,
-        interpreter,
-    )
-    from albert_tf2.tasks import encoders
-
-    _, model, loaded, lengths = encoders.load(args.classifier)
-    lines = args.dev_file.read_text(encoding="utf-8").splitlines()
-    rows = [line.split("\t") for line in lines]
-    rows = [row for row in rows if row[-1].isdigit()]  # no heading
-    rows = rows[: args.rows + CALIBRATION_ROWS]  # the last only calibrate
-    first, second, labels = zip(*rows, strict=True)
-    preprocessor = Preprocessor(loaded.vocab_file)
-    length = lengths.max_seq_length
-    packed = preprocessor.bert_pack_inputs(
-        [preprocessor.tokenize(tf.constant(side)) for side in (first, second)],
-        seq_length=length,
-    )
-    inputs = [
-        {name: value.numpy()[i : i + 1] for name, value in packed.items()}
-        for i in range(len(rows))
-    ]
-    judged = len(rows) - CALIBRATION_ROWS
-    wanted = np.array([int(label) for label in labels])[:judged]
-    in_memory = model.predict(packed, verbose=0).argmax(axis=-1)[:judged]
-    print(f"\n## Accuracy on {judged} rows of {args.dev_file.name}\n")
-    print("| precision | accuracy % | points lost | answers that differ |")
-    print("|---|---|---|---|")
-    base = 100 * np.mean(in_memory == wanted)
-    print(f"| TensorFlow fp32 | {base:.2f} | | |")
-    pretrainer = AlbertPretrainer(loaded.config)  # the classifier has its own
-    for precision in PRECISIONS:
-        path = export_tflite(
-            pretrainer,
-            folder / f"classifier_{precision}.tflite",
-            loaded.vocab_file,
-            output="classifier",
-            precision=precision,
-            seq_length=length,
-            classifier=lambda x: model(x, training=False),
-            samples=inputs[judged:],
-        )
-        signature = interpreter(path, num_threads=2).get_signature_runner()
-        answers = np.array(
-            [signature(**row)["classifier"].argmax() for row in inputs[:judged]]
-        )
-        accuracy = 100 * np.mean(answers == wanted)
-        differ = int(np.sum(answers != in_memory))
-        print(
-            f"| TFLite {precision} | {accuracy:.2f} | {base - accuracy:+.2f} "
-            f"| {differ} |",
-            flush=True,
-        )
+        row = [
+            v.precision,
+            f"{v.length} {v.kind}",
+            f"{v.path.stat().st_size / 1e6:.1f}",
+            *speeds,
+            f"{peak_megabytes(v.path, v.length):.0f}",
+            *cells.get(v.path, ("", "", "")),
+        ]
+        print(f"| {' | '.join(row)} |", flush=True)
+    if subject.classifier:
+        print(f"\nAccuracy on {subject.pairs.judged} rows.")
+    print()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = command_line.parser(__doc__)
     add = parser.add_argument
-    add("--config", default="albert_tiny_zh")
-    add("--vocab_file", type=Path)
-    add("--calibration_file", type=Path, help="real sentences, one a line")
-    add("--calls", type=int, default=20, help=f"in each of {ROUNDS} rounds")
-    add("--skip_variants", action="store_true")
-    add("--peers", action="store_true")
-    add("--classifier", type=Path, help="`model/` of a fine-tuning run")
+    add(
+        "models",
+        nargs="*",
+        default=list(MODELS),
+        metavar="MODEL",
+        help=f"folders or names (default: {' '.join(MODELS)})",
+    )
+    add("--vocab_file", type=Path, help="of models that are named")
     add("--dev_file", type=Path, help="rows: text, text, label")
-    add("--rows", type=int, default=2000)
-    add("--measure", help=argparse.SUPPRESS)
-    add("--length", type=int, default=128, help=argparse.SUPPRESS)
+    add("--max_rows", type=int, default=2000, help="to judge (default: 2000)")
+    add("--calls", type=int, default=20, help=f"in each of {ROUNDS} rounds")
+    add("--lengths", type=int, nargs="+", default=LENGTHS)
+    add("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
+    add("--measure", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.measure:
-        measure_peak(args.measure, args.length)
+        measure_peak(*args.measure)
         return 0
-    if args.classifier and not args.dev_file:
-        parser.error("--classifier needs --dev_file")
-    with tempfile.TemporaryDirectory() as folder:
-        if not args.skip_variants:
-            if not (args.vocab_file and args.calibration_file):
-                parser.error("give --vocab_file and --calibration_file")
-            print_variants(args, Path(folder))
-        if args.peers:
-            print_peers(args, Path(folder))
-        if args.classifier:
-            print_accuracy(args, Path(folder))
+    if args.dev_file is None:
+        parser.error("give --dev_file: its texts calibrate full int8 too")
+    for path in (args.vocab_file, args.dev_file):
+        if path is not None and not path.is_file():
+            raise UserError(f"{path} does not exist: check the path")
+    for source in args.models:
+        with tempfile.TemporaryDirectory() as folder:
+            print_table(load(source, args), args, Path(folder))
     return 0
 
 
