@@ -7,7 +7,7 @@ stay in the caches near a core; cut into I / H blocks of [H, H], each does:
     gelu(x W1 + b1) W2  =  sum over blocks  gelu(x W1[:, b] + b1[b]) W2[b, :]
 
 The sum is the same but for the order of additions. albert_tiny then takes
-0.91 of the time at 128 tokens. Eight-bit weights are a quarter of the size,
+0.92 of the time at 128 tokens. Eight-bit weights are a quarter of the size,
 and each of their products converts its input first: they stay whole.
 """
 
