@@ -57,6 +57,7 @@ EXTRAS = {
         "tensorflow-metadata==1.16.1",
         "tensorflow-datasets==4.9.7",
         "typing_extensions<4.6",
+        "pyarrow<26",  # 26 needs NumPy 2, which this TensorFlow refuses.
         "matplotlib>=3.7",
         *FAST,
     ],

@@ -211,10 +211,10 @@ def _remote(path: str) -> tuple[Any, str]:
     """Returns the pyarrow file system of a URI, and the path within it."""
     try:
         from pyarrow import fs
-    except ImportError:
+    except ImportError as error:
         raise UserError(
             f"{path} needs the package pyarrow: pip install "
-            "'albert-tf2[remote]'"
+            f"'albert-tf2[remote]' ({error})"
         ) from None
     try:
         return fs.FileSystem.from_uri(path)
