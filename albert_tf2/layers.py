@@ -260,7 +260,7 @@ class AttentionBlock(keras.layers.Layer):
     ) -> tf.Tensor:
         preln = self.config.ln_type == "preln"
         inputs = self.layer_norm(hidden) if preln else hidden
-        asking = inputs  # every token is asked; some may be all that ask
+        asking = inputs  # the tokens that look at all others
         if positions is not None:
             asking = rows_at(inputs, positions)  # [B*Q, H]
             hidden = rows_at(hidden, positions) if preln else asking
