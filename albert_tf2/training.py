@@ -368,6 +368,7 @@ class Run:
         self.interval.assign(np.zeros(len(sums) + 1))
         row: dict[str, Any] = {"step": step} | means
         row["learning_rate"] = float(self.schedule(step - 1))
+        predictions = predictions_of(self.recipe, self.records)
         row |= timer.rates(
             tokens=row.pop("tokens"),
             examples=row.pop("examples"),
@@ -375,7 +376,8 @@ class Run:
             * flops.training_flops(
                 self.config,
                 self.records.max_seq_length,
-                predictions_of(self.recipe, self.records),
+                predictions,
+                predictions + self.records.max_pairs,
             ),
         )
         if self._peak is not None and "flops_per_second" in row:

@@ -24,7 +24,9 @@ def main():
 
     tf.logging.set_verbosity(tf.logging.ERROR)
     arrays = np.load(sys.argv[1])
-    config = modeling.BertConfig.from_dict(json.loads(str(arrays["config"])))
+    # Its model has one layout, and asks only where LayerNorm stands.
+    sizes = dict({"ln_type": "postln"}, **json.loads(str(arrays["config"])))
+    config = modeling.BertConfig.from_dict(sizes)
     features = {
         name: tf.constant(arrays[name])
         for name in arrays.files

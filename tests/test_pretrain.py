@@ -137,3 +137,7 @@ def test_arithmetic_is_the_published_formula():
     assert 32 * training_flops(tiny, 128, 20) == pytest.approx(134e9, rel=0.01)
     assert 8 * training_flops(base, 128, 20) == pytest.approx(540e9, rel=0.01)
     assert training_flops(tiny, 128, 0) == 3 * forward_flops(tiny, 128)
+    # A step computes the last layer where heads look: 0.84 of the formula.
+    done = training_flops(tiny, 128, 20, 21) / training_flops(tiny, 128, 20)
+    assert done == pytest.approx(0.84, abs=0.005)
+    assert forward_flops(tiny, 128, 128) == forward_flops(tiny, 128)
