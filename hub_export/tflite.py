@@ -24,10 +24,11 @@ import tempfile
 import unicodedata
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
@@ -46,10 +47,9 @@ PRECISIONS = ("fp32", "fp16", "dynamic_int8", "int8")
 OUTPUTS = ("embedding", "sequence", "similarity", "mlm", "classifier")
 MASKED_POSITIONS = 20  # P of the `mlm` output: 15 % of 128
 METADATA = "metadata.json"
-# Full int8 gives all attention scores 256 levels between them: the usual
-# -10000 for padding would leave one level for everything else. At -16 all
-# padding together has a share below 2e-5.
-INT8_MASKED_SCORE = -16.0
+# What padding's attention score may be in full int8, where all scores share
+# 256 levels (see `int8_masked_score`).
+INT8_MASKED_SCORES = (-16.0, -32.0, -64.0, -128.0, -256.0)
 
 Inputs = dict[str, tf.Tensor]
 Function = Callable[[Inputs], dict[str, tf.Tensor]]
@@ -196,7 +196,13 @@ def convert(
 
     # By way of a SavedModel: only that gives the model named signatures.
     root = tf.Module()
-    with _tracing(precision), tempfile.TemporaryDirectory() as folder:
+    samples = list(samples or ())
+    tracing = contextlib.nullcontext()
+    if precision in ("fp32", "fp16"):
+        tracing = blocked_feed_forward()
+    if precision == "int8":
+        tracing = _masked_score(int8_masked_score(function, samples))
+    with tracing, tempfile.TemporaryDirectory() as folder:
         root.kept = list(serve.get_concrete_function().variables)
         tf.saved_model.save(root, folder, signatures=serve)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
@@ -211,19 +217,47 @@ def convert(
             return converter.convert()
 
 
-@contextlib.contextmanager
-def _tracing(precision: str) -> Iterator[None]:
-    """Traces the network as a precision wants it.
+def int8_masked_score(
+    function: Function, samples: Sequence[dict[str, Any]]
+) -> float:
+    """Chooses the attention score that padding gets in full int8.
 
-    Float weights go into blocks; padding gets a score that int8 can hold.
+    The usual -10000 would take all levels but one from the other scores. Too
+    near to them, padding is attended to, and how near depends on the model:
+    training does not care what padding itself would score. So the first that
+    moves no output on the samples by more than 1/256 of the largest.
+
+    Args:
+        function: See `convert`.
+        samples: See `convert`.
+
+    Returns:
+        One of `INT8_MASKED_SCORES`, the last if none is far enough.
     """
-    is_float = precision in ("fp32", "fp16")
+
+    def outputs(score: float) -> np.ndarray:
+        with _masked_score(score):
+            found = [
+                function({name: tf.constant(v) for name, v in sample.items()})
+                for sample in samples
+            ]
+        return np.concatenate([np.ravel(y) for y in tf.nest.flatten(found)])
+
+    expected = outputs(layers.MASKED_SCORE)
+    for score in INT8_MASKED_SCORES:
+        error = np.abs(outputs(score) - expected).max()
+        if error <= np.abs(expected).max() / 256:
+            break
+    return score
+
+
+@contextlib.contextmanager
+def _masked_score(score: float) -> Iterator[None]:
+    """Gives padding another attention score."""
     usual = layers.MASKED_SCORE
-    if precision == "int8":
-        layers.MASKED_SCORE = INT8_MASKED_SCORE
+    layers.MASKED_SCORE = score
     try:
-        with blocked_feed_forward() if is_float else contextlib.nullcontext():
-            yield
+        yield
     finally:
         layers.MASKED_SCORE = usual
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from albert_tf2 import AlbertPretrainer, Tokenizer, UserError, files
+from albert_tf2 import AlbertPretrainer, Tokenizer, UserError, files, layers
 from albert_tf2.hub_export import tflite
 from albert_tf2.hub_export.tflite_variants import calibration_samples
 from albert_tf2.hub_export.verify import probe_inputs
@@ -77,6 +77,35 @@ def test_full_int8_keeps_the_direction(pretrainer, vocab_file, tmp_path):
     found = run(path, **one_row())["embedding"][0]
     expected = mean_vector(pretrainer, one_row())
     assert expected @ found / np.linalg.norm(found) > 0.98
+
+
+@pytest.mark.parametrize("scale, is_deeper", [(0.1, False), (1.0, True)])
+def test_int8_hides_padding_whatever_it_would_score(
+    scale, is_deeper, pretrainer, vocab_file, monkeypatch
+):
+    """Training leaves those scores free: a trained model's can be high."""
+    attention = pretrainer.encoder.attention_layers[0]
+    for layer in (attention.query, attention.key):
+        noise = tf.random.stateless_normal(layer.kernel.shape, [3, 4])
+        layer.kernel.assign(scale * noise)
+    function = tflite.output_function(pretrainer, "sequence")
+    samples = calibration_samples(
+        ["一丁七万丈三上下", "不与"], vocab_file, seq_length=T
+    )
+
+    def outputs():
+        found = [function(sample)["sequence"].numpy() for sample in samples]
+        return np.concatenate(found)
+
+    expected = outputs()
+    score = tflite.int8_masked_score(function, samples)
+    assert (score < -16) == is_deeper
+    np.testing.assert_array_equal(outputs(), expected)  # as it was
+    level = np.abs(expected).max() / 256
+    monkeypatch.setattr(layers, "MASKED_SCORE", score)
+    np.testing.assert_allclose(outputs(), expected, atol=level)
+    monkeypatch.setattr(layers, "MASKED_SCORE", -16.0)
+    assert (np.abs(outputs() - expected).max() > level) == is_deeper
 
 
 def test_any_length(pretrainer, vocab_file, tmp_path):
