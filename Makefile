@@ -11,8 +11,9 @@ SETUP = setup.py pyproject.toml constraints/tf220.txt
 quickstart: .venv/.train
 	.venv/bin/python -m albert_tf2.quickstart
 
+# Two files at a time: most tests keep one core busy.
 test: .venv/.dev
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 large: .venv/.dev
 	.venv/bin/python -m pytest --run_large -m large

@@ -74,6 +74,7 @@ EXTRAS = {
 }
 EXTRAS["dev"] = [
     *EXTRAS["test"],
+    "pytest-xdist>=3",
     *EXTRAS["spark"],
     *EXTRAS["remote"],
     *EXTRAS["tpu_check"],
