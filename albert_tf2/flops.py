@@ -42,8 +42,9 @@ def training_flops(
 ) -> int:
     """Returns the same for a training step, per row: three forwards.
 
-    Each masked position goes through H -> E -> V; the backward pass is twice
-    the forward one.
+    Each of the `predictions` masked positions goes through H -> E -> V; the
+    backward pass is twice the forward one. `positions` as in `forward_flops`:
+    a step's are the masked ones and a [CLS] for each pair.
     """
     head = 2 * config.embedding_size * (config.hidden_size + config.vocab_size)
     forward = forward_flops(config, length, positions)

@@ -31,6 +31,14 @@ def pretrainer(tiny_config):
     return AlbertPretrainer(tiny_config)
 
 
+def score_padding(pretrainer, scale):
+    """Draws queries and keys: the larger, the more padding may attract."""
+    attention = pretrainer.encoder.attention_layers[0]
+    for layer in (attention.query, attention.key):
+        noise = tf.random.stateless_normal(layer.kernel.shape, [3, 4])
+        layer.kernel.assign(scale * noise)
+
+
 def one_row(length=T):
     return {name: v[1:2] for name, v in probe_inputs(202, length).items()}
 
@@ -84,10 +92,7 @@ def test_int8_hides_padding_whatever_it_would_score(
     scale, is_deeper, pretrainer, vocab_file, monkeypatch
 ):
     """Training leaves those scores free: a trained model's can be high."""
-    attention = pretrainer.encoder.attention_layers[0]
-    for layer in (attention.query, attention.key):
-        noise = tf.random.stateless_normal(layer.kernel.shape, [3, 4])
-        layer.kernel.assign(scale * noise)
+    score_padding(pretrainer, scale)
     function = tflite.output_function(pretrainer, "sequence")
     samples = calibration_samples(
         ["一丁七万丈三上下", "不与"], vocab_file, seq_length=T
@@ -106,6 +111,35 @@ def test_int8_hides_padding_whatever_it_would_score(
     np.testing.assert_allclose(outputs(), expected, atol=level)
     monkeypatch.setattr(layers, "MASKED_SCORE", -16.0)
     assert (np.abs(outputs() - expected).max() > level) == is_deeper
+
+
+def test_int8_is_traced_with_the_score_that_was_chosen(pretrainer, vocab_file):
+    score_padding(pretrainer, 1.0)
+    function = tflite.output_function(pretrainer, "sequence")
+    samples = calibration_samples(
+        ["一丁七万丈三上下"], vocab_file, seq_length=T
+    )
+    traced = []
+
+    def spy(inputs):
+        if not tf.executing_eagerly():
+            traced.append(layers.MASKED_SCORE)
+        return function(inputs)
+
+    specs = tflite.id_specs("sequence", T)
+    tflite.convert(spy, specs, precision="int8", samples=samples)
+    assert set(traced) == {tflite.int8_masked_score(function, samples)}
+    assert traced[0] < -16 and layers.MASKED_SCORE == -10000
+
+
+def test_int8_says_when_no_score_hides_padding(pretrainer, vocab_file):
+    score_padding(pretrainer, 30.0)
+    function = tflite.output_function(pretrainer, "sequence")
+    samples = calibration_samples(
+        ["一丁", "七万丈三上下"], vocab_file, seq_length=T
+    )
+    with pytest.warns(UserWarning, match="padding is not hidden .* -256"):
+        assert tflite.int8_masked_score(function, samples) == -256
 
 
 def test_any_length(pretrainer, vocab_file, tmp_path):

@@ -13,8 +13,10 @@ import pytest
 import tensorflow as tf
 from small_records import classic, write_set
 
-from albert_tf2 import AlbertConfig, guard, load_pretrained, training
+from albert_tf2 import AlbertConfig, flops, guard, load_pretrained, training
 from albert_tf2.errors import UserError
+from albert_tf2.input_pipeline import open_records
+from albert_tf2.recipe_parts import predictions_of
 from albert_tf2.recipes import PretrainRecipe
 from albert_tf2.run_log import read_rows
 
@@ -109,13 +111,23 @@ def whole_run(records, model_file, tmp_path_factory):
     return workdir, result
 
 
-def test_a_run_leaves_what_others_read(whole_run):
+def test_a_run_leaves_what_others_read(whole_run, records):
     workdir, result = whole_run
     rows = read_rows(workdir / "metrics.jsonl")
     assert [row["step"] for row in rows] == [2, 4, 6, 8, 10, 12]
     assert {"loss", "mlm_loss", "sop_loss", "learning_rate"} <= set(rows[0])
     assert {"tokens_per_second", "examples_per_second"} <= set(rows[-1])
     assert 0 < rows[-1]["share_of_measured_peak"] < 1
+    # What is done: the last layer where heads look, at P + pairs positions.
+    record_set = open_records(str(records))
+    count = predictions_of(
+        PretrainRecipe(max_predictions_per_seq=4), record_set
+    )
+    per_row = flops.training_flops(
+        AlbertConfig(**MODEL), 32, count, count + record_set.max_pairs
+    )
+    done = rows[-1]["flops_per_second"] / rows[-1]["steps_per_second"]
+    assert done == pytest.approx(4 * per_row)
     evaluated = read_rows(workdir / "evaluation.jsonl")
     assert [row["step"] for row in evaluated] == [0, 6, 12]
     assert result.first == evaluated[0] and result.last == evaluated[-1]
