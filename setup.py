@@ -13,8 +13,20 @@ HERE = Path(__file__).parent
 
 PACKAGES = {
     "albert_tf2": "albert_tf2",
-    "albert_tf2.checkpoints": "albert_tf2/checkpoints",
-    "albert_tf2.tasks": "albert_tf2/tasks",
+    **{
+        f"albert_tf2.{room}": f"albert_tf2/{room}"
+        for room in (
+            "text",
+            "records",
+            "model",
+            "training",
+            "pretraining",
+            "tasks",
+            "finetuning",
+            "checkpoints",
+            "prediction",
+        )
+    },
     "albert_tf2.data": "data",
     "albert_tf2.hub_export": "hub_export",
     "albert_tf2.configs": "configs",

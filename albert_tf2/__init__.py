@@ -17,12 +17,12 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AlbertConfig": "config",
-    "AlbertEncoder": "models",
-    "AlbertPretrainer": "models",
-    "Predictor": "predictor",
-    "Tokenizer": "tokenization",
+    "AlbertEncoder": "model.albert",
+    "AlbertPretrainer": "model.albert",
+    "Predictor": "prediction.predictor",
+    "Tokenizer": "text.tokenization",
     "UserError": "errors",
-    "Vocabulary": "tokenization",
+    "Vocabulary": "text.tokenization",
     "load_pretrained": "checkpoints",
     "save_pretrained": "checkpoints",
 }

@@ -98,7 +98,7 @@ def read_data(
     say=print,
 ) -> Data:
     """Reads the splits that are there; a training file must be."""
-    from albert_tf2.tasks.rows import DEV, SPLITS, TEST, TRAIN, ReadingReport
+    from albert_tf2.tasks.reading import DEV, SPLITS, TEST, TRAIN, ReadingReport
 
     if not Path(data_dir).is_dir():
         raise UserError(f"--data_dir {data_dir} is not a folder")
@@ -160,10 +160,10 @@ def fine_tune(
         The contents of `results.json`: seed, steps, seconds, and the figures
         on dev and test.
     """
-    from albert_tf2.distribution import create_strategy, worker_of
+    from albert_tf2.finetuning import encoders
+    from albert_tf2.finetuning.tuner import Tuner
     from albert_tf2.keras_api import keras
-    from albert_tf2.tasks import encoders
-    from albert_tf2.tasks.tuning import Tuner
+    from albert_tf2.training.distribution import create_strategy, worker_of
 
     strategy = strategy or create_strategy("one_device")
     worker, _ = worker_of(strategy)
@@ -253,7 +253,7 @@ def fine_tune_seeds(
         For each split and figure the mean, the spread (sample standard
         deviation) and the value of each seed.
     """
-    from albert_tf2.distribution import worker_of
+    from albert_tf2.training.distribution import worker_of
 
     workdir = Path(workdir)
     say = settings.get("say", print)
@@ -323,7 +323,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             task.use_file(split, path)
     # All files are read before TensorFlow loads: a bad row shows at once.
     data = read_data(task, args.data_dir, recipe, on_error=args.on_error)
-    from albert_tf2.distribution import create_strategy
+    from albert_tf2.training.distribution import create_strategy
 
     run = fine_tune if recipe.num_seeds == 1 else fine_tune_seeds
     results = run(

@@ -51,7 +51,7 @@ def draw(workdir: str | Path, output: str | Path) -> Path:
     Returns:
         The path of the PNG.
     """
-    from albert_tf2.run_log import EVALUATION, METRICS, read_rows
+    from albert_tf2.training.run_log import EVALUATION, METRICS, read_rows
 
     training = read_rows(Path(workdir) / METRICS)
     held_out = read_rows(Path(workdir) / EVALUATION)

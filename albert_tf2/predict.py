@@ -25,7 +25,7 @@ from typing import Any
 
 from albert_tf2 import command_line, files
 from albert_tf2.errors import UserError
-from albert_tf2.predictor import POOLINGS, Predictor
+from albert_tf2.prediction.predictor import POOLINGS, Predictor
 
 __all__ = ["Predictor", "main"]
 
@@ -75,7 +75,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def read_texts(path: files.PathLike) -> list[str]:
     """Reads a text per line; empty lines count, so that answers align."""
-    from albert_tf2.tasks.rows import numbered_lines
+    from albert_tf2.tasks.reading import numbered_lines
 
     return [line for _, line in numbered_lines(Path(path))]
 
@@ -139,7 +139,7 @@ def _similarities(predictor, texts, args) -> Iterator[dict[str, Any]]:
 
 def set_whitening(predictor: Predictor, args: Any) -> None:
     """Fits or loads the whitening that the command line asks for."""
-    from albert_tf2.similarity import Whitening
+    from albert_tf2.prediction.similarity import Whitening
 
     if not args.whiten_with:
         return

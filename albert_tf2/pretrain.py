@@ -66,17 +66,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments, recipe: PretrainRecipe) -> int:
-    from albert_tf2 import optimization, training
-    from albert_tf2.distribution import create_strategy
+    from albert_tf2.pretraining import run
+    from albert_tf2.training import optimization
+    from albert_tf2.training.distribution import create_strategy
 
     strategy = create_strategy(arguments.strategy, tpu=arguments.tpu)
     if arguments.evaluate:
-        row = training.evaluate(arguments.workdir, arguments.data_dir, strategy)
+        row = run.evaluate(arguments.workdir, arguments.data_dir, strategy)
         for name, value in row.items():
             print(f"{name:<14} {value:.6g}")
         return 0
     if arguments.show_variables:
-        from albert_tf2.models import AlbertPretrainer
+        from albert_tf2.model.albert import AlbertPretrainer
 
         print(
             optimization.describe_variables(
@@ -85,7 +86,7 @@ def _run(arguments, recipe: PretrainRecipe) -> int:
                 recipe.lamb_adaptation,
             )
         )
-    result = training.train_and_evaluate(
+    result = run.train_and_evaluate(
         recipe,
         arguments.data_dir,
         arguments.workdir,

@@ -18,7 +18,7 @@ from typing import Any
 
 from albert_tf2 import command_line
 from albert_tf2.errors import UserError
-from albert_tf2.predictor import Predictor
+from albert_tf2.prediction.predictor import Predictor
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # The page uses nothing from elsewhere, and nobody may frame it.
@@ -99,7 +99,7 @@ def create_app(
     from fastapi.responses import JSONResponse, Response
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    from albert_tf2 import serve_page
+    from albert_tf2.prediction import page
 
     limits = limits or Limits()
     lock = threading.Lock()
@@ -124,9 +124,9 @@ def create_app(
             path, lambda: Response(content, media_type=f"text/{kind}")
         )
 
-    serve_static("/", serve_page.HTML, "html")
-    serve_static("/page.js", serve_page.SCRIPT, "javascript")
-    serve_static("/page.css", serve_page.STYLE, "css")
+    serve_static("/", page.HTML, "html")
+    serve_static("/page.js", page.SCRIPT, "javascript")
+    serve_static("/page.css", page.STYLE, "css")
 
     @app.get("/info")
     def info():

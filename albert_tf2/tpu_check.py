@@ -119,9 +119,12 @@ def export_step(recipe: PretrainRecipe, batch: int) -> str:
     import tensorflow as tf
 
     from albert_tf2.keras_api import keras
-    from albert_tf2.models import AlbertPretrainer
-    from albert_tf2.recipe_parts import create_optimizer, create_schedule
-    from albert_tf2.train_step import PretrainStep
+    from albert_tf2.model.albert import AlbertPretrainer
+    from albert_tf2.pretraining.recipe_parts import (
+        create_optimizer,
+        create_schedule,
+    )
+    from albert_tf2.pretraining.step import PretrainStep
 
     keras.mixed_precision.set_global_policy(recipe.precision)
     try:
@@ -206,7 +209,7 @@ def compile_step(
         }
         # JAX and TensorFlow stay apart: each brings its own XLA.
         run = subprocess.run(
-            [sys.executable, "-m", "albert_tf2.tpu_compiler"]
+            [sys.executable, "-m", "albert_tf2.pretraining.tpu_compiler"]
             + [str(program), topology],
             env=os.environ | environment,
             capture_output=True,

@@ -51,11 +51,14 @@ def export(arguments) -> None:
     import tensorflow as tf
 
     from albert_tf2 import features
-    from albert_tf2.flops import training_flops
     from albert_tf2.keras_api import keras
-    from albert_tf2.models import AlbertPretrainer
-    from albert_tf2.recipe_parts import create_optimizer, create_schedule
-    from albert_tf2.train_step import PretrainStep
+    from albert_tf2.model.albert import AlbertPretrainer
+    from albert_tf2.model.flops import training_flops
+    from albert_tf2.pretraining.recipe_parts import (
+        create_optimizer,
+        create_schedule,
+    )
+    from albert_tf2.pretraining.step import PretrainStep
 
     length = arguments.max_seq_length
     recipe = PretrainRecipe(

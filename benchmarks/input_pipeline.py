@@ -23,10 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     import tensorflow as tf
 
-    from albert_tf2 import input_pipeline
-    from albert_tf2.recipe_parts import create_masker
+    from albert_tf2.pretraining.recipe_parts import create_masker
+    from albert_tf2.records import pipeline
 
-    records = input_pipeline.open_records(arguments.data_dir)
+    records = pipeline.open_records(arguments.data_dir)
     config = PretrainRecipe().model_config()
     if records.vocab_size:
         config = config.replace(vocab_size=records.vocab_size)
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{records.records:,} {records.kind} records of "
         f"{records.max_seq_length}, batch {arguments.batch_size}"
     )
-    windows = input_pipeline._Windows(records, 1, 20_000)
+    windows = pipeline._Windows(records, 1, 20_000)
     strings = windows.dataset(0).rebatch(
         arguments.batch_size, drop_remainder=True
     )
@@ -60,11 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if records.kind == "compact":
         measure(
             "... and parse",
-            strings.map(lambda x: input_pipeline.parse_compact(x, records)),
+            strings.map(lambda x: pipeline.parse_compact(x, records)),
         )
     measure(
         "... and mask (training)",
-        input_pipeline.training_dataset(
+        pipeline.training_dataset(
             records, masker, global_batch_size=arguments.batch_size, seed=1
         ),
     )

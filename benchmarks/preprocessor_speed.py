@@ -55,7 +55,7 @@ def contenders(vocab_file: str) -> dict[str, tuple[Callable, Callable]]:
     from tokenizers import BertWordPieceTokenizer
 
     from albert_tf2.hub_export.preprocessor import Preprocessor
-    from albert_tf2.tokenization import Tokenizer, Vocabulary
+    from albert_tf2.text.tokenization import Tokenizer, Vocabulary
 
     tokens = list(Vocabulary.load(vocab_file).tokens)
     ours = Preprocessor(vocab_file)
@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     import tensorflow as tf
 
-    from albert_tf2.tokenization import Tokenizer
+    from albert_tf2.text.tokenization import Tokenizer
 
     tokenizer = Tokenizer(args.vocab_file)
     expected = [tokenizer.tokenize(text).ids for text in texts]

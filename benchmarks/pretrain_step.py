@@ -109,7 +109,7 @@ def table(best: dict[str, dict[str, float]]) -> str:
 def measure(name: str, arguments) -> dict[str, float]:
     """Returns the medians of a contender's step, in seconds."""
     from albert_tf2 import AlbertConfig
-    from albert_tf2.flops import training_flops
+    from albert_tf2.model.flops import training_flops
 
     config = AlbertConfig.from_name(arguments.model)
     work = arguments.batch_size * training_flops(config, LENGTH, PREDICTIONS)
@@ -147,7 +147,7 @@ def original(arguments) -> dict[str, float]:
     import numpy as np
 
     from albert_tf2 import AlbertConfig, features
-    from albert_tf2.flops import training_flops
+    from albert_tf2.model.flops import training_flops
 
     config = AlbertConfig.from_name(arguments.model)
     names = {name: key for key, name in features.CLASSIC_TO_BATCH.items()}
@@ -223,10 +223,10 @@ def ours(config, batch_size: int, variant: str) -> Callable[[], object]:
     """The step that `albert_tf2.pretrain` runs."""
     import tensorflow as tf
 
-    from albert_tf2.models import AlbertPretrainer
-    from albert_tf2.optimization import create_optimizer
-    from albert_tf2.recipe_parts import model_precision
-    from albert_tf2.train_step import PretrainStep
+    from albert_tf2.model.albert import AlbertPretrainer
+    from albert_tf2.pretraining.recipe_parts import model_precision
+    from albert_tf2.pretraining.step import PretrainStep
+    from albert_tf2.training.optimization import create_optimizer
 
     with model_precision("mixed_bfloat16" if variant == "bf16" else "float32"):
         model = AlbertPretrainer(config)
@@ -245,7 +245,7 @@ def garden(config, batch_size: int, variant: str) -> Callable[[], object]:
     from official.nlp.modeling import layers, models, networks
 
     from albert_tf2.keras_api import keras
-    from albert_tf2.optimization import create_optimizer
+    from albert_tf2.training.optimization import create_optimizer
 
     if variant == "bf16":
         tf.config.optimizer.set_experimental_options(

@@ -9,8 +9,9 @@ AUC is the chance that a similar pair has a larger cosine than another one.
 
 from collections.abc import Sequence
 
-from albert_tf2 import command_line, similarity
-from albert_tf2.predictor import Predictor
+from albert_tf2 import command_line
+from albert_tf2.prediction import similarity
+from albert_tf2.prediction.predictor import Predictor
 from albert_tf2.tasks import registry
 
 

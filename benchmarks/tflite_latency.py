@@ -161,7 +161,7 @@ def load(source: str, args: argparse.Namespace) -> Subject:
     """Reads a fine-tuned model, or makes one of a configuration."""
     from albert_tf2 import AlbertPretrainer
     from albert_tf2.config import load_model_config
-    from albert_tf2.tasks import encoders
+    from albert_tf2.finetuning import encoders
 
     if not encoders.is_fine_tuned(source):
         if args.vocab_file is None:

@@ -111,8 +111,9 @@ def peers(args: argparse.Namespace, folder: Path) -> dict[str, Callable]:
 
 
 def print_peers(args: argparse.Namespace, folder: Path) -> None:
-    from albert_tf2 import AlbertConfig, AlbertPretrainer, flops
+    from albert_tf2 import AlbertConfig, AlbertPretrainer
     from albert_tf2.hub_export.tflite import export_tflite
+    from albert_tf2.model import flops
 
     pretrainer = AlbertPretrainer(AlbertConfig.from_name(args.config))
     contenders = {}

@@ -35,7 +35,7 @@ class BuildConfig:
     eval_fraction: float = 0.01
     segmenter: str = "rjieba"
     do_lower_case: bool = True
-    # Fold quotes, dashes and full-width letters (albert_tf2.normalization).
+    # Fold quotes, dashes and full-width letters (text.normalization).
     normalize: bool = False
     on_error: str = "fail"
     # 0 chooses one per 128 MB of corpus, at least 8.

@@ -19,7 +19,7 @@ from typing import Any
 
 from albert_tf2 import command_line
 from albert_tf2.errors import UserError
-from albert_tf2.tokenization import Vocabulary
+from albert_tf2.text.tokenization import Vocabulary
 
 from . import corpus, shards, storage, workers
 from .build_config import CHOICES, BuildConfig

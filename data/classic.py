@@ -1,7 +1,7 @@
 """Classic records: masked when they are written, as albert_zh writes them.
 
-The masks come from the ops that training uses (`albert_tf2.masking`), so
-there is one implementation; each pair is written `dupe_factor` times with
+The masks come from the ops that training uses (`albert_tf2.records.masking`),
+so there is one implementation; each pair is written `dupe_factor` times with
 other masks. Prefer the default, dynamic masking: it needs no duplicates and
 never shows the same mask twice.
 """
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from albert_tf2 import features
-from albert_tf2.tokenization import Vocabulary
+from albert_tf2.text.tokenization import Vocabulary
 
 from .build_config import BuildConfig
 from .segments import SPECIAL_TOKENS_PER_PAIR, SegmentPair
@@ -26,7 +26,7 @@ class ClassicWriter:
 
     def __init__(self, config: BuildConfig, vocabulary: Vocabulary):
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        from albert_tf2 import masking
+        from albert_tf2.records import masking
 
         self._masking = masking
         self._stored = config.max_seq_length - SPECIAL_TOKENS_PER_PAIR

@@ -21,7 +21,7 @@ import numpy as np
 
 from albert_tf2 import command_line, features
 from albert_tf2.errors import UserError
-from albert_tf2.tokenization import PIECE_PREFIX, Vocabulary
+from albert_tf2.text.tokenization import PIECE_PREFIX, Vocabulary
 
 from . import records
 
@@ -61,9 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _rows(flags: Any, vocabulary: Vocabulary) -> Iterator[dict[str, Any]]:
     """Yields the first records as training sees them, one by one."""
-    from albert_tf2 import input_pipeline, masking
+    from albert_tf2.records import masking, pipeline
 
-    record_set = input_pipeline.open_records(flags.data_dir, flags.subset)
+    record_set = pipeline.open_records(flags.data_dir, flags.subset)
     if not record_set.records:
         raise UserError(f"{flags.data_dir} has no {flags.subset} records")
     length = record_set.max_seq_length
@@ -73,7 +73,7 @@ def _rows(flags: Any, vocabulary: Vocabulary) -> Iterator[dict[str, Any]]:
         max_predictions_per_seq=max(1, round(length * flags.masked_lm_prob)),
         masked_lm_prob=flags.masked_lm_prob,
     )
-    dataset = input_pipeline.evaluation_dataset(
+    dataset = pipeline.evaluation_dataset(
         record_set, masker, batch_size=1, seed=flags.seed
     )
     stored = (
@@ -97,7 +97,7 @@ def word_starts_of_row(
     Returns:
         bool [T], False at special tokens.
     """
-    from albert_tf2.input_pipeline import parse_compact
+    from albert_tf2.records.pipeline import parse_compact
 
     _, starts, lengths = parse_compact([data], record_set)
     starts, lengths = starts.numpy()[0], lengths.numpy()[0].reshape(-1, 2)

@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from albert_tf2.bulk_tokenization import BulkTokenizer, BulkTokens
 from albert_tf2.errors import UserError
-from albert_tf2.normalization import normalize
-from albert_tf2.tokenization import Tokenizer, Vocabulary
+from albert_tf2.text.bulk_tokenization import BulkTokenizer, BulkTokens
+from albert_tf2.text.normalization import normalize
+from albert_tf2.text.tokenization import Tokenizer, Vocabulary
 
 from . import corpus, records, segments, storage
 from .build_config import BuildConfig

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from albert_tf2 import command_line
 from albert_tf2.errors import UserError
 from albert_tf2.files import atomic_file, write_json
-from albert_tf2.tokenization import Vocabulary, is_chinese
+from albert_tf2.text.tokenization import Vocabulary, is_chinese
 
 from . import corpus, parts
 from .build_config import BuildConfig

@@ -14,7 +14,7 @@ from typing import Any
 
 import albert_tf2
 from albert_tf2.errors import UserError
-from albert_tf2.tokenization import Vocabulary
+from albert_tf2.text.tokenization import Vocabulary
 
 from . import corpus, parts, records, segments, storage
 from .build_config import BuildConfig

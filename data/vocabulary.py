@@ -19,11 +19,11 @@ from collections.abc import Iterable, Sequence
 from tqdm import tqdm
 
 from albert_tf2 import command_line
-from albert_tf2.bulk_tokenization import BulkTokenizer
 from albert_tf2.errors import UserError
 from albert_tf2.files import atomic_file
-from albert_tf2.normalization import normalize
-from albert_tf2.tokenization import (
+from albert_tf2.text.bulk_tokenization import BulkTokenizer
+from albert_tf2.text.normalization import normalize
+from albert_tf2.text.tokenization import (
     PIECE_PREFIX,
     SPECIAL_TOKENS,
     Tokenizer,

@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from albert_tf2.bulk_tokenization import BulkTokens
 from albert_tf2.errors import UserError
-from albert_tf2.tokenization import is_chinese
+from albert_tf2.text.bulk_tokenization import BulkTokens
+from albert_tf2.text.tokenization import is_chinese
 
 SEGMENTERS = ("rjieba", "jieba", "none")
 

@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     targets = check_targets(args)
     # TensorFlow loads here, after every check that does not need it.
-    from albert_tf2.tokenization import Tokenizer
+    from albert_tf2.text.tokenization import Tokenizer
 
     from . import verify
 
@@ -135,7 +135,7 @@ def load(args: argparse.Namespace):
     import numpy as np
 
     from albert_tf2.checkpoints import read_weights, weights
-    from albert_tf2.tokenization import Vocabulary
+    from albert_tf2.text.tokenization import Vocabulary
 
     found = read_weights(args.checkpoint)
     vocab_file = args.vocab_file or found.vocab_file

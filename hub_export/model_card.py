@@ -24,9 +24,10 @@ import tensorflow as tf
 import tensorflow_text
 
 import albert_tf2
-from albert_tf2 import features, files, flops
-from albert_tf2.models import AlbertPretrainer
-from albert_tf2.tokenization import Tokenizer
+from albert_tf2 import features, files
+from albert_tf2.model import flops
+from albert_tf2.model.albert import AlbertPretrainer
+from albert_tf2.text.tokenization import Tokenizer
 
 from .preprocessor import DEFAULT_SEQ_LENGTH
 from .tflite import interpreter, read_metadata

@@ -4,7 +4,7 @@ tf.text's `FastBertNormalizer` rewrites text character by character from a
 table, fast, with offsets, in TensorFlow and in TFLite. Its own table is not
 the originals': it case-folds by NFKC, which turns `，` into `,` and so changes
 the ids of a third of all Chinese sentences. Here the table is made from
-`albert_tf2.tokenization`, so both tokenizers agree by construction:
+`albert_tf2.text.tokenization`, so both tokenizers agree by construction:
 
     original step            in the table
     drop control characters  U+200D -> nothing
@@ -24,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-from albert_tf2 import normalization, tokenization
+from albert_tf2.text import normalization, tokenization
 
 # The format of tf.text's fast_bert_normalizer_model.fbs and of its trie
 # (darts-clone): bits of an entry's value ...
@@ -49,7 +49,7 @@ def normalize_character(
     Args:
         character: One code point.
         do_lower_case: Lower-case and strip accents.
-        normalize: Fold typographic signs first (`albert_tf2.normalization`).
+        normalize: Fold typographic signs first (`text.normalization`).
         splits_alone: Whether tf.text makes the character a word of its own
             or a white space without our help.
     """

@@ -17,8 +17,9 @@ from pathlib import Path
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-from albert_tf2 import features, files, tokenization
-from albert_tf2.tokenization import MAX_CHARACTERS_PER_WORD, PIECE_PREFIX
+from albert_tf2 import features, files
+from albert_tf2.text import tokenization
+from albert_tf2.text.tokenization import MAX_CHARACTERS_PER_WORD, PIECE_PREFIX
 
 from . import normalizer
 

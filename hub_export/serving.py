@@ -18,8 +18,8 @@ from typing import Any
 import tensorflow as tf
 
 from albert_tf2 import features, files
-from albert_tf2.models import AlbertPretrainer
-from albert_tf2.tokenization import Vocabulary
+from albert_tf2.model.albert import AlbertPretrainer
+from albert_tf2.text.tokenization import Vocabulary
 
 from .preprocessor import DEFAULT_SEQ_LENGTH, VOCAB_NAME, Preprocessor
 

@@ -33,10 +33,11 @@ import tensorflow as tf
 import tensorflow_text as tf_text
 
 import albert_tf2
-from albert_tf2 import features, files, layers
+from albert_tf2 import features, files
 from albert_tf2.errors import UserError
-from albert_tf2.models import AlbertPretrainer
-from albert_tf2.tokenization import Vocabulary
+from albert_tf2.model import layers
+from albert_tf2.model.albert import AlbertPretrainer
+from albert_tf2.text.tokenization import Vocabulary
 
 from .encoder import MLM_INPUTS
 from .preprocessor import DEFAULT_SEQ_LENGTH, VOCAB_NAME, Preprocessor

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from albert_tf2 import files
 from albert_tf2.errors import UserError
-from albert_tf2.models import AlbertPretrainer
+from albert_tf2.model.albert import AlbertPretrainer
 
 from .preprocessor import DEFAULT_SEQ_LENGTH, VOCAB_NAME, Preprocessor
 from .serving import cosine

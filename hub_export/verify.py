@@ -20,7 +20,7 @@ import numpy as np
 
 from albert_tf2 import command_line, features, files
 from albert_tf2.errors import UserError
-from albert_tf2.normalization import REPLACEMENTS
+from albert_tf2.text.normalization import REPLACEMENTS
 
 EXPECTED = "expected.npz"
 TOLERANCE = 2e-5  # float32, another order of additions
@@ -86,7 +86,7 @@ def check_preprocessor(folder: Path) -> Iterator[str]:
     import tensorflow as tf
     import tensorflow_text  # noqa: F401  registers the graph's operations
 
-    from albert_tf2.tokenization import Tokenizer
+    from albert_tf2.text.tokenization import Tokenizer
 
     loaded = tf.saved_model.load(str(folder))
     vocab_file = loaded.vocab_file.asset_path.numpy().decode()
@@ -144,7 +144,7 @@ def check_encoder(folder: Path) -> Iterator[str]:
     import tensorflow as tf
 
     from albert_tf2.config import AlbertConfig
-    from albert_tf2.tokenization import Vocabulary
+    from albert_tf2.text.tokenization import Vocabulary
 
     loaded = tf.saved_model.load(str(folder))
     config = AlbertConfig.from_json(

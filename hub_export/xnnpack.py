@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
-from albert_tf2 import layers
+from albert_tf2.model import layers
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from albert_tf2.data import (
     workers,
 )
 from albert_tf2.data.build_config import BuildConfig
-from albert_tf2.tokenization import Tokenizer, Vocabulary
+from albert_tf2.text.tokenization import Tokenizer, Vocabulary
 
 CHARACTERS = (
     "的一是在不了有和人这中大为上个国我以要他时来用们生到作地于出就分对成会"

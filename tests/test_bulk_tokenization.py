@@ -5,8 +5,8 @@ import random
 import numpy as np
 
 from albert_tf2 import Tokenizer, Vocabulary
-from albert_tf2.bulk_tokenization import BulkTokenizer
-from albert_tf2.tokenization import is_chinese
+from albert_tf2.text.bulk_tokenization import BulkTokenizer
+from albert_tf2.text.tokenization import is_chinese
 
 VOCABULARY = Vocabulary(
     "[PAD] [UNK] [CLS] [SEP] [MASK] 中 国 ， . ' a ##a b ##b σ ##ς ##σ é e "
@@ -55,7 +55,9 @@ def test_same_tokens_on_real_text(shared, shared_vocab):
 
 
 def test_forgets_runs_when_there_are_too_many(monkeypatch):
-    monkeypatch.setattr("albert_tf2.bulk_tokenization.MAX_REMEMBERED_TOKENS", 5)
+    monkeypatch.setattr(
+        "albert_tf2.text.bulk_tokenization.MAX_REMEMBERED_TOKENS", 5
+    )
     tokenizer = Tokenizer(VOCABULARY)
     bulk = BulkTokenizer(tokenizer)
     for text in (

@@ -12,8 +12,8 @@ from albert_tf2.tasks.classification import (
     classification_metrics,
     label_order,
 )
-from albert_tf2.tasks.rows import ReadingReport
-from albert_tf2.tokenization import Tokenizer
+from albert_tf2.tasks.reading import ReadingReport
+from albert_tf2.text.tokenization import Tokenizer
 
 
 def read(name, folder, split="train", **settings):
@@ -331,8 +331,8 @@ def test_metrics_against_a_confusion_matrix():
 @pytest.mark.parametrize("layout", ["brightmart_postln_toy", "google_toy"])
 def test_head_reproduces_the_originals(shared, layout):
     from albert_tf2 import checkpoints
-    from albert_tf2.models import AlbertEncoder
-    from albert_tf2.tasks import task_model
+    from albert_tf2.finetuning.model import TaskHead, TaskModel, loss_sum
+    from albert_tf2.model.albert import AlbertEncoder
 
     folder = shared / "golden" / "classifier" / layout
     golden = np.load(folder / "golden.npz")
@@ -340,10 +340,10 @@ def test_head_reproduces_the_originals(shared, layout):
         pretrainer = checkpoints.load_pretrained(folder)
     weights = checkpoints.read_weights(folder)
     assert isinstance(pretrainer.encoder, AlbertEncoder)
-    head = task_model.TaskHead(3, weights.config.hidden_size)
+    head = TaskHead(3, weights.config.hidden_size)
     head.output_weights.assign(weights.task_arrays["output_weights"])
     head.output_bias.assign(weights.task_arrays["output_bias"])
-    model = task_model.TaskModel(pretrainer.encoder, head, base.CLASSIFICATION)
+    model = TaskModel(pretrainer.encoder, head, base.CLASSIFICATION)
     logits = model(
         {
             "input_word_ids": golden["input_ids"],
@@ -354,7 +354,7 @@ def test_head_reproduces_the_originals(shared, layout):
     np.testing.assert_allclose(
         base.softmax(logits.numpy()), golden["probabilities"], atol=2e-5
     )
-    total = task_model.loss_sum(
+    total = loss_sum(
         base.CLASSIFICATION, logits, golden["labels"], np.ones(4, np.float32)
     )
     np.testing.assert_allclose(total / 4, golden["loss"], atol=1e-5)

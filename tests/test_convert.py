@@ -200,13 +200,13 @@ def fine_tuned(tiny_config, tmp_path):
     import tensorflow as tf
 
     from albert_tf2 import AlbertEncoder
-    from albert_tf2.tasks import task_model
+    from albert_tf2.finetuning.model import TaskHead, TaskModel
 
     folder = tmp_path / "model"
-    head = task_model.TaskHead(3, tiny_config.hidden_size, name="head")
+    head = TaskHead(3, tiny_config.hidden_size, name="head")
     head.output_bias.assign([1.0, 2.0, 3.0])
     encoder = AlbertEncoder(tiny_config)
-    model = task_model.TaskModel(encoder, head, "classification")
+    model = TaskModel(encoder, head, "classification")
     tf.train.Checkpoint(model=model).write(str(folder / "model"))
     tiny_config.to_json(folder / "albert_config.json")
     task = {"kind": "classification", "labels": ["bad", "fair", "good"]}

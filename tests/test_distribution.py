@@ -12,9 +12,10 @@ import pytest
 import tensorflow as tf
 from small_records import write_set
 
-from albert_tf2 import AlbertConfig, distribution
+from albert_tf2 import AlbertConfig
 from albert_tf2.errors import UserError
-from albert_tf2.run_log import read_rows
+from albert_tf2.training import distribution
+from albert_tf2.training.run_log import read_rows
 
 STEPS = 20
 # float32 sums in another order; LAMB divides them by small norms.

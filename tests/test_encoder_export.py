@@ -15,7 +15,7 @@ from albert_tf2 import AlbertConfig, AlbertPretrainer, UserError
 from albert_tf2.hub_export.encoder import export_encoder
 from albert_tf2.hub_export.verify import probe_inputs
 from albert_tf2.keras_api import keras
-from albert_tf2.tokenization import SPECIAL_TOKENS
+from albert_tf2.text.tokenization import SPECIAL_TOKENS
 
 LAYOUTS = {
     "brightmart": {},

@@ -10,7 +10,7 @@ import tensorflow as tf
 from albert_tf2 import AlbertPretrainer, UserError, files
 from albert_tf2.checkpoints import save_pretrained
 from albert_tf2.hub_export import export, verify
-from albert_tf2.tokenization import SPECIAL_TOKENS
+from albert_tf2.text.tokenization import SPECIAL_TOKENS
 
 
 @pytest.fixture

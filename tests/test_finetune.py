@@ -40,7 +40,7 @@ def checkpoint(tmp_path_factory):
     """A folder with a small random model, as `load_pretrained` reads it."""
     from albert_tf2.checkpoints import save_pretrained
     from albert_tf2.keras_api import keras
-    from albert_tf2.models import AlbertPretrainer
+    from albert_tf2.model.albert import AlbertPretrainer
 
     folder = tmp_path_factory.mktemp("pretrained")
     vocab_file = samples.write_vocab(folder)
@@ -100,7 +100,7 @@ def test_learns_its_rows_by_heart(name, tmp_path, checkpoint):
 
 
 def weights_of(workdir):
-    from albert_tf2.tasks import encoders
+    from albert_tf2.finetuning import encoders
 
     _, model, _, _ = encoders.load(workdir / "model")
     return model.get_weights()
@@ -109,20 +109,20 @@ def weights_of(workdir):
 def test_interrupted_run_equals_an_uninterrupted_one(
     tmp_path, checkpoint, monkeypatch
 ):
-    from albert_tf2.tasks import training_run
+    from albert_tf2.finetuning import run
 
     folder = samples.write_lcqmc(tmp_path / "data")
     short = dict(max_train_steps=6, checkpoint_every=2, log_every=1)
     run("lcqmc", folder, checkpoint, tmp_path / "whole", **short)
 
-    train_on = training_run.Run._train_on
+    train_on = run.Run._train_on
 
     def stop_at_five(self, indices, number):
         if number == 4:
             raise KeyboardInterrupt
         return train_on(self, indices, number)
 
-    monkeypatch.setattr(training_run.Run, "_train_on", stop_at_five)
+    monkeypatch.setattr(run.Run, "_train_on", stop_at_five)
     with pytest.raises(KeyboardInterrupt):
         run("lcqmc", folder, checkpoint, tmp_path / "cut", **short)
     monkeypatch.undo()
@@ -193,10 +193,10 @@ def test_early_stopping_keeps_the_best(tmp_path, checkpoint):
 
 
 def test_a_loss_that_is_lost_stops_the_run(tmp_path, checkpoint, monkeypatch):
-    from albert_tf2.tasks import training_run
+    from albert_tf2.finetuning import run
 
     monkeypatch.setattr(
-        training_run,
+        run,
         "loss_sum",
         lambda kind, logits, labels, weights: logits[0, 0] * float("nan"),
     )
@@ -214,14 +214,13 @@ def test_a_loss_that_is_lost_stops_the_run(tmp_path, checkpoint, monkeypatch):
 
 
 def test_class_weights_balance(tmp_path):
-    from albert_tf2.tasks import registry, training_run
+    from albert_tf2.finetuning import run
+    from albert_tf2.tasks import registry
     from albert_tf2.tasks.text_rows import TextRow
 
     task = registry.create("lcqmc")
     rows = [TextRow(0, "甲", "乙", label) for label in "0111"]
-    np.testing.assert_allclose(
-        training_run.balanced_weights(task, rows), [4 / 2, 4 / 6]
-    )
+    np.testing.assert_allclose(run.balanced_weights(task, rows), [4 / 2, 4 / 6])
 
 
 TWO_REPLICAS = """
@@ -313,8 +312,9 @@ def test_lamb_and_dropout(tmp_path, checkpoint):
 
 
 def test_preln_head_normalizes(tmp_path):
-    from albert_tf2.models import AlbertEncoder
-    from albert_tf2.tasks import encoders, registry
+    from albert_tf2.finetuning import encoders
+    from albert_tf2.model.albert import AlbertEncoder
+    from albert_tf2.tasks import registry
 
     vocab_file = samples.write_vocab(tmp_path)
     for ln_type, expected in (("preln", True), ("postln", False)):
@@ -327,7 +327,7 @@ def test_preln_head_normalizes(tmp_path):
 
 
 def test_head_normalization_and_shapes():
-    from albert_tf2.tasks.task_model import TaskHead
+    from albert_tf2.finetuning.model import TaskHead
 
     head = TaskHead(3, 8, normalize=True)
     hidden = np.random.default_rng(0).normal(3, 2, [2, 5, 8]).astype("float32")

@@ -18,7 +18,7 @@ def load_benchmark():
 
 def test_table_holds_both_starts_and_the_spread_of_seeds(tmp_path, capsys):
     from albert_tf2.checkpoints import save_pretrained
-    from albert_tf2.models import AlbertPretrainer
+    from albert_tf2.model.albert import AlbertPretrainer
 
     samples.write_lcqmc(tmp_path / "lcqmc")
     vocab_file = samples.write_vocab(tmp_path)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from albert_tf2 import fusion, layers, losses
-from albert_tf2.models import AlbertPretrainer
-from albert_tf2.train_step import PretrainStep, batch_weights
+from albert_tf2.model import fusion, layers, losses
+from albert_tf2.model.albert import AlbertPretrainer
+from albert_tf2.pretraining.step import PretrainStep, batch_weights
 
 
 def value_and_gradients(function, *inputs, upstream):

@@ -240,7 +240,7 @@ def folders(tiny_config, tmp_path):
     from albert_tf2.hub_export.preprocessor import export_preprocessor
     from albert_tf2.hub_export.serving import export_serving
     from albert_tf2.keras_api import keras
-    from albert_tf2.tokenization import SPECIAL_TOKENS
+    from albert_tf2.text.tokenization import SPECIAL_TOKENS
 
     letters = (chr(0x4E00 + i) for i in range(V - 8))
     tokens = [*SPECIAL_TOKENS, "a", "##b", "，", *letters]

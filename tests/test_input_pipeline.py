@@ -7,10 +7,11 @@ import pytest
 import tensorflow as tf
 from small_records import LENGTH, TOKENS, classic, compact, write_set
 
-from albert_tf2 import features, input_pipeline
+from albert_tf2 import features
 from albert_tf2.errors import UserError
-from albert_tf2.masking import Masker
-from albert_tf2.tokenization import Vocabulary
+from albert_tf2.records import pipeline
+from albert_tf2.records.masking import Masker
+from albert_tf2.text.tokenization import Vocabulary
 
 
 def masker():
@@ -21,8 +22,8 @@ def masker():
 
 def training(folder, **changes):
     arguments = {"global_batch_size": 4, "seed": 3, "shuffle_buffer": 6}
-    return input_pipeline.training_dataset(
-        input_pipeline.open_records(folder), masker(), **(arguments | changes)
+    return pipeline.training_dataset(
+        pipeline.open_records(folder), masker(), **(arguments | changes)
     )
 
 
@@ -110,11 +111,11 @@ def test_workers_and_replicas_share_one_global_batch(tmp_path):
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 8])
 def test_evaluation_covers_every_record_once(tmp_path, kind, batch_size):
     contents = write_set(tmp_path, [4], kind=kind)
-    record_set = input_pipeline.open_records(tmp_path, "eval")
+    record_set = pipeline.open_records(tmp_path, "eval")
 
     def evaluation(**sharing):
         return take(
-            input_pipeline.evaluation_dataset(
+            pipeline.evaluation_dataset(
                 record_set, masker(), batch_size=batch_size, seed=1, **sharing
             ),
             -1,
@@ -141,10 +142,10 @@ def test_evaluation_covers_every_record_once(tmp_path, kind, batch_size):
 
 def test_masks_of_evaluation_do_not_depend_on_its_batch_size(tmp_path):
     write_set(tmp_path, [4], held_out=6)
-    record_set = input_pipeline.open_records(tmp_path, "eval")
+    record_set = pipeline.open_records(tmp_path, "eval")
     by_size = []
     for size in (2, 3):
-        batches = input_pipeline.evaluation_dataset(
+        batches = pipeline.evaluation_dataset(
             record_set, masker(), batch_size=size, seed=1
         )
         by_size.append(
@@ -172,22 +173,20 @@ def test_classic_records_become_the_same_inputs(tmp_path):
 def test_folders_of_other_programs_are_counted(tmp_path):
     write_set(tmp_path, [4, 3], kind=classic)
     (tmp_path / "manifest.json").unlink()
-    record_set = input_pipeline.open_records(tmp_path)
+    record_set = pipeline.open_records(tmp_path)
     assert record_set.kind == "classic" and record_set.counts == (4, 3)
     assert record_set.max_seq_length == LENGTH
     assert record_set.max_predictions_per_seq == 3
-    assert input_pipeline.open_records(tmp_path, "eval").records == 5
+    assert pipeline.open_records(tmp_path, "eval").records == 5
 
 
 def test_wide_tokens_of_large_vocabularies(tmp_path):
     rng = np.random.default_rng(0)
     record, tokens = compact(rng, wide=True)
     write_set(tmp_path, [1])
-    record_set = input_pipeline.open_records(tmp_path)
-    record_set = input_pipeline.dataclasses.replace(
-        record_set, vocab_size=40_000
-    )
-    ids, starts, lengths = input_pipeline.parse_compact(
+    record_set = pipeline.open_records(tmp_path)
+    record_set = pipeline.dataclasses.replace(record_set, vocab_size=40_000)
+    ids, starts, lengths = pipeline.parse_compact(
         tf.constant([record]), record_set
     )
     np.testing.assert_array_equal(ids[0, : len(tokens)], tokens)
@@ -197,9 +196,7 @@ def test_wide_tokens_of_large_vocabularies(tmp_path):
 
 def test_unigram_frequencies_are_those_of_the_tokens(tmp_path):
     contents = write_set(tmp_path, [5, 3])
-    found = input_pipeline.unigram_log_probs(
-        input_pipeline.open_records(tmp_path), 200
-    )
+    found = pipeline.unigram_log_probs(pipeline.open_records(tmp_path), 200)
     counts = collections.Counter(t for row in contents["train"] for t in row)
     total = sum(counts.values()) + 200
     np.testing.assert_allclose(
@@ -209,15 +206,15 @@ def test_unigram_frequencies_are_those_of_the_tokens(tmp_path):
 
 def test_mistakes_are_named(tmp_path):
     with pytest.raises(UserError, match="build_pretraining_data"):
-        input_pipeline.open_records(tmp_path / "none")
+        pipeline.open_records(tmp_path / "none")
     with pytest.raises(UserError, match="manifest.json"):
-        input_pipeline.open_records(tmp_path)
+        pipeline.open_records(tmp_path)
     write_set(tmp_path, [5])
     with pytest.raises(UserError, match="divisible"):
         training(tmp_path, replicas=3)
     (tmp_path / "train-0.tfrecord").unlink()
     with pytest.raises(UserError, match="train-0.tfrecord is missing"):
-        input_pipeline.open_records(tmp_path)
+        pipeline.open_records(tmp_path)
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(UserError, match="manifest.json is damaged"):
-        input_pipeline.open_records(tmp_path)
+        pipeline.open_records(tmp_path)

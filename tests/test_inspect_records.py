@@ -13,7 +13,7 @@ from albert_tf2.data import (
     workers,
 )
 from albert_tf2.data.build_config import BuildConfig
-from albert_tf2.tokenization import SPECIAL_TOKENS
+from albert_tf2.text.tokenization import SPECIAL_TOKENS
 
 TEXT = "使 用 语 言 模 型 来 预 测 al ##bert"
 VOCABULARY = Vocabulary([*SPECIAL_TOKENS, *TEXT.split()])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from albert_tf2 import losses
+from albert_tf2.model import losses
 
 
 def random_batch(rng, batch):

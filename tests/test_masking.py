@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from albert_tf2 import features, masking
+from albert_tf2 import features
 from albert_tf2.errors import UserError
-from albert_tf2.tokenization import Vocabulary
+from albert_tf2.records import masking
+from albert_tf2.text.tokenization import Vocabulary
 
 HAN = [chr(0x4E00 + i) for i in range(60)]
 VOCABULARY = Vocabulary(

@@ -12,7 +12,7 @@ from albert_tf2 import AlbertPretrainer, UserError, files
 from albert_tf2.hub_export import model_card
 from albert_tf2.hub_export.encoder import export_encoder
 from albert_tf2.hub_export.preprocessor import export_preprocessor
-from albert_tf2.tokenization import SPECIAL_TOKENS
+from albert_tf2.text.tokenization import SPECIAL_TOKENS
 
 
 @pytest.fixture

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from albert_tf2 import features, layers
+from albert_tf2 import features
 from albert_tf2.config import AlbertConfig
 from albert_tf2.keras_api import keras
-from albert_tf2.models import (
+from albert_tf2.model import layers
+from albert_tf2.model.albert import (
     AlbertEncoder,
     AlbertPretrainer,
     layer_plan,

@@ -10,7 +10,7 @@ from task_samples import C3, IDIOMS, write_c3, write_chid, write_vocab
 from albert_tf2.errors import UserError
 from albert_tf2.tasks import base, registry
 from albert_tf2.tasks.multiple_choice import assign
-from albert_tf2.tokenization import Tokenizer
+from albert_tf2.text.tokenization import Tokenizer
 
 LENGTHS = base.Lengths(max_seq_length=24)
 

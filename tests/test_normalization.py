@@ -3,7 +3,7 @@
 import unicodedata
 
 from albert_tf2 import Vocabulary
-from albert_tf2.normalization import REPLACEMENTS, normalize
+from albert_tf2.text.normalization import REPLACEMENTS, normalize
 
 
 def test_folds_what_the_docstring_says():

@@ -82,7 +82,7 @@ def test_uses_public_names_only(name):
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     from albert_tf2.checkpoints import save_pretrained
-    from albert_tf2.models import AlbertPretrainer
+    from albert_tf2.model.albert import AlbertPretrainer
 
     folder = tmp_path_factory.mktemp("notebooks")
     vocab_file = samples.write_vocab(folder)

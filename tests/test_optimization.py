@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from albert_tf2 import AlbertConfig, features, optimization
+from albert_tf2 import AlbertConfig, features
 from albert_tf2.errors import UserError
-from albert_tf2.models import AlbertPretrainer
+from albert_tf2.model.albert import AlbertPretrainer
+from albert_tf2.training import optimization
 
 SHAPES = {
     "dense/kernel": (3, 4),
@@ -139,7 +140,7 @@ def test_six_steps_are_the_originals(shared, layout, name, adaptation):
     """Without bias correction our updates are the TensorFlow 1 programs'."""
     from albert_tf2 import load_pretrained
     from albert_tf2.checkpoints import names
-    from albert_tf2.train_step import METRICS, PretrainStep
+    from albert_tf2.pretraining.step import METRICS, PretrainStep
 
     folder = shared / "golden" / "optimizer" / f"{layout}_{name}"
     golden = np.load(folder / "golden_optim.npz")

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import task_samples as samples
 
-from albert_tf2 import predict, similarity
+from albert_tf2 import predict
 from albert_tf2.errors import UserError
 from albert_tf2.predict import Predictor
+from albert_tf2.prediction import similarity
 
 SENTENCES = [text for pair in samples.PAIRS for text in pair[:2]]
 
@@ -17,7 +18,7 @@ SENTENCES = [text for pair in samples.PAIRS for text in pair[:2]]
 def pretrained(tmp_path_factory):
     from albert_tf2.checkpoints import save_pretrained
     from albert_tf2.keras_api import keras
-    from albert_tf2.models import AlbertPretrainer
+    from albert_tf2.model.albert import AlbertPretrainer
 
     folder = tmp_path_factory.mktemp("pretrained")
     vocab_file = samples.write_vocab(folder)
@@ -33,7 +34,8 @@ def predictor(pretrained):
 
 def fine_tuned(name, pretrained, folder):
     """Writes an untrained model of a task: its outputs are all we need."""
-    from albert_tf2.tasks import base, encoders, registry
+    from albert_tf2.finetuning import encoders
+    from albert_tf2.tasks import base, registry
 
     task = registry.create(name)
     task.pairs = name == "lcqmc"
@@ -52,7 +54,8 @@ def test_classify_is_the_model_on_each_text_alone(pretrained, tmp_path):
     """Batching by length changes neither order nor figures."""
     import tensorflow as tf
 
-    from albert_tf2.tasks import base, encoders
+    from albert_tf2.finetuning import encoders
+    from albert_tf2.tasks import base
 
     predictor = fine_tuned("lcqmc", pretrained, tmp_path / "m")
     pairs = [pair[:2] for pair in samples.PAIRS]

@@ -15,8 +15,8 @@ import tensorflow_text as tf_text
 from albert_tf2 import UserError
 from albert_tf2.hub_export import normalizer, verify
 from albert_tf2.hub_export.preprocessor import export_preprocessor
-from albert_tf2.normalization import REPLACEMENTS
-from albert_tf2.tokenization import SPECIAL_TOKENS, Tokenizer
+from albert_tf2.text.normalization import REPLACEMENTS
+from albert_tf2.text.tokenization import SPECIAL_TOKENS, Tokenizer
 
 INPUTS = ["input_word_ids", "input_mask", "input_type_ids"]
 CLS, SEP = 2, 3

@@ -10,7 +10,7 @@ from small_records import write_set
 from albert_tf2 import AlbertConfig, pretrain
 from albert_tf2.errors import UserError
 from albert_tf2.recipes import PretrainRecipe, load_recipe
-from albert_tf2.run_log import read_rows
+from albert_tf2.training.run_log import read_rows
 
 RECIPES = sorted(
     entry.name
@@ -110,7 +110,7 @@ def test_recipes_are_read_and_their_arithmetic_is_right(name):
     assert name in text or "quickstart" in name  # the command to copy
     assert recipe.warmup_steps < recipe.train_steps
     if "FLOP in all" in text:
-        from albert_tf2.flops import training_flops
+        from albert_tf2.model.flops import training_flops
 
         per_row = training_flops(
             config, recipe.max_seq_length, recipe.max_predictions_per_seq
@@ -129,7 +129,7 @@ def test_there_is_a_recipe_for_every_size():
 
 
 def test_arithmetic_is_the_published_formula():
-    from albert_tf2.flops import forward_flops, training_flops
+    from albert_tf2.model.flops import forward_flops, training_flops
 
     tiny = AlbertConfig.from_name("albert_tiny_zh")
     base = AlbertConfig.from_name("albert_base_zh")

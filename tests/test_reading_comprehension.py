@@ -9,9 +9,9 @@ from task_samples import QUESTIONS, squad, write_cmrc, write_vocab
 
 from albert_tf2.errors import UserError
 from albert_tf2.tasks import base, registry, span_metrics
+from albert_tf2.tasks.reading import ReadingReport
 from albert_tf2.tasks.reading_comprehension import NO_ANSWER
-from albert_tf2.tasks.rows import ReadingReport
-from albert_tf2.tokenization import Tokenizer
+from albert_tf2.text.tokenization import Tokenizer
 
 TASK = registry.create("cmrc2018")
 

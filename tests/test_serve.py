@@ -17,13 +17,13 @@ fastapi = pytest.importorskip("fastapi", reason="the extra `serve` is missing")
 testclient = pytest.importorskip("fastapi.testclient", reason="needs httpx")
 
 from albert_tf2 import serve  # noqa: E402
-from albert_tf2.predictor import Predictor  # noqa: E402
+from albert_tf2.prediction.predictor import Predictor  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     from albert_tf2.checkpoints import save_pretrained
-    from albert_tf2.models import AlbertPretrainer
+    from albert_tf2.model.albert import AlbertPretrainer
 
     folder = tmp_path_factory.mktemp("served")
     vocab_file = samples.write_vocab(folder)

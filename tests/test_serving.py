@@ -14,7 +14,7 @@ from tensorflow.core.framework import tensor_pb2
 
 from albert_tf2 import AlbertPretrainer, Tokenizer, UserError
 from albert_tf2.hub_export import serving
-from albert_tf2.tokenization import SPECIAL_TOKENS
+from albert_tf2.text.tokenization import SPECIAL_TOKENS
 
 TEXTS = ["一丁七", "", "万丈三上下不与丐丑专且丕世", "丁丁丁"]
 SIGNS = [*"ab12\"'-.！", "##b", "##1", "##2"]

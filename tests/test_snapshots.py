@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from albert_tf2.errors import UserError
-from albert_tf2.snapshots import Snapshots
+from albert_tf2.training.snapshots import Snapshots
 
 
 def snapshots(workdir, **options):

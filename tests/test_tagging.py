@@ -9,8 +9,8 @@ from task_samples import ENTITIES, write_cluener, write_lines, write_vocab
 from albert_tf2.errors import UserError
 from albert_tf2.tasks import base, bio, registry
 from albert_tf2.tasks.bio import Entity
-from albert_tf2.tasks.rows import ReadingReport
-from albert_tf2.tokenization import Tokenizer
+from albert_tf2.tasks.reading import ReadingReport
+from albert_tf2.text.tokenization import Tokenizer
 
 
 def perfect_logits(task, examples):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from albert_tf2 import AlbertConfig, AlbertPretrainer, UserError, losses
+from albert_tf2 import AlbertConfig, AlbertPretrainer, UserError
 from albert_tf2.checkpoints import (
     load_pretrained,
     names,
@@ -14,6 +14,7 @@ from albert_tf2.checkpoints import (
     tf1,
     weights,
 )
+from albert_tf2.model import losses
 
 LAYOUTS = (
     "brightmart_postln_toy",

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from albert_tf2 import AlbertPretrainer, Tokenizer, UserError, files, layers
+from albert_tf2 import AlbertPretrainer, Tokenizer, UserError, files
 from albert_tf2.hub_export import tflite
 from albert_tf2.hub_export.tflite_variants import calibration_samples
 from albert_tf2.hub_export.verify import probe_inputs
 from albert_tf2.keras_api import keras
-from albert_tf2.normalization import REPLACEMENTS
-from albert_tf2.tokenization import SPECIAL_TOKENS
+from albert_tf2.model import layers
+from albert_tf2.text.normalization import REPLACEMENTS
+from albert_tf2.text.tokenization import SPECIAL_TOKENS
 
 T = 16
 SIGNS = [*"ab12\"'-.！", "##b", "##1", "##2"]

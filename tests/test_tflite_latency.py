@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from albert_tf2.models import AlbertEncoder
-from albert_tf2.tasks import base, encoders, registry
-from albert_tf2.tokenization import SPECIAL_TOKENS
+from albert_tf2.finetuning import encoders
+from albert_tf2.model.albert import AlbertEncoder
+from albert_tf2.tasks import base, registry
+from albert_tf2.text.tokenization import SPECIAL_TOKENS
 
 PROGRAM = Path(__file__).parents[1] / "benchmarks" / "tflite_latency.py"
 

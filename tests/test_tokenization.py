@@ -6,7 +6,7 @@ import unicodedata
 import pytest
 
 from albert_tf2 import Tokenizer, UserError, Vocabulary
-from albert_tf2.tokenization import MAX_CHARACTERS_PER_WORD
+from albert_tf2.text.tokenization import MAX_CHARACTERS_PER_WORD
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 

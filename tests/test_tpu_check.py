@@ -71,7 +71,7 @@ def test_a_toy_compiles_and_reports(toy, capsys):
 @has_compiler
 @pytest.mark.large
 def test_tiny_compiles_with_the_work_that_the_formula_says(capsys):
-    from albert_tf2.flops import training_flops
+    from albert_tf2.model.flops import training_flops
 
     recipe = PretrainRecipe(
         model="albert_tiny_zh",

@@ -13,12 +13,15 @@ import pytest
 import tensorflow as tf
 from small_records import classic, write_set
 
-from albert_tf2 import AlbertConfig, flops, guard, load_pretrained, training
+from albert_tf2 import AlbertConfig, load_pretrained
 from albert_tf2.errors import UserError
-from albert_tf2.input_pipeline import open_records
-from albert_tf2.recipe_parts import predictions_of
+from albert_tf2.model import flops
+from albert_tf2.pretraining.recipe_parts import predictions_of
+from albert_tf2.pretraining.run import Run, evaluate, train_and_evaluate
 from albert_tf2.recipes import PretrainRecipe
-from albert_tf2.run_log import read_rows
+from albert_tf2.records.pipeline import open_records
+from albert_tf2.training import guard
+from albert_tf2.training.run_log import read_rows
 
 MODEL = {
     "vocab_size": 200,
@@ -65,7 +68,7 @@ def recipe(model_file, **changes):
 
 
 def train(a_recipe, records, workdir, **options):
-    return training.train_and_evaluate(
+    return train_and_evaluate(
         a_recipe, records, workdir, "one_device", progress=False, **options
     )
 
@@ -168,7 +171,7 @@ def test_steps_and_a_restart_equal_steps(
 ):
     """SIGTERM after some steps, then the same again: bit for bit."""
     a_recipe = recipe(model_file)
-    run = training.Run(a_recipe, records, tmp_path, "one_device")
+    run = Run(a_recipe, records, tmp_path, "one_device")
     run.start(None, progress=False)
 
     class AfterSomeSteps:
@@ -288,7 +291,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(
     whole_run, records, model_file, tmp_path, monkeypatch
 ):
     a_recipe = recipe(model_file)
-    run = training.Run(a_recipe, records, tmp_path, "one_device")
+    run = Run(a_recipe, records, tmp_path, "one_device")
     run.start(None, progress=False)
     save = run.snapshots._manager.save
 
@@ -311,7 +314,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(
 
 def test_evaluation_alone_repeats_the_last_figures(whole_run, records):
     workdir, result = whole_run
-    assert training.evaluate(workdir, records, "one_device") == result.last
+    assert evaluate(workdir, records, "one_device") == result.last
 
 
 def test_evaluation_does_not_depend_on_its_batch(
@@ -416,7 +419,7 @@ def test_another_model_in_the_same_folder_is_refused(
 def test_divergence_names_steps_and_can_roll_back(
     records, model_file, tmp_path, capsys
 ):
-    run = training.Run(
+    run = Run(
         recipe(model_file, on_divergence="rollback"),
         records,
         tmp_path,
@@ -493,5 +496,5 @@ def test_mistakes_are_told_before_training(records, model_file, tmp_path):
     with pytest.raises(UserError, match="divisible"):
         recipe(model_file, global_batch_size=5, gradient_accumulation_steps=2)
     with pytest.raises(UserError, match="recipe.json"):
-        training.evaluate(tmp_path, records)
+        evaluate(tmp_path, records)
     assert json.loads((records / "manifest.json").read_text())

@@ -8,7 +8,7 @@ from albert_tf2.hub_export import verify
 from albert_tf2.hub_export.encoder import export_encoder
 from albert_tf2.hub_export.preprocessor import export_preprocessor
 from albert_tf2.hub_export.serving import export_serving
-from albert_tf2.tokenization import SPECIAL_TOKENS, Tokenizer
+from albert_tf2.text.tokenization import SPECIAL_TOKENS, Tokenizer
 
 
 @pytest.fixture(scope="module")

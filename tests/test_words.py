@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from albert_tf2 import Tokenizer, UserError, Vocabulary
-from albert_tf2.bulk_tokenization import BulkTokenizer
 from albert_tf2.data import words
+from albert_tf2.text.bulk_tokenization import BulkTokenizer
 
 VOCABULARY = Vocabulary(
     "[PAD] [UNK] [CLS] [SEP] [MASK] 使 用 语 言 模 型 预 测 技 术 培 训 云 计 "

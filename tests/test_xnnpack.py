@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from albert_tf2 import layers
 from albert_tf2.hub_export.xnnpack import blocked_feed_forward
+from albert_tf2.model import layers
 
 
 @pytest.mark.parametrize("ln_type", ["postln", "preln"])

@@ -23,7 +23,7 @@ from albert_tf2.errors import UserError
 # said before TensorFlow loads.
 if TYPE_CHECKING:
     from albert_tf2.checkpoints.weights import Weights
-    from albert_tf2.models import AlbertPretrainer
+    from albert_tf2.model.albert import AlbertPretrainer
 
 __all__ = ["load_pretrained", "read_weights", "save_pretrained"]
 

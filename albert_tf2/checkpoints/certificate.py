@@ -14,7 +14,7 @@ from albert_tf2 import __version__, features, files
 from albert_tf2.checkpoints.weights import Weights
 from albert_tf2.config import AlbertConfig
 from albert_tf2.errors import UserError
-from albert_tf2.models import AlbertPretrainer
+from albert_tf2.model.albert import AlbertPretrainer
 
 FILE_NAME = "conversion.json"
 # Right from wrong: another gelu costs 1e-4 or more, another LayerNorm epsilon

@@ -5,7 +5,7 @@ from pathlib import Path
 from albert_tf2 import files
 from albert_tf2.checkpoints import names
 from albert_tf2.checkpoints.weights import Weights
-from albert_tf2.tokenization import Vocabulary
+from albert_tf2.text.tokenization import Vocabulary
 
 KINDS = {
     "tf1": "TensorFlow 1 checkpoint",

@@ -135,7 +135,7 @@ def _sharing_differences(
     detected: dict[str, Any], config: AlbertConfig
 ) -> list[str]:
     """Compares which layers have weights of their own."""
-    from albert_tf2.models import used_groups
+    from albert_tf2.model.albert import used_groups
 
     own_layers = config.parameter_sharing != "all"
     layers = list(range(config.num_hidden_layers))

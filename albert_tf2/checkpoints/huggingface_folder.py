@@ -12,7 +12,7 @@ from albert_tf2.checkpoints import weights
 from albert_tf2.checkpoints.locate import SAFETENSORS
 from albert_tf2.checkpoints.weights import Weights
 from albert_tf2.errors import UserError
-from albert_tf2.tokenization import Vocabulary
+from albert_tf2.text.tokenization import Vocabulary
 
 Arrays = dict[str, np.ndarray]
 # Written beside the model so that AutoTokenizer makes a BertTokenizer: these

@@ -18,7 +18,7 @@ from albert_tf2.config import AlbertConfig
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from albert_tf2.models import AlbertPretrainer
+    from albert_tf2.model.albert import AlbertPretrainer
 
 MLM_SCOPE = "cls/predictions/"
 SOP_SCOPE = "cls/seq_relationship/"
@@ -46,7 +46,9 @@ TASK_PATHS = {
 
 def block_scopes(config: AlbertConfig) -> tuple[list[str], list[str]]:
     """Returns the scopes of the attention and of the feed-forward blocks."""
-    from albert_tf2.models import used_groups  # TensorFlow, only when needed
+    from albert_tf2.model.albert import (
+        used_groups,  # TensorFlow, only when needed
+    )
 
     attention_shared = config.parameter_sharing in ("all", "attention")
     ffn_shared = config.parameter_sharing in ("all", "ffn")

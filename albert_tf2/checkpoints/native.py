@@ -24,7 +24,7 @@ from albert_tf2.checkpoints.bundle import OBJECT_GRAPH, Bundle
 from albert_tf2.checkpoints.weights import Weights
 from albert_tf2.config import AlbertConfig
 from albert_tf2.errors import UserError
-from albert_tf2.models import AlbertPretrainer
+from albert_tf2.model.albert import AlbertPretrainer
 
 CONFIG_FILE = "albert_config.json"
 VOCAB_FILE = "vocab.txt"

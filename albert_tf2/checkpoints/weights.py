@@ -16,7 +16,7 @@ import numpy as np
 from albert_tf2.checkpoints import detection, names
 from albert_tf2.config import AlbertConfig
 from albert_tf2.errors import UserError
-from albert_tf2.models import AlbertPretrainer
+from albert_tf2.model.albert import AlbertPretrainer
 
 MAX_NAMES_IN_MESSAGE = 6
 

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from albert_tf2.errors import UserError
-from albert_tf2.tasks import rows as reading
+from albert_tf2.tasks import reading as reading
 from albert_tf2.tasks.encoding import Example
-from albert_tf2.tokenization import Tokenizer
+from albert_tf2.text.tokenization import Tokenizer
 
 # Where the head reads, and how many numbers it gives:
 CLASSIFICATION = "classification"  # pooled -> [B, n]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from albert_tf2.tasks import rows as reading
+from albert_tf2.tasks import reading as reading
 
 OUTSIDE = "O"
 # BMES and BIOES are read too.

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from albert_tf2.tasks import base
-from albert_tf2.tasks import rows as reading
+from albert_tf2.tasks import reading as reading
 from albert_tf2.tasks.encoding import Example, pack, tokenize_all
-from albert_tf2.tasks.rows import BadRow
+from albert_tf2.tasks.reading import BadRow
 from albert_tf2.tasks.text_rows import TextRow, label_of, sentence_row
 
 # Annotators disagreed: no label. The originals leave such rows out.

@@ -16,7 +16,7 @@ from typing import Any
 from albert_tf2 import files
 from albert_tf2.errors import UserError
 from albert_tf2.tasks import base, registry
-from albert_tf2.tasks import rows as reading
+from albert_tf2.tasks import reading as reading
 
 VERSIONS = ("1.1", "1.0")
 # Tasks whose test set differs between the two versions have it in the name.

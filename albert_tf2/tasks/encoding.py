@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from albert_tf2 import features
-from albert_tf2.tokenization import Tokenizer, Vocabulary
+from albert_tf2.text.tokenization import Tokenizer, Vocabulary
 
 # Batches are padded to a multiple of this, so that a step sees few shapes.
 LENGTH_MULTIPLE = 16
@@ -127,7 +127,7 @@ def windows(length: int, size: int, stride: int) -> list[Window]:
 
 def tokenize_all(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     """Returns the ids of many texts; the same as one by one, much faster."""
-    from albert_tf2.bulk_tokenization import BulkTokenizer
+    from albert_tf2.text.bulk_tokenization import BulkTokenizer
 
     bulk = BulkTokenizer(tokenizer)
     ids: list[list[int]] = []

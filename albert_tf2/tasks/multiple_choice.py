@@ -16,9 +16,9 @@ import numpy as np
 from albert_tf2 import files
 from albert_tf2.errors import UserError
 from albert_tf2.tasks import base
-from albert_tf2.tasks import rows as reading
+from albert_tf2.tasks import reading as reading
 from albert_tf2.tasks.encoding import Example, pack
-from albert_tf2.tasks.rows import BadRow, field
+from albert_tf2.tasks.reading import BadRow, field
 
 IDIOM_TAG = re.compile(r"#idiom\d+#")
 IDIOM_CANDIDATES = 10

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from albert_tf2.errors import UserError
-from albert_tf2.tasks import rows as reading
+from albert_tf2.tasks import reading as reading
 from albert_tf2.tasks.classification import Classification, label_order
-from albert_tf2.tasks.rows import BadRow
+from albert_tf2.tasks.reading import BadRow
 from albert_tf2.tasks.text_rows import TextRow
 
 DELIMITERS = ("\t", ",", ";", "|")

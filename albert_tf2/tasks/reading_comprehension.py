@@ -15,9 +15,9 @@ import numpy as np
 
 from albert_tf2.errors import UserError
 from albert_tf2.tasks import base, span_metrics
-from albert_tf2.tasks import rows as reading
+from albert_tf2.tasks import reading as reading
 from albert_tf2.tasks.encoding import Example, Window, pack, windows
-from albert_tf2.tasks.rows import BadRow, field
+from albert_tf2.tasks.reading import BadRow, field
 
 # Where the span of a window without the answer points: at [CLS].
 NO_ANSWER = (0, 0)

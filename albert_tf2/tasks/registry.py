@@ -9,8 +9,8 @@ from albert_tf2.tasks import base, text_rows
 from albert_tf2.tasks.classification import Classification
 from albert_tf2.tasks.multiple_choice import C3, ChID
 from albert_tf2.tasks.own_files import OwnFiles
+from albert_tf2.tasks.reading import SPLITS
 from albert_tf2.tasks.reading_comprehension import ReadingComprehension
-from albert_tf2.tasks.rows import SPLITS
 from albert_tf2.tasks.tagging import CLUENER_TYPES, Tagging
 
 BINARY = ("0", "1")

@@ -15,10 +15,10 @@ import numpy as np
 
 from albert_tf2.errors import UserError
 from albert_tf2.tasks import base, bio
-from albert_tf2.tasks import rows as reading
+from albert_tf2.tasks import reading as reading
 from albert_tf2.tasks.bio import OUTSIDE, Entity
 from albert_tf2.tasks.encoding import Example, Window, pack, windows
-from albert_tf2.tasks.rows import BadRow, field
+from albert_tf2.tasks.reading import BadRow, field
 
 CLUENER_TYPES = (
     "address book company game government movie name organization position "

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from albert_tf2.tasks import rows as reading
-from albert_tf2.tasks.rows import BadRow, field
+from albert_tf2.tasks import reading as reading
+from albert_tf2.tasks.reading import BadRow, field
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

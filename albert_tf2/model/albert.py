@@ -2,9 +2,10 @@
 
 import tensorflow as tf
 
-from albert_tf2 import features, heads, layers
+from albert_tf2 import features
 from albert_tf2.config import AlbertConfig
 from albert_tf2.keras_api import keras
+from albert_tf2.model import heads, layers
 
 
 def used_groups(config: AlbertConfig) -> list[int]:

@@ -20,11 +20,11 @@ from albert_tf2 import checkpoints, features, files
 from albert_tf2.checkpoints.native import CONFIG_FILE, PREFIX, VOCAB_FILE
 from albert_tf2.config import AlbertConfig, load_model_config
 from albert_tf2.errors import UserError
+from albert_tf2.finetuning.model import TaskHead, TaskModel
 from albert_tf2.keras_api import keras
-from albert_tf2.models import AlbertEncoder
+from albert_tf2.model.albert import AlbertEncoder
 from albert_tf2.tasks import base, registry
-from albert_tf2.tasks.task_model import TaskHead, TaskModel
-from albert_tf2.tokenization import Tokenizer
+from albert_tf2.text.tokenization import Tokenizer
 
 TASK_FILE = "task.json"
 HUB_FOLDER = "hub_encoder"

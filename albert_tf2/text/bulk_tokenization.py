@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from albert_tf2.tokenization import (
+from albert_tf2.text.tokenization import (
     MAX_CHARACTERS_PER_WORD,
     PIECE_PREFIX,
     Tokenizer,

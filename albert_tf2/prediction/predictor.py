@@ -17,7 +17,7 @@ import numpy as np
 
 from albert_tf2 import features
 from albert_tf2.errors import UserError
-from albert_tf2.similarity import Whitening, cosines, unit
+from albert_tf2.prediction.similarity import Whitening, cosines, unit
 from albert_tf2.tasks import base
 from albert_tf2.tasks.encoding import (
     Example,
@@ -30,7 +30,7 @@ from albert_tf2.tasks.multiple_choice import ChoiceRow
 from albert_tf2.tasks.reading_comprehension import QuestionRow
 from albert_tf2.tasks.tagging import TaggedRow
 from albert_tf2.tasks.text_rows import TextRow
-from albert_tf2.tokenization import MASK, PIECE_PREFIX, is_chinese
+from albert_tf2.text.tokenization import MASK, PIECE_PREFIX, is_chinese
 
 POOLINGS = ("mean", "cls", "pooled")
 
@@ -62,7 +62,7 @@ class Predictor:
                 model knows its own length for its task.
         """
         from albert_tf2 import checkpoints
-        from albert_tf2.tasks import encoders
+        from albert_tf2.finetuning import encoders
 
         self.batch_size = batch_size
         self.whitening: Whitening | None = None
@@ -161,12 +161,12 @@ class Predictor:
             )
 
     def _run_task(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
-        from albert_tf2.tasks import running
+        from albert_tf2.finetuning import feeding
 
         if not rows:
             return []
         examples = self.task.encode(rows, self.tokenizer, self.lengths)
-        logits = running.predict_logits(
+        logits = feeding.predict_logits(
             self._task_step,
             examples,
             task=self.task,
@@ -178,9 +178,9 @@ class Predictor:
     def _task_step(self):
         import tensorflow as tf
 
-        from albert_tf2.tasks import running
+        from albert_tf2.finetuning import feeding
 
-        return running.make_predict_step(
+        return feeding.make_predict_step(
             self._model, tf.distribute.get_strategy()
         )
 

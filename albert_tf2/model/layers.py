@@ -14,9 +14,9 @@ Vaswani et al., https://arxiv.org/abs/1706.03762.
 
 import tensorflow as tf
 
-from albert_tf2 import fusion
 from albert_tf2.config import AlbertConfig
 from albert_tf2.keras_api import keras
+from albert_tf2.model import fusion
 
 # The originals' epsilon; any other is visible in the fifth decimal.
 LAYER_NORM_EPSILON = 1e-12

@@ -3,12 +3,12 @@
 import numpy as np
 import tensorflow as tf
 
-from albert_tf2 import input_pipeline
-from albert_tf2.distribution import shares
-from albert_tf2.input_pipeline import RecordSet
-from albert_tf2.masking import Masker
-from albert_tf2.models import AlbertPretrainer
-from albert_tf2.train_step import EvaluationStep, evaluation_metrics
+from albert_tf2.model.albert import AlbertPretrainer
+from albert_tf2.pretraining.step import EvaluationStep, evaluation_metrics
+from albert_tf2.records import pipeline
+from albert_tf2.records.masking import Masker
+from albert_tf2.records.pipeline import RecordSet
+from albert_tf2.training.distribution import shares
 
 # Held-out masks are drawn apart from the training masks, always the same.
 SEED = 1
@@ -45,7 +45,7 @@ class Evaluator:
         self.batch_size = max(batch_size // replicas, 1) * replicas
         step = EvaluationStep(
             model,
-            input_pipeline.unigram_log_probs(records, model.config.vocab_size),
+            pipeline.unigram_log_probs(records, model.config.vocab_size),
         )
 
         @tf.function
@@ -64,7 +64,7 @@ class Evaluator:
             `masked_tokens`.
         """
         dataset = self.strategy.distribute_datasets_from_function(
-            lambda context: input_pipeline.evaluation_dataset(
+            lambda context: pipeline.evaluation_dataset(
                 self.held_out,
                 self.masker,
                 batch_size=self.batch_size,

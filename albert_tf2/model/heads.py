@@ -2,9 +2,9 @@
 
 import tensorflow as tf
 
-from albert_tf2 import layers
 from albert_tf2.config import AlbertConfig
 from albert_tf2.keras_api import keras
+from albert_tf2.model import layers
 
 
 class MaskedLMHead(keras.layers.Layer):

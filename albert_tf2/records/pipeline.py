@@ -23,7 +23,7 @@ import tensorflow as tf
 
 from albert_tf2 import features
 from albert_tf2.errors import UserError
-from albert_tf2.masking import Masker, row_keys
+from albert_tf2.records.masking import Masker, row_keys
 
 MANIFEST, VOCABULARY = "manifest.json", "vocab.txt"
 BUILD = "run `python -m albert_tf2.data.build_pretraining_data` first"

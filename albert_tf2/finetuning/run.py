@@ -14,14 +14,17 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from albert_tf2 import features, fusion, optimization
+from albert_tf2 import features
 from albert_tf2.errors import UserError
+from albert_tf2.finetuning import feeding
+from albert_tf2.finetuning.model import TaskModel, loss_sum
 from albert_tf2.keras_api import keras
+from albert_tf2.model import fusion
 from albert_tf2.recipes import FinetuneRecipe
-from albert_tf2.run_log import RunLog
-from albert_tf2.tasks import base, running
+from albert_tf2.tasks import base
 from albert_tf2.tasks.encoding import collate, training_order
-from albert_tf2.tasks.task_model import TaskModel, loss_sum
+from albert_tf2.training import optimization
+from albert_tf2.training.run_log import RunLog
 
 # Fused passes are compiled anew for every length of batch, for a second or
 # two: shorter runs would not earn that back.
@@ -146,7 +149,7 @@ class Run:
             choices=self.tuner.task.choices,
             length=self.tuner.fixed_length,
         )
-        batch |= running.label_arrays(
+        batch |= feeding.label_arrays(
             self.tuner.task.kind,
             part,
             size=self.batch_size,
@@ -164,7 +167,7 @@ class Run:
             ],
             np.int32,
         )
-        return self.train_step(running.distribute(self.tuner.strategy, batch))
+        return self.train_step(feeding.distribute(self.tuner.strategy, batch))
 
     def _is_patience_over(self) -> bool:
         patience = self.recipe.early_stopping_patience

@@ -4,14 +4,14 @@ import contextlib
 
 import tensorflow as tf
 
-from albert_tf2 import optimization
 from albert_tf2.config import AlbertConfig
 from albert_tf2.errors import UserError
-from albert_tf2.input_pipeline import RecordSet
 from albert_tf2.keras_api import keras
-from albert_tf2.masking import Masker
 from albert_tf2.recipes import PretrainRecipe
-from albert_tf2.tokenization import Vocabulary
+from albert_tf2.records.masking import Masker
+from albert_tf2.records.pipeline import RecordSet
+from albert_tf2.text.tokenization import Vocabulary
+from albert_tf2.training import optimization
 
 
 def model_config(recipe: PretrainRecipe, records: RecordSet) -> AlbertConfig:

@@ -13,10 +13,11 @@ function compiles for a TPU (`tpu_check`).
 
 import tensorflow as tf
 
-from albert_tf2 import features, fusion, losses
-from albert_tf2.input_pipeline import split_batch
+from albert_tf2 import features
 from albert_tf2.keras_api import keras
-from albert_tf2.models import AlbertPretrainer
+from albert_tf2.model import fusion, losses
+from albert_tf2.model.albert import AlbertPretrainer
+from albert_tf2.records.pipeline import split_batch
 
 # What a step reports, in this order.
 METRICS = (

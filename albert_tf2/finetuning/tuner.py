@@ -19,9 +19,10 @@ import tensorflow as tf
 
 from albert_tf2 import files
 from albert_tf2.errors import UserError
+from albert_tf2.finetuning import encoders, feeding
+from albert_tf2.finetuning.run import Run
 from albert_tf2.recipes import FinetuneRecipe
-from albert_tf2.tasks import base, encoders, running
-from albert_tf2.tasks.training_run import Run
+from albert_tf2.tasks import base
 
 
 def lengths_of(recipe: FinetuneRecipe) -> base.Lengths:
@@ -83,7 +84,7 @@ class Tuner:
         is_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
         # A TPU compiles one program for each shape.
         self.fixed_length = recipe.max_seq_length if is_tpu else None
-        self._predict_step = running.make_predict_step(self.model, strategy)
+        self._predict_step = feeding.make_predict_step(self.model, strategy)
 
     def _check_length(self) -> None:
         config = self.loaded.config
@@ -100,7 +101,7 @@ class Tuner:
     def predict(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
         """Returns a prediction for each row."""
         examples = self.task.encode(rows, self.tokenizer, self.lengths)
-        logits = running.predict_logits(
+        logits = feeding.predict_logits(
             self._predict_step,
             examples,
             task=self.task,

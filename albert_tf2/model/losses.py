@@ -11,7 +11,8 @@ accumulated in parts or evaluated in many steps has one denominator: its own.
 
 import tensorflow as tf
 
-from albert_tf2 import features, fusion
+from albert_tf2 import features
+from albert_tf2.model import fusion
 
 # The originals' guard against a batch without masked words.
 MLM_EPSILON = 1e-5

@@ -8,7 +8,7 @@ from pathlib import Path
 from albert_tf2 import files
 from albert_tf2.config import AlbertConfig
 from albert_tf2.errors import UserError
-from albert_tf2.models import AlbertPretrainer
+from albert_tf2.model.albert import AlbertPretrainer
 from albert_tf2.recipes import PretrainRecipe
 
 CONFIG_FILE, RECIPE_FILE = "albert_config.json", "recipe.json"

@@ -18,20 +18,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from albert_tf2 import (
-    files,
-    flops,
-    guard,
-    input_pipeline,
-    optimization,
-    run_folder,
-)
-from albert_tf2.distribution import create_strategy, shares, worker_of
+from albert_tf2 import files
 from albert_tf2.errors import UserError
-from albert_tf2.evaluation import Evaluator
 from albert_tf2.keras_api import keras
-from albert_tf2.models import AlbertPretrainer
-from albert_tf2.recipe_parts import (
+from albert_tf2.model import flops
+from albert_tf2.model.albert import AlbertPretrainer
+from albert_tf2.pretraining import run_folder
+from albert_tf2.pretraining.evaluation import Evaluator
+from albert_tf2.pretraining.recipe_parts import (
     create_masker,
     create_optimizer,
     create_schedule,
@@ -39,10 +33,13 @@ from albert_tf2.recipe_parts import (
     model_precision,
     predictions_of,
 )
+from albert_tf2.pretraining.step import METRICS, PretrainStep
 from albert_tf2.recipes import PretrainRecipe
-from albert_tf2.run_log import EVALUATION, RunLog, Timer, read_rows
-from albert_tf2.snapshots import Snapshots
-from albert_tf2.train_step import METRICS, PretrainStep
+from albert_tf2.records import pipeline
+from albert_tf2.training import guard, optimization
+from albert_tf2.training.distribution import create_strategy, shares, worker_of
+from albert_tf2.training.run_log import EVALUATION, RunLog, Timer, read_rows
+from albert_tf2.training.snapshots import Snapshots
 
 MAX_ROLLBACKS = 5
 
@@ -125,8 +122,8 @@ class Run:
             strategy = create_strategy(strategy)
         self.strategy = strategy
         self.worker, _ = worker_of(strategy)
-        self.records = input_pipeline.open_records(data_dir)
-        held_out = input_pipeline.open_records(data_dir, "eval")
+        self.records = pipeline.open_records(data_dir)
+        held_out = pipeline.open_records(data_dir, "eval")
         self.held_out = held_out if held_out.records else None
         self.config = model_config(recipe, self.records)
         self.masker = create_masker(recipe, self.records, self.config)
@@ -339,7 +336,7 @@ class Run:
     def _training_batches(self, step: int):
         recipe = self.recipe
         return self.strategy.distribute_datasets_from_function(
-            lambda context: input_pipeline.training_dataset(
+            lambda context: pipeline.training_dataset(
                 self.records,
                 self.masker,
                 global_batch_size=recipe.global_batch_size,

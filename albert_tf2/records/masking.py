@@ -29,7 +29,7 @@ import tensorflow as tf
 
 from albert_tf2 import features
 from albert_tf2.errors import UserError
-from albert_tf2.tokenization import (
+from albert_tf2.text.tokenization import (
     CHINESE_BLOCKS,
     PIECE_PREFIX,
     SPECIAL_TOKENS,

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
+from albert_tf2.finetuning.model import TaskModel
 from albert_tf2.tasks import base
 from albert_tf2.tasks.encoding import Example, collate, prediction_order
 from albert_tf2.tasks.tagging import IGNORED
-from albert_tf2.tasks.task_model import TaskModel
 
 
 def label_arrays(

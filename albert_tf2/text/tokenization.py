@@ -18,8 +18,8 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from albert_tf2 import normalization
 from albert_tf2.errors import UserError
+from albert_tf2.text import normalization
 
 PADDING, UNKNOWN, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 SPECIAL_TOKENS = (PADDING, UNKNOWN, CLS, SEP, MASK)
@@ -158,7 +158,7 @@ class Tokenizer:
             do_lower_case: Lower-case and strip accents, as all released
                 Chinese models expect.
             normalize: Fold quotes, dashes and full-width letters first
-                (`albert_tf2.normalization`), as for a model whose records
+                (`albert_tf2.text.normalization`), as for a model whose records
                 were built with `--normalize true`.
         """
         if not isinstance(vocab_file, Vocabulary):

@@ -3,7 +3,7 @@
 Run by `tpu_check` in a process of its own. It uses JAX's internals, because
 JAX has no public way to compile a program that it did not trace.
 
-    python -m albert_tf2.tpu_compiler step.mlir v5e:2x2
+    python -m albert_tf2.pretraining.tpu_compiler step.mlir v5e:2x2
 """
 
 import json

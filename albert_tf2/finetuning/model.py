@@ -10,8 +10,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from albert_tf2 import features, layers
+from albert_tf2 import features
 from albert_tf2.keras_api import keras
+from albert_tf2.model import layers
 from albert_tf2.tasks import base
 
 # Below any real logit: a choice that is not there has no share in the softmax.

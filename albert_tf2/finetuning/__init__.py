@@ -1,0 +1,1 @@
+"""Task examples to a tuned model."""

@@ -1,0 +1,1 @@
+"""ALBERT: layers, heads, losses."""
