@@ -35,7 +35,7 @@ TASK_NAMES = frozenset(
         "cls/squad/output_bias",
     )
 )
-# Where our own fine-tuned models keep theirs (see `tasks.task_model`).
+# Where our own fine-tuned models keep theirs (see `finetuning.model`).
 TASK_PATHS = {
     "output_weights": "head/output_weights",
     "output_bias": "head/output_bias",

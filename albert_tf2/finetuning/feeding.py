@@ -19,7 +19,7 @@ def label_arrays(
     length: int,
     class_weights: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """Returns `labels` and `weights` of a batch (see `task_model.loss_sum`).
+    """Returns `labels` and `weights` of a batch (see `model.loss_sum`).
 
     Args:
         kind: One of the kinds in `base`.

@@ -6,7 +6,7 @@
 A run's folder holds all it needs to go on: checkpoints (weights, slots, step,
 half-logged numbers), the configuration, the vocabulary, the numbers so far.
 The same call resumes it, and what follows is what would have followed
-(`input_pipeline` finds the data's position from the step alone).
+(`records.pipeline` finds the data's position from the step alone).
 """
 
 import contextlib
