@@ -30,10 +30,16 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real data and golden files beside the checkout."""
+    """The folder of real data beside the checkout."""
     if not SHARED.is_dir():
         pytest.skip(f"no reference data at {SHARED.name}/ beside the checkout")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def golden_folder() -> Path:
+    """What the original programs answered (see testdata/README.md)."""
+    return Path(__file__).parent / "testdata" / "golden"
 
 
 @pytest.fixture(scope="session")

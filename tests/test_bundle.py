@@ -60,8 +60,8 @@ def test_an_honest_file(tmp_path):
     np.testing.assert_array_equal(theirs, expected)
 
 
-def test_agrees_with_tensorflow(shared):
-    prefix = shared / "golden/optimizer/google_toy_lamb/model.ckpt-6"
+def test_agrees_with_tensorflow(golden_folder):
+    prefix = golden_folder / "optimizer/google_toy_lamb/model.ckpt-6"
     found = Bundle(prefix)
     reader = tf.train.load_checkpoint(str(prefix))
     shapes = reader.get_variable_to_shape_map()

@@ -329,12 +329,12 @@ def test_metrics_against_a_confusion_matrix():
 
 
 @pytest.mark.parametrize("layout", ["brightmart_postln_toy", "google_toy"])
-def test_head_reproduces_the_originals(shared, layout):
+def test_head_reproduces_the_originals(golden_folder, layout):
     from albert_tf2 import checkpoints
     from albert_tf2.finetuning.model import TaskHead, TaskModel, loss_sum
     from albert_tf2.model.albert import AlbertEncoder
 
-    folder = shared / "golden" / "classifier" / layout
+    folder = golden_folder / "classifier" / layout
     golden = np.load(folder / "golden.npz")
     with pytest.warns(UserWarning, match="head"):
         pretrainer = checkpoints.load_pretrained(folder)

@@ -120,8 +120,8 @@ def test_refusals_keep_nothing(source, target, message, tmp_path):
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".out")]
 
 
-def test_strip_keeps_the_format(shared, tmp_path):
-    golden = shared / "golden"
+def test_strip_keeps_the_format(golden_folder, tmp_path):
+    golden = golden_folder
     config = golden / "pretraining" / "google_toy" / "albert_config.json"
     slots = golden / "optimizer" / "google_toy_lamb"
     out = tmp_path / "out"
@@ -156,8 +156,8 @@ def test_strip_our_own(tiny_config, tmp_path):
     assert read_weights(tmp_path / "work").dropped > 2 * len(model.variables)
 
 
-def test_classifier_head_goes_along(shared, tmp_path):
-    folder = shared / "golden" / "classifier" / "google_toy"
+def test_classifier_head_goes_along(golden_folder, tmp_path):
+    folder = golden_folder / "classifier" / "google_toy"
     with pytest.warns(UserWarning, match="no mlm and no sop head"):
         run("--input", folder, "--output", tmp_path / "tf1", "--to", "tf1")
     before, after = read_weights(folder), read_weights(tmp_path / "tf1")
@@ -173,11 +173,11 @@ def test_classifier_head_goes_along(shared, tmp_path):
         ("brightmart_postln_toy", "huggingface-bert"),
     ],
 )
-def test_classifier_in_transformers(layout, target, shared, tmp_path):
+def test_classifier_in_transformers(layout, target, golden_folder, tmp_path):
     """A classifier that albert_zh fine-tuned answers alike in transformers."""
     torch = pytest.importorskip("torch", reason="[huggingface]")
     transformers = pytest.importorskip("transformers")
-    folder = shared / "golden" / "classifier" / layout
+    folder = golden_folder / "classifier" / layout
     expected = np.load(folder / "golden.npz")
     out = tmp_path / "out"
     run("--input", folder, "--output", out, "--to", target)
@@ -261,8 +261,8 @@ def test_a_head_without_a_place_is_said(fine_tuned, tmp_path, capsys):
     assert left_out == ["output_bias", "output_weights"]
 
 
-def test_describe(shared, capsys):
-    folder = shared / "golden" / "pretraining" / "brightmart_preln_toy"
+def test_describe(golden_folder, capsys):
+    folder = golden_folder / "pretraining" / "brightmart_preln_toy"
     assert run("--describe", folder) == 0
     text = capsys.readouterr().out
     for part in (

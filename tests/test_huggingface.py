@@ -64,8 +64,8 @@ def compare(model, theirs, expected_sop="sop_logits"):
 
 
 @pytest.fixture(params=GOOGLE)
-def google(request, shared):
-    return read_weights(shared / "golden" / "pretraining" / request.param)
+def google(request, golden_folder):
+    return read_weights(golden_folder / "pretraining" / request.param)
 
 
 def test_albert_loads_in_transformers(google, tmp_path):
@@ -268,9 +268,9 @@ def test_projection_between_equal_sizes_is_refused(tmp_path):
         load_pretrained(tmp_path)
 
 
-def test_brightmart_as_bert(shared, tmp_path):
+def test_brightmart_as_bert(golden_folder, tmp_path):
     found = read_weights(
-        shared / "golden" / "pretraining" / "brightmart_postln_toy"
+        golden_folder / "pretraining" / "brightmart_postln_toy"
     )
     huggingface_bert.write(found, tmp_path)
     theirs, report = transformers.BertForPreTraining.from_pretrained(

@@ -119,10 +119,12 @@ RELEASED = {
 
 
 @pytest.mark.parametrize("name", RELEASED)
-def test_archives_as_they_were_released(name, shared, tmp_path, monkeypatch):
+def test_archives_as_they_were_released(
+    name, golden_folder, tmp_path, monkeypatch
+):
     monkeypatch.setenv("ALBERT_TF2_CACHE", str(tmp_path / "cache"))
     layout, members, prefix = RELEASED[name]
-    source = shared / "golden" / "pretraining" / layout
+    source = golden_folder / "pretraining" / layout
     for suffix in (".index", ".data-00000-of-00001"):
         members = {**members, f"albert_model.ckpt{suffix}": prefix + suffix}
     archive = tmp_path / name

@@ -118,7 +118,7 @@ def test_which_variables_decay_and_adapt_is_printed(tiny_config):
         assert sum(d == "no" for d, _ in rows) == len(without)
 
 
-GOLDEN = [
+golden_folder = [
     ("brightmart_postln_toy", "lamb", "paper"),
     ("google_toy", "lamb", "google"),
     ("google_toy", "adamw", "paper"),
@@ -135,16 +135,16 @@ def golden_batch(golden):
     }
 
 
-@pytest.mark.parametrize("layout, name, adaptation", GOLDEN)
-def test_six_steps_are_the_originals(shared, layout, name, adaptation):
+@pytest.mark.parametrize("layout, name, adaptation", golden_folder)
+def test_six_steps_are_the_originals(golden_folder, layout, name, adaptation):
     """Without bias correction our updates are the TensorFlow 1 programs'."""
     from albert_tf2 import load_pretrained
     from albert_tf2.checkpoints import names
     from albert_tf2.pretraining.step import METRICS, PretrainStep
 
-    folder = shared / "golden" / "optimizer" / f"{layout}_{name}"
+    folder = golden_folder / "optimizer" / f"{layout}_{name}"
     golden = np.load(folder / "golden_optim.npz")
-    model = load_pretrained(shared / "golden" / "pretraining" / layout)
+    model = load_pretrained(golden_folder / "pretraining" / layout)
     schedule = optimization.WarmupLinearDecay(
         float(golden["init_lr"]),
         train_steps=int(golden["num_train_steps"]),
@@ -178,10 +178,10 @@ def test_six_steps_are_the_originals(shared, layout, name, adaptation):
                     )
 
 
-def test_the_originals_without_correction_are_not_the_papers(shared):
+def test_the_originals_without_correction_are_not_the_papers(golden_folder):
     """How far apart the two rules are on the golden problem, as a figure."""
     golden = np.load(
-        shared / "golden/optimizer/google_toy_lamb/golden_optim.npz"
+        golden_folder / "optimizer/google_toy_lamb/golden_optim.npz"
     )
     weights, gradients = random_problem(6)
     found = {}

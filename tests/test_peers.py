@@ -100,8 +100,8 @@ def peer(variable, program, folder):
 
 
 @pytest.fixture
-def converted(request, shared, tmp_path):
-    source = shared / "golden" / "pretraining" / request.param
+def converted(request, golden_folder, tmp_path):
+    source = golden_folder / "pretraining" / request.param
     conversion.convert(read_weights(source), "tf1", tmp_path / "tf1")
     rng = np.random.default_rng(0)
     # No token 0: both projects take it for padding.

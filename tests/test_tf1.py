@@ -48,8 +48,8 @@ def model_labels(golden):
 
 
 @pytest.fixture(scope="module", params=LAYOUTS)
-def golden(request, shared):
-    folder = shared / "golden" / "pretraining" / request.param
+def golden(request, golden_folder):
+    folder = golden_folder / "pretraining" / request.param
     return load_pretrained(folder), dict(np.load(folder / "golden.npz"))
 
 
@@ -100,8 +100,8 @@ def test_losses_and_gradients_are_the_originals(golden):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_round_trip_is_bit_exact(layout, shared, tmp_path):
-    source = shared / "golden" / "pretraining" / layout
+def test_round_trip_is_bit_exact(layout, golden_folder, tmp_path):
+    source = golden_folder / "pretraining" / layout
     original = read_weights(source)
     model = weights.to_model(original)
     tf1.write(weights.from_model(model), tmp_path)
@@ -117,9 +117,9 @@ def test_round_trip_is_bit_exact(layout, shared, tmp_path):
 
 
 @pytest.mark.parametrize("layout", ["brightmart_postln_toy", "google_toy"])
-def test_classifier(layout, shared):
+def test_classifier(layout, golden_folder):
     """A fine-tuned model: encoder, and the head that albert_zh trains."""
-    folder = shared / "golden" / "classifier" / layout
+    folder = golden_folder / "classifier" / layout
     expected = np.load(folder / "golden.npz")
     found = read_weights(folder)
     assert found.heads == ()
@@ -153,8 +153,8 @@ def test_classifier(layout, shared):
         ("google_toy_adamw", "google_toy"),
     ],
 )
-def test_optimizer_slots_are_left_out(run, layout, shared):
-    golden = shared / "golden"
+def test_optimizer_slots_are_left_out(run, layout, golden_folder):
+    golden = golden_folder
     config = AlbertConfig.from_json(
         golden / "pretraining" / layout / "albert_config.json"
     )
@@ -299,12 +299,12 @@ def test_layout_comes_from_the_variables(google_config, tmp_path):
     assert load_pretrained(folder).config == config
 
 
-def test_preln_is_known_only_by_the_configuration(shared):
-    folder = shared / "golden" / "pretraining" / "brightmart_preln_toy"
+def test_preln_is_known_only_by_the_configuration(golden_folder):
+    folder = golden_folder / "pretraining" / "brightmart_preln_toy"
     assert load_pretrained(folder).config.ln_type == "preln"
 
 
-def test_released_sizes_are_recognised(shared):
+def test_released_sizes_are_recognised():
     config = AlbertConfig.from_name("albert_tiny_zh")
     other = AlbertConfig.from_name("albert_small_zh")
     from albert_tf2.checkpoints import detection
