@@ -23,7 +23,7 @@ from albert_tf2.errors import UserError
 from albert_tf2.keras_api import keras
 from albert_tf2.model import flops
 from albert_tf2.model.albert import AlbertPretrainer
-from albert_tf2.pretraining import run_folder
+from albert_tf2.pretraining import warm_start
 from albert_tf2.pretraining.evaluation import Evaluator
 from albert_tf2.pretraining.recipe_parts import (
     create_masker,
@@ -36,7 +36,7 @@ from albert_tf2.pretraining.recipe_parts import (
 from albert_tf2.pretraining.step import METRICS, PretrainStep
 from albert_tf2.recipes import PretrainRecipe
 from albert_tf2.records import pipeline
-from albert_tf2.training import guard, optimization
+from albert_tf2.training import guard, optimization, run_folder
 from albert_tf2.training.distribution import create_strategy, shares, worker_of
 from albert_tf2.training.run_log import EVALUATION, RunLog, Timer, read_rows
 from albert_tf2.training.snapshots import Snapshots
@@ -211,7 +211,7 @@ class Run:
                 )
         elif init_checkpoint is not None:
             with self.strategy.scope():
-                run_folder.warm_start(self.model, init_checkpoint)
+                warm_start.warm_start(self.model, init_checkpoint)
             self.say(f"starting from the weights of {init_checkpoint}")
         if self.worker == 0:
             run_folder.describe(
