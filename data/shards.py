@@ -64,23 +64,13 @@ class Plan:
                 # are finished stay as they are.
                 if name != "on_error"
             },
-            "vocab_sha256": vocabulary_sha256(self.vocabulary),
+            "vocab_sha256": self.vocabulary.sha256,
             "user_terms_sha256": _digest(self.terms) if self.terms else None,
             "inputs": [
                 {"name": f.name, "bytes": f.size, "ends_sha256": _ends(f)}
                 for f in self.files
             ],
         }
-
-
-def vocabulary_sha256(vocabulary: Vocabulary) -> str:
-    """Hashes a vocabulary as the builder writes it."""
-    return hashlib.sha256(vocabulary_bytes(vocabulary)).hexdigest()
-
-
-def vocabulary_bytes(vocabulary: Vocabulary) -> bytes:
-    """Returns `vocab.txt`: one token per line."""
-    return "".join(f"{token}\n" for token in vocabulary.tokens).encode()
 
 
 def shard_name(config: BuildConfig, subset: str, shard: int) -> str:
@@ -177,7 +167,7 @@ def write_manifest(
     }
     vocabulary = storage.join(plan.output_dir, VOCABULARY)
     with storage.atomic_binary(vocabulary) as stream:
-        stream.write(vocabulary_bytes(plan.vocabulary))
+        stream.write(plan.vocabulary.to_bytes())
     storage.write_json(storage.join(plan.output_dir, MANIFEST), manifest)
     return manifest
 
@@ -221,7 +211,7 @@ def plan_of_manifest(
             f"the builder ({error}): build the set again"
         ) from None
     vocabulary = Vocabulary.load(storage.join(output_dir, VOCABULARY))
-    if vocabulary_sha256(vocabulary) != vocab_sha256:
+    if vocabulary.sha256 != vocab_sha256:
         raise UserError(
             f"{storage.join(output_dir, VOCABULARY)} is not the vocabulary "
             "that the set was built with: put it back first"

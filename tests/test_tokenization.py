@@ -1,5 +1,6 @@
 """The tokenizer against the originals' output and its own offsets."""
 
+import hashlib
 import json
 import unicodedata
 
@@ -132,6 +133,19 @@ def test_bad_vocabularies_are_refused(tmp_path, lines, message):
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     with pytest.raises(UserError, match=message):
         Vocabulary.load(path)
+
+
+def test_a_vocabulary_is_known_by_its_tokens(tmp_path):
+    tokens = [*SPECIALS, "模", "\u2028"]
+    plain = "".join(f"{token}\n" for token in tokens).encode()
+    spelled = "\ufeff" + "\r\n".join(tokens)  # no end of line at the end
+    (tmp_path / "vocab.txt").write_bytes(spelled.encode())
+    vocabulary = Vocabulary.load(tmp_path / "vocab.txt")
+    assert vocabulary.to_bytes() == plain
+    assert vocabulary.sha256 == hashlib.sha256(plain).hexdigest()
+    assert Vocabulary([*tokens[:-2], *tokens[:-3:-1]]).sha256 != (
+        vocabulary.sha256
+    )
 
 
 def test_unreadable_vocabularies_are_refused(tmp_path):

@@ -13,6 +13,8 @@ greedily into the longest known pieces. Offsets count characters of the text
 as it was given, through all of that.
 """
 
+import functools
+import hashlib
 import os
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -139,6 +141,19 @@ class Vocabulary:
     def special_ids(self) -> tuple[int, ...]:
         """The ids of `SPECIAL_TOKENS`, in that order."""
         return tuple(self.ids[token] for token in SPECIAL_TOKENS)
+
+    def to_bytes(self) -> bytes:
+        """Returns `vocab.txt`: UTF-8, one token per line."""
+        return "".join(f"{token}\n" for token in self.tokens).encode()
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """The hexadecimal SHA-256 of `to_bytes`.
+
+        Of the tokens, so a byte order mark or Windows line ends in the file
+        do not make it another vocabulary.
+        """
+        return hashlib.sha256(self.to_bytes()).hexdigest()
 
 
 class Tokenizer:
