@@ -16,6 +16,7 @@ PACKAGES = {
     **{
         f"albert_tf2.{room}": f"albert_tf2/{room}"
         for room in (
+            "paths",
             "text",
             "records",
             "model",
@@ -75,8 +76,9 @@ EXTRAS = {
     ],
     "fast": FAST,
     "spark": ["pyspark>=3.5,<4"],
-    # Corpora and records on gs://, s3:// and hdfs://.
-    "remote": ["pyarrow>=14"],
+    # Paths on hdfs:// (pyarrow), http:// and, with the client that fsspec
+    # names, s3:// or abfs://. TensorFlow serves gs:// by itself.
+    "remote": ["fsspec>=2023.1", "pyarrow>=14"],
     "huggingface": HUGGINGFACE,
     "onnx": ONNX,
     "serve": SERVE,
