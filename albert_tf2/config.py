@@ -27,6 +27,12 @@ IGNORED_MODEL_KEYS = frozenset(
 LAYOUTS = ("brightmart", "google")
 LN_TYPES = ("postln", "preln")
 PARAMETER_SHARING = ("all", "attention", "ffn", "none")
+# How a model is trained, not what its weights mean.
+TRAINING_FIELDS = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "initializer_range",
+)
 
 
 def unknown_key(source: str, key: str, known: Sequence[str]) -> UserError:
@@ -245,6 +251,24 @@ class AlbertConfig:
     def replace(self, **changes: Any) -> "AlbertConfig":
         """Returns a copy with some fields changed, checked again."""
         return dataclasses.replace(self, **changes)
+
+    def differences(self, other: "AlbertConfig") -> dict[str, tuple[Any, Any]]:
+        """Returns the fields in which two models differ, with both values.
+
+        Layers that share their weights have one shape for any number of
+        layers, heads, activation and place of LayerNorm: only this tells them
+        apart. "gelu" and "gelu_new" are one function.
+        """
+        found = {
+            field.name: (getattr(self, field.name), getattr(other, field.name))
+            for field in dataclasses.fields(self)
+        }
+        same = {"gelu_new": "gelu"}
+        return {
+            name: (mine, theirs)
+            for name, (mine, theirs) in found.items()
+            if same.get(mine, mine) != same.get(theirs, theirs)
+        }
 
 
 def load_model_config(name_or_path: str) -> AlbertConfig:

@@ -46,6 +46,9 @@ class PretrainRecipe:
     model: str = "albert_tiny_zh"
     # Take the vocabulary's size from the records, not from the model's file.
     vocab_size_from_data: bool = False
+    # With --init_checkpoint: the records may have more tokens than the
+    # checkpoint; they go behind its last one.
+    grow_vocabulary: bool = False
     # Replaces the model's dropout where given (the zh files hold 0.0).
     hidden_dropout_prob: float | None = None
     attention_probs_dropout_prob: float | None = None

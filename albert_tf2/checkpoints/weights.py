@@ -80,17 +80,26 @@ def to_model(weights: Weights) -> AlbertPretrainer:
     A head that the checkpoint lacks whole (a fine-tuned or encoder-only
     checkpoint) keeps its random start, which a warning says.
     """
-    source = str(weights.source)
-    shapes = {name: array.shape for name, array in weights.arrays.items()}
-    detection.check_config(shapes, weights.config, source)
+    detection.check_config(
+        _shapes(weights), weights.config, str(weights.source)
+    )
     model = AlbertPretrainer(weights.config)
+    fill(model, weights)
+    model.vocab_file = weights.vocab_file
+    model.loaded_heads = weights.heads
+    return model
+
+
+def fill(model: AlbertPretrainer, weights: Weights) -> None:
+    """Gives every variable of a model its value, or raises (see `to_model`)."""
+    source = str(weights.source)
     table = names.variables_by_name(model)
     expected = {
         name: tuple(variable.shape)
         for name, variable in table.items()
         if _head_of(name) is None or _head_of(name) in weights.heads
     }
-    check_match(expected, shapes, source)
+    check_match(expected, _shapes(weights), source)
     for name in expected:
         table[name].assign(weights.arrays[name])
     absent = sorted(set(names.HEAD_SCOPES) - set(weights.heads))
@@ -98,11 +107,12 @@ def to_model(weights: Weights) -> AlbertPretrainer:
         warnings.warn(
             f"{source} has no {' and no '.join(absent)} head: the encoder is "
             "loaded, the pre-training outputs are those of an untrained head",
-            stacklevel=3,
+            stacklevel=4,
         )
-    model.vocab_file = weights.vocab_file
-    model.loaded_heads = weights.heads
-    return model
+
+
+def _shapes(weights: Weights) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in weights.arrays.items()}
 
 
 def from_model(model: AlbertPretrainer, **fields) -> Weights:

@@ -17,14 +17,17 @@ from albert_tf2.training import optimization
 def model_config(recipe: PretrainRecipe, records: RecordSet) -> AlbertConfig:
     """Returns the recipe's model, checked against the records."""
     config = recipe.model_config()
-    if recipe.vocab_size_from_data and records.vocab_size:
+    from_data = recipe.vocab_size_from_data or recipe.grow_vocabulary
+    if from_data and records.vocab_size:
         config = config.replace(vocab_size=records.vocab_size)
     if records.vocab_size not in (None, config.vocab_size):
         raise UserError(
             f"{records.folder} was built with a vocabulary of "
             f"{records.vocab_size} tokens, but {recipe.model} has "
             f"{config.vocab_size}: build the records with the model's "
-            "vocabulary, or pass --set vocab_size_from_data=true"
+            "vocabulary, or pass --set vocab_size_from_data=true (with "
+            "--init_checkpoint, for a vocabulary that is the checkpoint's "
+            "and more: --set grow_vocabulary=true)"
         )
     longest = min(recipe.max_seq_length, config.max_position_embeddings)
     if records.max_seq_length > longest:

@@ -19,11 +19,11 @@ import numpy as np
 import tensorflow as tf
 
 from albert_tf2 import files
+from albert_tf2.checkpoints.warm_start import warm_start
 from albert_tf2.errors import UserError
 from albert_tf2.keras_api import keras
 from albert_tf2.model import flops
 from albert_tf2.model.albert import AlbertPretrainer
-from albert_tf2.pretraining import warm_start
 from albert_tf2.pretraining.evaluation import Evaluator
 from albert_tf2.pretraining.recipe_parts import (
     create_masker,
@@ -211,8 +211,20 @@ class Run:
                 )
         elif init_checkpoint is not None:
             with self.strategy.scope():
-                warm_start.warm_start(self.model, init_checkpoint)
+                warm_start(
+                    self.model,
+                    init_checkpoint,
+                    vocabulary=self.records.vocabulary(),
+                    grow=self.recipe.grow_vocabulary,
+                    say=self.say,
+                )
             self.say(f"starting from the weights of {init_checkpoint}")
+        elif self.recipe.grow_vocabulary:
+            raise UserError(
+                "recipe: `grow_vocabulary` grows the table of a checkpoint: "
+                "name it with --init_checkpoint, or leave the setting away "
+                "(`vocab_size_from_data` takes the size from the records)"
+            )
         if self.worker == 0:
             run_folder.describe(
                 self.workdir,

@@ -24,6 +24,7 @@ import tensorflow as tf
 from albert_tf2 import features
 from albert_tf2.errors import UserError
 from albert_tf2.records.masking import Masker, row_keys
+from albert_tf2.text.tokenization import Vocabulary
 
 MANIFEST, VOCABULARY = "manifest.json", "vocab.txt"
 BUILD = "run `python -m albert_tf2.data.build_pretraining_data` first"
@@ -52,6 +53,12 @@ class RecordSet:
     @property
     def vocab_file(self) -> str:
         return f"{self.folder}/{VOCABULARY}"
+
+    def vocabulary(self) -> Vocabulary | None:
+        """Reads the vocabulary; records of other programs may have none."""
+        if not tf.io.gfile.exists(self.vocab_file):
+            return None
+        return Vocabulary.load(self.vocab_file, size=self.vocab_size)
 
 
 def open_records(folder: str, subset: str = "train") -> RecordSet:
