@@ -427,7 +427,7 @@ def test_a_killed_owner_leaves_the_folder_free(tmp_path):
 
 
 def test_workers_that_outlive_a_killed_owner_do_not_hold_its_lock(tmp_path):
-    worker = "    import os\n    if not os.fork(): time.sleep(5)\n"
+    worker = "    import os\n    if not os.fork(): time.sleep(5); os._exit(0)\n"
     forked = HOLD.replace("    print", f"{worker}    print").format(
         what=f"paths.lock({str(tmp_path)!r})"
     )
