@@ -17,11 +17,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from albert_tf2 import command_line
+from albert_tf2 import command_line, paths
 from albert_tf2.errors import UserError
 from albert_tf2.text.tokenization import Vocabulary
 
-from . import corpus, shards, storage, workers
+from . import corpus, shards, workers
 from .build_config import CHOICES, BuildConfig
 from .words import default_segmenter, read_terms
 
@@ -138,37 +138,39 @@ def build(plan: shards.Plan, pool: Any) -> dict[str, Any]:
     Returns:
         The manifest.
     """
-    finished = _prepare(plan)
-    if finished is not None:
-        return finished
-    pool.make_parts(plan)
-    counts = _checked_counts(plan)
-    manifest = shards.write_manifest(plan, pool.write_shards(plan), counts)
-    storage.remove_folder(plan.parts_folder)
-    return manifest
+    with paths.lock(plan.output_dir, "build"):
+        finished = _prepare(plan)
+        if finished is not None:
+            return finished
+        pool.make_parts(plan)
+        counts = _checked_counts(plan)
+        manifest = shards.write_manifest(plan, pool.write_shards(plan), counts)
+        paths.remove_folder(plan.parts_folder)
+        return manifest
 
 
 def _prepare(plan: shards.Plan) -> dict[str, Any] | None:
     """Returns the manifest of a finished set; else makes the folder ready."""
-    manifest_path = storage.join(plan.output_dir, shards.MANIFEST)
-    state_path = storage.join(plan.parts_folder, STATE)
+    manifest_path = paths.join(plan.output_dir, shards.MANIFEST)
+    state_path = paths.join(plan.parts_folder, STATE)
     identity = plan.identity()
-    if storage.exists(manifest_path):
-        manifest = storage.read_json(manifest_path)
+    if paths.exists(manifest_path):
+        manifest = paths.read_json(manifest_path, dict)
         _must_agree(plan.output_dir, manifest.get("identity"), identity)
-        storage.remove_folder(plan.parts_folder)
+        paths.remove_folder(plan.parts_folder)
         print(f"{plan.output_dir} is complete already", file=sys.stderr)
         return manifest
-    if storage.exists(state_path):
-        _must_agree(plan.output_dir, storage.read_json(state_path), identity)
-    elif any(n.endswith(".tfrecord") for n in storage.names(plan.output_dir)):
+    if paths.exists(state_path):
+        _must_agree(
+            plan.output_dir, paths.read_json(state_path, dict), identity
+        )
+    elif any(n.endswith(".tfrecord") for n in paths.names(plan.output_dir)):
         raise UserError(
             f"{plan.output_dir} holds records of another origin: choose "
             "another --output_dir or remove them"
         )
-    storage.remove_temporary_files(plan.output_dir)
-    storage.make_folder(plan.parts_folder)
-    storage.write_json(state_path, identity)
+    paths.make_folder(plan.parts_folder)
+    paths.write_json(state_path, identity)
     return None
 
 
@@ -187,7 +189,7 @@ def _checked_counts(plan: shards.Plan) -> Counter[str]:
                 file=sys.stderr,
             )
     if not counts["pairs"]:
-        storage.remove_folder(plan.parts_folder)
+        paths.remove_folder(plan.parts_folder)
         first, *others = plan.files
         more = f" and {len(others)} more files" if others else ""
         raise UserError(
@@ -236,13 +238,13 @@ def verify(
     Raises:
         UserError: If a damaged shard cannot be rebuilt as it was.
     """
-    path = storage.join(output_dir, shards.MANIFEST)
-    if not storage.exists(path):
+    path = paths.join(output_dir, shards.MANIFEST)
+    if not paths.exists(path):
         raise UserError(
             f"{path} does not exist: the build is not finished; run it again "
             "without --verify"
         )
-    manifest = storage.read_json(path)
+    manifest = paths.read_json(path, dict)
     damaged = shards.damaged_shards(output_dir, manifest)
     if not damaged:
         return f"{output_dir}: all {len(manifest['shards'])} shards are intact"
@@ -257,12 +259,13 @@ def verify(
         plan, only=frozenset(by_name[entry["name"]] for entry in damaged)
     )
     _must_agree(output_dir, manifest["identity"], plan.identity())
-    # Parts of a repair hold the damaged shards only: start afresh.
-    storage.remove_folder(plan.parts_folder)
-    storage.make_folder(plan.parts_folder)
-    pool.make_parts(plan)
-    pool.write_shards(plan)
-    storage.remove_folder(plan.parts_folder)
+    with paths.lock(plan.output_dir, "build"):
+        # Parts of a repair hold the damaged shards only: start afresh.
+        paths.remove_folder(plan.parts_folder)
+        paths.make_folder(plan.parts_folder)
+        pool.make_parts(plan)
+        pool.write_shards(plan)
+        paths.remove_folder(plan.parts_folder)
     still = shards.damaged_shards(output_dir, manifest)
     if still:
         raise UserError(

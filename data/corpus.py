@@ -19,9 +19,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import IO, NamedTuple
 
+from albert_tf2 import paths
 from albert_tf2.errors import UserError
-
-from . import storage
 
 UNIT_BYTES = 1 << 20  # by default
 # A line longer than this is not text; holding it would not be flat.
@@ -102,28 +101,26 @@ def find_files(patterns: Sequence[str] | str) -> list[CorpusFile]:
     """
     if isinstance(patterns, str):
         patterns = [patterns]
-    paths = []
+    found: list[str] = []
     for text in patterns:
         # A file whose name holds a comma is a file all the same.
-        whole = storage.find(text)
+        whole = paths.find(text)
         for pattern in [] if whole else filter(None, text.split(",")):
-            found = storage.find(pattern.strip())
-            if not found:
+            matching = paths.find(pattern.strip())
+            if not matching:
                 raise UserError(
                     f"no file matches {pattern!r}: check --input_file"
                 )
-            paths.extend(found)
-        paths.extend(whole)
-    if not paths:
+            found.extend(matching)
+        found.extend(whole)
+    if not found:
         raise UserError("no corpus was given: pass --input_file")
-    paths = sorted(set(paths))
-    folder = os.path.commonpath([os.path.dirname(p) for p in paths])
+    found = sorted(set(found))
     files = []
-    for path in paths:
-        name = os.path.relpath(path, folder or ".").replace(os.sep, "/")
+    for path, name in zip(found, _names_below(found), strict=True):
         root, extension = os.path.splitext(name)
         name = root if extension in _COMPRESSION else name
-        files.append(CorpusFile(path, name, storage.size(path)))
+        files.append(CorpusFile(path, name, paths.size(path)))
     names = [file.name for file in files]
     for first, second in zip(names, names[1:], strict=False):
         if first == second:
@@ -131,6 +128,17 @@ def find_files(patterns: Sequence[str] | str) -> list[CorpusFile]:
                 f"{first!r} is given plain and compressed: keep one of them"
             )
     return files
+
+
+def _names_below(found: Sequence[str]) -> list[str]:
+    """Returns the paths below the folder that all of them share."""
+    whole = [
+        path if paths.is_remote(path) else os.path.abspath(paths.local(path))
+        for path in found
+    ]
+    parts = [path.split("/") for path in whole]
+    shared = len(os.path.commonprefix([names[:-1] for names in parts]))
+    return ["/".join(names[shared:]) for names in parts]
 
 
 def units(file: CorpusFile, size: int = UNIT_BYTES) -> Iterator[Unit]:
@@ -143,7 +151,10 @@ def units(file: CorpusFile, size: int = UNIT_BYTES) -> Iterator[Unit]:
         for index in range(math.ceil(file.size / size)):
             yield Unit(file, index, size, min(size, file.size - index * size))
         return
-    with _open(file) as raw, _decompressed(raw, file) as stream:
+    with (
+        paths.open_binary(file.path) as raw,
+        _decompressed(raw, file) as stream,
+    ):
         done = 0
         for unit in _cut(Unit(file, 0, size), stream):
             yield unit._replace(progress=raw.tell() - done)
@@ -154,7 +165,7 @@ def read_unit(unit: Unit) -> UnitContent:
     """Returns the bytes of a unit (see `UnitContent`)."""
     if unit.content is not None:
         return unit.content
-    with _open(unit.file) as stream:
+    with paths.open_binary(unit.file.path) as stream:
         stream.seek(unit.index * unit.size)
         found = next(_cut(unit, stream), None)
     if found is not None and found.index == unit.index:
@@ -206,16 +217,6 @@ def _first_border(block: bytes) -> tuple[int | None, bool]:
         return blank.end(), False
     line_end = block.find(b"\n")
     return (None, False) if line_end < 0 else (line_end + 1, True)
-
-
-def _open(file: CorpusFile) -> IO[bytes]:
-    try:
-        return storage.open_binary(file.path)
-    except OSError as error:
-        raise UserError(
-            f"{file.path} cannot be read ({error.strerror or error}): check "
-            "--input_file"
-        ) from None
 
 
 def _decompressed(raw: IO[bytes], file: CorpusFile) -> IO[bytes]:
@@ -290,7 +291,10 @@ def decode(content: UnitContent, file: CorpusFile, *, on_error: str) -> Text:
 def _line_number(file: CorpusFile, offset: int) -> int:
     """Counts the lines up to a byte of a file, the first being line 1."""
     lines = 1
-    with _open(file) as raw, _decompressed(raw, file) as stream:
+    with (
+        paths.open_binary(file.path) as raw,
+        _decompressed(raw, file) as stream,
+    ):
         for block in _blocks(stream, file):
             lines += block.count(b"\n", 0, max(offset, 0))
             offset -= len(block)

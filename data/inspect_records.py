@@ -12,14 +12,13 @@ Within a row, / divides words and each pair stands on a line of its own:
 python -m albert_tf2.data.inspect_records --data_dir records --num_records 3
 """
 
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from albert_tf2 import command_line, features
+from albert_tf2 import command_line, features, paths
 from albert_tf2.errors import UserError
 from albert_tf2.text.tokenization import PIECE_PREFIX, Vocabulary
 
@@ -42,12 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--masked_lm_prob", type=float, default=0.1, help="(%(default)s)")
     add("--colour", choices=("auto", "always", "never"), default="auto")
     flags = parser.parse_args(argv)
-    if not os.path.isdir(flags.data_dir):
+    if not paths.is_dir(flags.data_dir):
         raise UserError(
             f"--data_dir {flags.data_dir} is not a folder: run the builder "
             "first"
         )
-    vocab_file = flags.vocab_file or f"{flags.data_dir}/vocab.txt"
+    vocab_file = flags.vocab_file or paths.join(flags.data_dir, "vocab.txt")
     vocabulary = Vocabulary.load(vocab_file)
     colour = flags.colour == "always" or (
         flags.colour == "auto" and sys.stdout.isatty()

@@ -15,12 +15,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from albert_tf2 import paths
 from albert_tf2.errors import UserError
 from albert_tf2.text.bulk_tokenization import BulkTokenizer, BulkTokens
 from albert_tf2.text.normalization import normalize
 from albert_tf2.text.tokenization import Tokenizer, Vocabulary
 
-from . import corpus, records, segments, storage
+from . import corpus, records, segments
 from .build_config import BuildConfig
 from .words import Segmenter, Term
 
@@ -277,7 +278,7 @@ def write_part(path: str, part: Part) -> None:
         "digest": hashlib.blake2b(payload, digest_size=16).hexdigest(),
     }
     text = json.dumps(header).encode()
-    with storage.atomic_binary(path, fsync=False) as stream:
+    with paths.atomic_file(path, "wb", fsync=False) as stream:
         stream.write(_HEAD.pack(len(text)) + text + payload)
 
 
@@ -286,7 +287,7 @@ class PartReader:
 
     def __init__(self, path: str):
         self.path = path
-        with storage.open_binary(path) as stream:
+        with paths.open_binary(path) as stream:
             (length,) = _HEAD.unpack(stream.read(_HEAD.size))
             header = json.loads(stream.read(length))
         self.counts: dict[str, int] = header["counts"]
@@ -302,13 +303,13 @@ class PartReader:
         offset, size = self._ranges.get((subset, shard), (0, 0))
         if not size:
             return b""
-        with storage.open_binary(self.path) as stream:
+        with paths.open_binary(self.path) as stream:
             stream.seek(offset)
             return stream.read(size)
 
     def is_intact(self) -> bool:
         """Whether the frames are those that were written."""
-        with storage.open_binary(self.path) as stream:
+        with paths.open_binary(self.path) as stream:
             stream.seek(self._begin)
             payload = stream.read()
         digest = hashlib.blake2b(payload, digest_size=16).hexdigest()

@@ -16,10 +16,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from albert_tf2 import paths
 from albert_tf2.errors import UserError
 from albert_tf2.features import SEGMENT_LENGTHS, TOKENS
-
-from . import storage
 
 
 def token_dtype(vocab_size: int) -> str:
@@ -109,7 +108,7 @@ def split_frames(data: bytes) -> list[memoryview]:
 
 def read_records(path: str) -> Iterator[bytes]:
     """Yields the payloads of a TFRecord file; damage is a `UserError`."""
-    with storage.open_binary(path) as stream:
+    with paths.open_binary(path) as stream:
         number = 0
         while head := stream.read(12):
             (length,) = struct.unpack("<Q", head[:8].ljust(8, b"\0"))

@@ -11,7 +11,6 @@ python -m albert_tf2.data.report --input_file 'corpus/*.txt' --vocab_file vocab.
 
 import argparse
 import hashlib
-import os
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -20,9 +19,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from albert_tf2 import command_line
+from albert_tf2 import command_line, paths
 from albert_tf2.errors import UserError
-from albert_tf2.files import atomic_file, write_json
 from albert_tf2.text.tokenization import Vocabulary, is_chinese
 
 from . import corpus, parts
@@ -59,10 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         bar.update(total - bar.n)
     result = analysis.result(flags.global_batch_size)
     text = as_text(result)
-    with atomic_file(os.path.join(flags.output_dir, "report.txt")) as stream:
+    with paths.atomic_file(
+        paths.join(flags.output_dir, "report.txt")
+    ) as stream:
         stream.write(text)
-    write_json(os.path.join(flags.output_dir, "report.json"), result)
-    draw(result, os.path.join(flags.output_dir, "report.png"))
+    paths.write_json(paths.join(flags.output_dir, "report.json"), result)
+    draw(result, paths.join(flags.output_dir, "report.png"))
     print(text, end="")
     return 0
 
@@ -308,7 +308,7 @@ def draw(result: dict[str, Any], path: str) -> None:
         f"{result['max_seq_length']}; {result['steps_per_epoch']:,} steps of "
         f"{result['global_batch_size']}"
     )
-    with atomic_file(path, "wb") as stream:
+    with paths.atomic_file(path, "wb") as stream:
         figure.savefig(stream, format="png", dpi=100)
 
 

@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import albert_tf2
+from albert_tf2 import paths
 from albert_tf2.errors import UserError
 from albert_tf2.text.tokenization import Vocabulary
 
-from . import corpus, parts, records, segments, storage
+from . import corpus, parts, records, segments
 from .build_config import BuildConfig
 from .words import Term
 
@@ -43,11 +44,11 @@ class Plan:
 
     @property
     def parts_folder(self) -> str:
-        return storage.join(self.output_dir, PARTS_FOLDER)
+        return paths.join(self.output_dir, PARTS_FOLDER)
 
     def part_path(self, file_number: int, unit_index: int) -> str:
         name = parts.part_name(file_number, unit_index)
-        return storage.join(self.parts_folder, name)
+        return paths.join(self.parts_folder, name)
 
     def part_builder(self) -> parts.PartBuilder:
         """Loads what a worker needs; TensorFlow only for static masking."""
@@ -104,7 +105,7 @@ def write_shard(plan: Plan, subset: str, shard: int) -> dict[str, Any]:
     """Gathers, shuffles and writes one shard; returns its manifest entry."""
     frames = []
     for name in part_names(plan):
-        part = parts.PartReader(storage.join(plan.parts_folder, name))
+        part = parts.PartReader(paths.join(plan.parts_folder, name))
         frames.extend(records.split_frames(part.read(subset, shard)))
     rng = segments.rng_of(plan.config.seed, "shuffle", subset, shard)
     # Not `rng.shuffle`, whose order Python does not promise to keep.
@@ -112,7 +113,7 @@ def write_shard(plan: Plan, subset: str, shard: int) -> dict[str, Any]:
     digest = hashlib.sha256()
     name = shard_name(plan.config, subset, shard)
     size = 0
-    with storage.atomic_binary(storage.join(plan.output_dir, name)) as stream:
+    with paths.atomic_file(paths.join(plan.output_dir, name), "wb") as stream:
         for _, number in order:
             stream.write(frames[number])
             digest.update(frames[number])
@@ -128,7 +129,7 @@ def write_shard(plan: Plan, subset: str, shard: int) -> dict[str, Any]:
 
 def part_names(plan: Plan) -> list[str]:
     """Returns the parts on disk, in the order of the corpus."""
-    names = storage.names(plan.parts_folder)
+    names = paths.names(plan.parts_folder)
     return [name for name in names if name.endswith(".part")]
 
 
@@ -136,7 +137,7 @@ def counts_of_files(plan: Plan) -> list[Counter[str]]:
     """Adds up the counts of the parts of each file of the corpus."""
     counts: list[Counter[str]] = [Counter() for _ in plan.files]
     for name in part_names(plan):
-        part = parts.PartReader(storage.join(plan.parts_folder, name))
+        part = parts.PartReader(paths.join(plan.parts_folder, name))
         counts[parts.file_number(name)].update(part.counts)
     return counts
 
@@ -165,10 +166,10 @@ def write_manifest(
         "input_file": [file.path for file in plan.files],
         "user_terms": [list(term) for term in plan.terms],
     }
-    vocabulary = storage.join(plan.output_dir, VOCABULARY)
-    with storage.atomic_binary(vocabulary) as stream:
+    vocabulary = paths.join(plan.output_dir, VOCABULARY)
+    with paths.atomic_file(vocabulary, "wb") as stream:
         stream.write(plan.vocabulary.to_bytes())
-    storage.write_json(storage.join(plan.output_dir, MANIFEST), manifest)
+    paths.write_json(paths.join(plan.output_dir, MANIFEST), manifest)
     return manifest
 
 
@@ -177,21 +178,17 @@ def damaged_shards(output_dir: str, manifest: dict) -> list[dict[str, Any]]:
     return [
         entry
         for entry in manifest["shards"]
-        if not _is_intact(storage.join(output_dir, entry["name"]), entry)
+        if not _is_intact(paths.join(output_dir, entry["name"]), entry)
     ]
 
 
 def _is_intact(path: str, entry: dict[str, Any]) -> bool:
     try:
-        if storage.size(path) != entry["bytes"]:
+        if paths.size(path) != entry["bytes"]:
             return False
-        with storage.open_binary(path) as stream:
-            digest = hashlib.sha256()
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    except OSError:
+        return paths.sha256(path) == entry["sha256"]
+    except UserError:
         return False
-    return digest.hexdigest() == entry["sha256"]
 
 
 def plan_of_manifest(
@@ -202,23 +199,23 @@ def plan_of_manifest(
         config = BuildConfig(
             **manifest["identity"]["config"], on_error=manifest["on_error"]
         )
-        paths = input_file or manifest["input_file"]
+        patterns = input_file or manifest["input_file"]
         terms = tuple((term, freq) for term, freq in manifest["user_terms"])
         vocab_sha256 = manifest["vocab_sha256"]
     except (KeyError, TypeError) as error:
         raise UserError(
-            f"{storage.join(output_dir, MANIFEST)} is of another version of "
+            f"{paths.join(output_dir, MANIFEST)} is of another version of "
             f"the builder ({error}): build the set again"
         ) from None
-    vocabulary = Vocabulary.load(storage.join(output_dir, VOCABULARY))
+    vocabulary = Vocabulary.load(paths.join(output_dir, VOCABULARY))
     if vocabulary.sha256 != vocab_sha256:
         raise UserError(
-            f"{storage.join(output_dir, VOCABULARY)} is not the vocabulary "
+            f"{paths.join(output_dir, VOCABULARY)} is not the vocabulary "
             "that the set was built with: put it back first"
         )
     return Plan(
         config=config,
-        files=tuple(corpus.find_files(paths)),
+        files=tuple(corpus.find_files(patterns)),
         vocabulary=vocabulary,
         terms=terms,
         output_dir=output_dir,
@@ -232,7 +229,7 @@ def _digest(value: Any) -> str:
 def _ends(file: corpus.CorpusFile) -> str:
     """Hashes the ends of a file: enough to notice another file."""
     digest = hashlib.sha256()
-    with storage.open_binary(file.path) as stream:
+    with paths.open_binary(file.path) as stream:
         digest.update(stream.read(1 << 16))
         stream.seek(max(0, file.size - (1 << 16)))
         digest.update(stream.read(1 << 16))

@@ -18,9 +18,8 @@ from collections.abc import Iterable, Sequence
 
 from tqdm import tqdm
 
-from albert_tf2 import command_line
+from albert_tf2 import command_line, paths
 from albert_tf2.errors import UserError
-from albert_tf2.files import atomic_file
 from albert_tf2.text.bulk_tokenization import BulkTokenizer
 from albert_tf2.text.normalization import normalize
 from albert_tf2.text.tokenization import (
@@ -81,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         told = coverage(words, tokens)
     tokens = assign(tokens, flags.assign, do_lower_case=flags.do_lower_case)
     vocabulary = Vocabulary(tokens, source=flags.output)
-    with atomic_file(flags.output) as stream:
+    with paths.atomic_file(flags.output) as stream:
         stream.writelines(f"{token}\n" for token in vocabulary.tokens)
     free = sum(UNUSED.fullmatch(token) is not None for token in tokens)
     print(f"{flags.output}: {len(tokens):,} tokens, {free} slots free; {told}")

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from albert_tf2 import paths
 from albert_tf2.errors import UserError
 from albert_tf2.text.bulk_tokenization import BulkTokens
 from albert_tf2.text.tokenization import is_chinese
@@ -93,25 +94,20 @@ def read_terms(path: str) -> list[Term]:
     A line is a term, then if wanted its frequency and its part of speech.
     """
     terms = []
-    try:
-        with open(path, encoding="utf-8-sig") as stream:
-            for number, line in enumerate(stream, start=1):
-                fields = line.split()
-                if not fields:
-                    continue
-                frequency = None
-                if len(fields) > 1 and fields[1].isdecimal():
-                    frequency = int(fields[1])
-                elif len(fields) > 2:
-                    raise UserError(
-                        f"{path}, line {number}: {line.strip()!r} is not "
-                        "`term [frequency [part of speech]]`"
-                    )
-                terms.append((fields[0], frequency))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"user dictionary {path} cannot be read ({error})"
-        ) from None
+    lines = paths.read_text(path).removeprefix("\ufeff").split("\n")
+    for number, line in enumerate(lines, start=1):
+        fields = line.split()
+        if not fields:
+            continue
+        frequency = None
+        if len(fields) > 1 and fields[1].isdecimal():
+            frequency = int(fields[1])
+        elif len(fields) > 2:
+            raise UserError(
+                f"{path}, line {number}: {line.strip()!r} is not "
+                "`term [frequency [part of speech]]`"
+            )
+        terms.append((fields[0], frequency))
     return terms
 
 

@@ -184,6 +184,10 @@ def write_shard(subset: str, shard: int) -> dict[str, Any]:
 
 
 def _context() -> Any:
-    """Fork where that is safe: it is quick, and TensorFlow is not loaded."""
-    safe = sys.platform == "linux" and "tensorflow" not in sys.modules
+    """Fork where that is safe: it is quick, and TensorFlow is not loaded.
+
+    The threads of TensorFlow and fsspec do not survive a fork.
+    """
+    threads = {"tensorflow", "fsspec"} & {*sys.modules}
+    safe = sys.platform == "linux" and not threads
     return multiprocessing.get_context("fork" if safe else "spawn")

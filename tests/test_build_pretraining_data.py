@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from albert_tf2 import UserError
+from albert_tf2 import UserError, paths
 from albert_tf2.data import (
     build_pretraining_data,
     corpus,
@@ -384,11 +384,57 @@ def test_damaged_parts_of_a_killed_build_are_made_again(
     )  # fmt: skip
     part.write_bytes(part.read_bytes()[:-1] + b"\0")
     others[0].write_bytes(others[0].read_bytes()[:20])
-    (output_dir / "records-00000-of-00003.tfrecord.1.tmp").write_bytes(b"half")
+    (output_dir / ".records-00000.0123.albert-tmp").write_bytes(b"half")
+    (output_dir / "notes.tmp").write_bytes(b"the user's")
     assert parts.load_part(str(part)) is None
     build(texts, vocab_file, output_dir)
-    assert files_of(output_dir) == files_of(tmp_path / "whole")
+    left = files_of(tmp_path / "whole") | {"notes.tmp": b"the user's"}
+    assert files_of(output_dir) == left
     assert sorted(made) == [str(part), str(others[0])]  # and no others
+
+
+def test_two_builds_of_one_folder_do_not_mix(texts, vocab_file, tmp_path):
+    output_dir = tmp_path / "out"
+    with paths.lock(output_dir, "build"):
+        done = run_cli(*flags_of(texts, vocab_file, output_dir))
+        assert done.returncode == 2
+        assert "out is in use by another build (process " in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert files_of(output_dir).keys() == {".lock"}
+    manifest = build(texts, vocab_file, output_dir)
+    name = manifest["shards"][0]["name"]
+    (output_dir / name).write_bytes(b"damaged")
+    with paths.lock(output_dir, "build"):
+        with pytest.raises(UserError, match="in use by another build"):
+            build_pretraining_data.verify(str(output_dir), one_worker())
+    assert (output_dir / name).read_bytes() == b"damaged"
+
+
+@pytest.mark.parametrize("scheme", ["file", "ram"])
+def test_a_build_through_addresses_has_the_same_bytes(
+    texts, vocab_file, tmp_path, scheme
+):
+    expected = build(texts, vocab_file, tmp_path / "whole")
+    root = f"file://{tmp_path}"
+    if scheme == "ram":
+        root = f"ram://{tmp_path.name}"
+        for path in [*paths.find(texts), vocab_file]:
+            paths.copy_file(path, paths.join(root, paths.name(path)))
+    output_dir = f"{root}/out"
+    found = build(f"{root}/[ab].txt", f"{root}/vocab.txt", output_dir)
+    assert found["shards"] == expected["shards"]
+    assert found["identity"] == expected["identity"]
+    assert paths.names(output_dir) == paths.names(tmp_path / "whole")
+    damaged = paths.join(output_dir, found["shards"][1]["name"])
+    with paths.atomic_file(damaged, "wb") as stream:
+        stream.write(b"damaged")
+    told = build_pretraining_data.verify(output_dir, one_worker())
+    assert f"rebuilt {paths.name(damaged)}; all" in told
+    assert paths.names(output_dir) == paths.names(tmp_path / "whole")
+
+
+def one_worker():
+    return workers.Workers(1, progress=False)
 
 
 def run_cli(*arguments):
@@ -409,8 +455,8 @@ def flags_of(texts, vocab_file, output_dir):
         (["--short_seq_prob", "2"], "--short_seq_prob must be within 0 and 1"),
         (["--num_workers", "0"], "--num_workers must be at least 1"),
         (["--input_file", "absent*.txt"], "no file matches 'absent*.txt'"),
-        (["--vocab_file", "absent.txt"], "absent.txt cannot be read"),
-        (["--user_dictionary", "absent.txt"], "absent.txt cannot be read"),
+        (["--vocab_file", "absent.txt"], "absent.txt does not exist"),
+        (["--user_dictionary", "absent.txt"], "absent.txt does not exist"),
     ],
 )
 def test_bad_flags_exit_2_with_one_line(

@@ -67,7 +67,7 @@ def test_user_dictionary(bulk, tmp_path, name):
 
 
 def test_bad_dictionaries_and_names(tmp_path):
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="absent does not exist"):
         words.read_terms(str(tmp_path / "absent"))
     path = tmp_path / "terms.txt"
     path.write_text("好 词 n\n", "utf-8")

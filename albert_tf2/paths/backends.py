@@ -164,6 +164,9 @@ class TensorFlow(Backend):
     def open(self, path, mode):
         with _as_os_errors(path) as gfile:
             if mode != "rb":
+                if path.startswith("ram://"):
+                    # It does not list a folder that nobody made.
+                    gfile.makedirs(path.rpartition("/")[0])
                 raw = _TensorFlowStream(gfile.GFile(path, mode), path)
                 raw.write(b"")  # else an empty file would not appear
                 return io.BufferedWriter(raw, _BUFFER_BYTES)

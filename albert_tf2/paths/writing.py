@@ -76,7 +76,6 @@ def atomic_file(
     backend, inner = backend_of(path)
     temporary = temporary_name(inner)
     try:
-        backend.make_folder(parent(inner))
         with _opened(backend, temporary) as binary:
             stream = binary if "b" in mode else _text_writer(binary)
             yield stream
@@ -103,7 +102,12 @@ def atomic_file(
 def _opened(backend: Backend, temporary: str) -> IO[bytes]:
     """Opens a temporary file, marked as in use where that is possible."""
     while True:
-        stream = backend.open(temporary, "wb")
+        try:
+            stream = backend.open(temporary, "wb")
+        except FileNotFoundError:
+            # Asked for only now: in a bucket each question takes its time.
+            backend.make_folder(parent(temporary))
+            stream = backend.open(temporary, "wb")
         if backend is not LOCAL or _mark(stream.fileno()):
             return stream
         stream.close()
@@ -250,8 +254,12 @@ def append_line(path: PathLike, text: str) -> None:
     """
     backend, inner = backend_of(path)
     with told(path, "written"):
-        backend.make_folder(parent(inner))
-        with backend.open(inner, "ab") as stream:
+        try:
+            stream = backend.open(inner, "ab")
+        except FileNotFoundError:
+            backend.make_folder(parent(inner))
+            stream = backend.open(inner, "ab")
+        with stream:
             stream.write(f"{text}\n".encode())
 
 

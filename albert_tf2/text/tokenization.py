@@ -20,6 +20,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from albert_tf2 import paths
 from albert_tf2.errors import UserError
 from albert_tf2.text import normalization
 
@@ -28,6 +29,8 @@ SPECIAL_TOKENS = (PADDING, UNKNOWN, CLS, SEP, MASK)
 PIECE_PREFIX = "##"
 # A longer word (without a space) becomes one [UNK], as in the originals.
 MAX_CHARACTERS_PER_WORD = 200
+# A hundred times the Chinese vocabulary; anything larger is another file.
+MOST_VOCABULARY_BYTES = 16 << 20
 
 # The blocks of the originals. Kana and Hangul are not among them: those
 # scripts are written in words.
@@ -106,18 +109,7 @@ class Vocabulary:
             size: The `vocab_size` of the model, if one must be met.
         """
         source = os.fspath(vocab_file)
-        try:
-            with open(vocab_file, "rb") as stream:
-                text = stream.read().decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"{source} is not UTF-8 (byte {error.start}): convert it first"
-            ) from None
-        except OSError as error:
-            raise UserError(
-                f"vocabulary {source} cannot be read ({error.strerror}): "
-                "check the path"
-            ) from None
+        text = paths.read_text(vocab_file, MOST_VOCABULARY_BYTES)
         # Only "\n" ends a line: token 343 of the Chinese vocabulary is the
         # line separator U+2028, where `splitlines` would cut too.
         lines = text.removeprefix("\ufeff").split("\n")
