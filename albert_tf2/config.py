@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
-from albert_tf2 import files
+from albert_tf2 import paths
 from albert_tf2.errors import UserError
 
 # Keys that the historic files carry and no program ever read.
@@ -192,9 +192,9 @@ class AlbertConfig:
         return cls.from_dict(values, source=f"{name}.json")
 
     @classmethod
-    def from_json(cls, path: files.PathLike) -> "AlbertConfig":
+    def from_json(cls, path: paths.PathLike) -> "AlbertConfig":
         """Reads an `albert_config*.json` file, strictly."""
-        return cls.from_dict(files.read_json(path), source=str(path))
+        return cls.from_dict(paths.read_json(path), source=str(path))
 
     @classmethod
     def from_dict(
@@ -244,9 +244,9 @@ class AlbertConfig:
             del values["parameter_sharing"]
         return values
 
-    def to_json(self, path: files.PathLike) -> None:
+    def to_json(self, path: paths.PathLike) -> None:
         """Writes an `albert_config.json` that any reader of the field reads."""
-        files.write_json(path, self.to_dict())
+        paths.write_json(path, self.to_dict())
 
     def replace(self, **changes: Any) -> "AlbertConfig":
         """Returns a copy with some fields changed, checked again."""

@@ -21,9 +21,8 @@ format and leaves the optimizer out; --describe only tells what X is.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from albert_tf2 import command_line
+from albert_tf2 import command_line, paths
 from albert_tf2.errors import UserError
 
 TARGETS = ("tf2", "tf1", "huggingface", "huggingface-bert", "hub", "onnx")
@@ -60,7 +59,7 @@ def _parse(argv: Sequence[str] | None):
         parser.error("--input and --output are needed")
     if args.strip == (args.to is not None):
         parser.error("one of --to and --strip is needed")
-    if Path(args.output).exists() and not args.overwrite:
+    if paths.exists(args.output) and not args.overwrite:
         raise UserError(
             f"{args.output} already exists: choose another folder or pass "
             "--overwrite"
@@ -116,7 +115,7 @@ def _report(output: str, target: str, certificate: dict) -> None:
         "slots and counters"
         + "".join(f", {name}" for name in left_out["task_head"])
     )
-    print(f"  certificate: {Path(output) / 'conversion.json'}")
+    print(f"  certificate: {paths.join(output, 'conversion.json')}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from albert_tf2 import command_line, files
+from albert_tf2 import command_line, paths
 from albert_tf2.errors import UserError
 
 SENTENCES = (
@@ -191,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         seed=args.seed,
     )
     if args.output:
-        files.write_json(args.output, figures)
+        paths.write_json(args.output, figures)
     return 0
 
 

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from albert_tf2 import command_line, files
+from albert_tf2 import command_line, paths
 from albert_tf2.errors import UserError
 from albert_tf2.prediction.predictor import POOLINGS, Predictor
 
@@ -73,7 +73,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def read_texts(path: files.PathLike) -> list[str]:
+def read_texts(path: paths.PathLike) -> list[str]:
     """Reads a text per line; empty lines count, so that answers align."""
     from albert_tf2.tasks.reading import numbered_lines
 
@@ -159,7 +159,7 @@ def write_embeddings(predictor: Predictor, texts, args: Any) -> None:
     import numpy as np
 
     vectors = predictor.embed(texts, pooling=args.pooling)
-    with files.atomic_file(args.output_file, "wb") as stream:
+    with paths.atomic_file(args.output_file, "wb") as stream:
         np.save(stream, vectors)
     print(f"{args.output_file}: {vectors.shape[0]} x {vectors.shape[1]}")
 
@@ -209,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for answer in answers(predictor, args.mode, texts, args)
     )
     if args.output_file:
-        with files.atomic_file(args.output_file) as stream:
+        with paths.atomic_file(args.output_file) as stream:
             stream.writelines(lines)
         print(f"{args.output_file}: {len(texts)} texts", file=sys.stderr)
     else:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 
-from albert_tf2 import command_line, files
+from albert_tf2 import command_line, paths
 from albert_tf2.errors import UserError
 from albert_tf2.recipes import PretrainRecipe, load_recipe
 
@@ -157,7 +157,7 @@ def check_settings(workdir: Path, settings: dict) -> None:
     """Keeps a workdir to one set of arguments; a resumed run must match."""
     path = workdir / SETTINGS
     if path.exists():
-        before = files.read_json(path)
+        before = paths.read_json(path)
         changed = sorted(
             key for key in settings if settings[key] != before.get(key)
         )
@@ -169,7 +169,7 @@ def check_settings(workdir: Path, settings: dict) -> None:
             )
     else:
         workdir.mkdir(parents=True, exist_ok=True)
-        files.write_json(path, settings)
+        paths.write_json(path, settings)
 
 
 def run_stages(stages: Sequence[Stage], say: Callable[[str], None]) -> None:
@@ -191,9 +191,9 @@ def run_stages(stages: Sequence[Stage], say: Callable[[str], None]) -> None:
 
 def summary(workdir: Path) -> list[tuple[str, str]]:
     """Returns what a run achieved, and where it lies: rows of a table."""
-    manifest = files.read_json(workdir / "records" / "manifest.json")
+    manifest = paths.read_json(workdir / "records" / "manifest.json")
     first, *_, last = evaluations(workdir / "pretrain" / EVALUATION)
-    tuned = files.read_json(workdir / "hub_example.json")
+    tuned = paths.read_json(workdir / "hub_example.json")
     counts = manifest["counts"]
     return [
         (

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from albert_tf2 import command_line, files, finetune
+from albert_tf2 import command_line, finetune, paths
 from albert_tf2.errors import UserError
 from albert_tf2.tasks import base, registry
 
@@ -226,7 +226,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for start in (START, SCRATCH):
             print(f"\n{name}, {start} weights")
             results.append(run_row(name, start, args, config_file))
-            files.write_json(Path(args.workdir) / "results.json", results)
+            paths.write_json(Path(args.workdir) / "results.json", results)
     print("\n" + table(results))
     (Path(args.workdir) / "results.md").write_text(table(results) + "\n")
     print(json.dumps({"seconds": sum(r["seconds"] for r in results)}))

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from albert_tf2 import features, files
+from albert_tf2 import features, paths
 from albert_tf2.checkpoints import names
 from albert_tf2.model.albert import AlbertPretrainer
 from albert_tf2.text.tokenization import Vocabulary
@@ -185,8 +185,8 @@ def serving_signature(encode: Callable) -> tf.types.experimental.Callable:
 
 def export_encoder(
     pretrainer: AlbertPretrainer,
-    vocab_file: files.PathLike,
-    export_dir: files.PathLike,
+    vocab_file: paths.PathLike,
+    export_dir: paths.PathLike,
     *,
     do_lower_case: bool = True,
     heads: Sequence[str] = HEADS,
@@ -211,7 +211,7 @@ def export_encoder(
     Vocabulary.load(vocab_file, size=pretrainer.config.vocab_size)
     if dropout is not None:
         pretrainer = with_dropout(pretrainer, dropout)
-    with files.atomic_directory(export_dir, overwrite=overwrite) as folder:
+    with paths.atomic_directory(export_dir, overwrite=overwrite) as folder:
         with tempfile.TemporaryDirectory() as staging:
             assets = Path(staging)
             shutil.copyfile(vocab_file, assets / VOCAB_NAME)

@@ -24,7 +24,7 @@ import tensorflow as tf
 import tensorflow_text
 
 import albert_tf2
-from albert_tf2 import features, files
+from albert_tf2 import features, paths
 from albert_tf2.model import flops
 from albert_tf2.model.albert import AlbertPretrainer
 from albert_tf2.text.tokenization import Tokenizer
@@ -119,11 +119,11 @@ def training_facts(workdir: Path, data_dir: Path | None) -> dict[str, Any]:
         last = evaluation.read_text(encoding="utf-8").splitlines()[-1:]
         facts["evaluation"] = json.loads(last[0]) if last else None
     if (workdir / "recipe.json").is_file():
-        facts["recipe"] = files.read_json(workdir / "recipe.json")
+        facts["recipe"] = paths.read_json(workdir / "recipe.json")
     if data_dir is not None:
         manifest = data_dir / "manifest.json"
-        facts["manifest"] = files.read_json(manifest)
-        facts["manifest_sha256"] = files.sha256(manifest)
+        facts["manifest"] = paths.read_json(manifest)
+        facts["manifest_sha256"] = paths.sha256(manifest)
     return facts
 
 
@@ -158,7 +158,7 @@ def gather(
         "parameters": _parameters(pretrainer.encoder),
         "parameters_with_heads": _parameters(pretrainer),
         "flops_per_token": flops.forward_flops(config, length) // length,
-        "vocab_sha256": files.sha256(vocab_file),
+        "vocab_sha256": paths.sha256(vocab_file),
         "normalize": normalize,
         "latency": measure_latency(export_dir, version, length),
         "cpus": os.cpu_count(),
@@ -357,7 +357,7 @@ def write_archive(source: Path, target: Path) -> None:
             entry.size = path.stat().st_size
             with open(path, "rb") as stream:
                 archive.addfile(entry, stream)
-    with files.atomic_file(target, "wb") as stream:
+    with paths.atomic_file(target, "wb") as stream:
         with gzip.GzipFile("", "wb", fileobj=stream, mtime=0) as packed:
             packed.write(buffer.getvalue())
 
@@ -371,7 +371,7 @@ def write_kaggle(folder: Path, slug: str, part: Path, card: str) -> None:
     folder.mkdir(parents=True)
     write_archive(part, folder / f"{slug}.tar.gz")
     owner = "INSERT_OWNER_SLUG_HERE"
-    files.write_json(
+    paths.write_json(
         folder / "model-metadata.json",
         {
             "ownerSlug": owner,
@@ -384,7 +384,7 @@ def write_kaggle(folder: Path, slug: str, part: Path, card: str) -> None:
             "provenanceSources": "",
         },
     )
-    files.write_json(
+    paths.write_json(
         folder / "model-instance-metadata.json",
         {
             "ownerSlug": owner,
@@ -402,15 +402,15 @@ def write_kaggle(folder: Path, slug: str, part: Path, card: str) -> None:
 
 def export_cards(
     pretrainer: AlbertPretrainer,
-    vocab_file: files.PathLike,
-    export_dir: files.PathLike,
+    vocab_file: paths.PathLike,
+    export_dir: paths.PathLike,
     *,
     name: str = "zh",
     version: int = 1,
     do_lower_case: bool = True,
     normalize: bool = False,
-    workdir: files.PathLike | None = None,
-    data_dir: files.PathLike | None = None,
+    workdir: paths.PathLike | None = None,
+    data_dir: paths.PathLike | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Writes `cards/<version>` about the parts that stand beside it.
@@ -442,16 +442,16 @@ def export_cards(
     curves = workdir / "curves.png" if workdir else None
     facts["curves"] = bool(curves and curves.is_file())
     target = export_dir / "cards" / label
-    with files.atomic_directory(target, overwrite=overwrite) as folder:
+    with paths.atomic_directory(target, overwrite=overwrite) as folder:
         if facts["curves"]:
             shutil.copyfile(curves, folder / "curves.png")
-        files.write_json(folder / "facts.json", facts)
+        paths.write_json(folder / "facts.json", facts)
         for part, slug, write in (
             ("encoder", f"albert_{name}", encoder_card),
             ("preprocessor", f"albert_{name}_preprocess", preprocessor_card),
         ):
             card = write(name, label, facts)
-            with files.atomic_file(folder / f"{part}.md") as stream:
+            with paths.atomic_file(folder / f"{part}.md") as stream:
                 stream.write(card)
             source = export_dir / part / label
             if source.is_dir():

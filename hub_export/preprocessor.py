@@ -17,7 +17,7 @@ from pathlib import Path
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-from albert_tf2 import features, files
+from albert_tf2 import features, paths
 from albert_tf2.text import tokenization
 from albert_tf2.text.tokenization import MAX_CHARACTERS_PER_WORD, PIECE_PREFIX
 
@@ -210,7 +210,7 @@ class Preprocessor(tf.Module):
 
     def __init__(
         self,
-        vocab_file: files.PathLike,
+        vocab_file: paths.PathLike,
         *,
         do_lower_case: bool = True,
         normalize: bool = False,
@@ -366,8 +366,8 @@ def _end_of_character(
 
 
 def export_preprocessor(
-    vocab_file: files.PathLike,
-    export_dir: files.PathLike,
+    vocab_file: paths.PathLike,
+    export_dir: paths.PathLike,
     *,
     do_lower_case: bool = True,
     normalize: bool = False,
@@ -384,7 +384,7 @@ def export_preprocessor(
         seq_length: T of the outputs of `preprocessor(text)`.
         overwrite: Replace an existing folder.
     """
-    with files.atomic_directory(export_dir, overwrite=overwrite) as folder:
+    with paths.atomic_directory(export_dir, overwrite=overwrite) as folder:
         with tempfile.TemporaryDirectory() as staging:
             # The asset's name in the SavedModel is that of the file.
             asset = Path(staging) / VOCAB_NAME

@@ -17,7 +17,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from albert_tf2 import features, files
+from albert_tf2 import features, paths
 from albert_tf2.model.albert import AlbertPretrainer
 from albert_tf2.text.tokenization import Vocabulary
 
@@ -55,7 +55,7 @@ class ServingModel(tf.Module):
     def __init__(
         self,
         pretrainer: AlbertPretrainer,
-        vocab_file: files.PathLike,
+        vocab_file: paths.PathLike,
         *,
         do_lower_case: bool = True,
         normalize: bool = False,
@@ -188,8 +188,8 @@ def write_warmup(folder: Path, signatures: dict[str, Any]) -> None:
 
 def export_serving(
     pretrainer: AlbertPretrainer,
-    vocab_file: files.PathLike,
-    export_dir: files.PathLike,
+    vocab_file: paths.PathLike,
+    export_dir: paths.PathLike,
     *,
     do_lower_case: bool = True,
     normalize: bool = False,
@@ -212,7 +212,7 @@ def export_serving(
         overwrite: Replace an existing folder.
     """
     Vocabulary.load(vocab_file, size=pretrainer.config.vocab_size)
-    with files.atomic_directory(export_dir, overwrite=overwrite) as folder:
+    with paths.atomic_directory(export_dir, overwrite=overwrite) as folder:
         with tempfile.TemporaryDirectory() as staging:
             asset = Path(staging) / VOCAB_NAME
             shutil.copyfile(vocab_file, asset)

@@ -33,7 +33,7 @@ import tensorflow as tf
 import tensorflow_text as tf_text
 
 import albert_tf2
-from albert_tf2 import features, files
+from albert_tf2 import features, paths
 from albert_tf2.errors import UserError
 from albert_tf2.model import layers
 from albert_tf2.model.albert import AlbertPretrainer
@@ -286,7 +286,7 @@ def _quiet() -> Iterator[None]:
 
 
 def interpreter(
-    path: files.PathLike, *, num_threads: int = 1, strings: bool = False
+    path: paths.PathLike, *, num_threads: int = 1, strings: bool = False
 ) -> tf.lite.Interpreter:
     """Opens a TFLite model, one that takes strings too.
 
@@ -309,8 +309,8 @@ def interpreter(
 
 def export_tflite(
     pretrainer: AlbertPretrainer,
-    path: files.PathLike,
-    vocab_file: files.PathLike,
+    path: paths.PathLike,
+    vocab_file: paths.PathLike,
     *,
     output: str = "embedding",
     precision: str = "fp32",
@@ -374,14 +374,14 @@ def export_tflite(
             for name, spec in specs.items()
         },
         "config": pretrainer.config.to_dict(),
-        "vocab_sha256": files.sha256(vocab_file),
+        "vocab_sha256": paths.sha256(vocab_file),
         "versions": {
             "albert_tf2": albert_tf2.__version__,
             "tensorflow": tf.__version__,
             "unicode": unicodedata.unidata_version,
         },
     }
-    with files.atomic_file(path, "wb") as stream:
+    with paths.atomic_file(path, "wb") as stream:
         stream.write(model)
         _append(stream, metadata, Path(vocab_file))
     return path
@@ -400,7 +400,7 @@ def _append(stream, metadata: dict[str, Any], vocab_file: Path) -> None:
             )
 
 
-def read_metadata(path: files.PathLike) -> dict[str, Any]:
+def read_metadata(path: paths.PathLike) -> dict[str, Any]:
     """Returns what `export_tflite` wrote about a model."""
     try:
         with zipfile.ZipFile(path) as archive:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from albert_tf2 import files
+from albert_tf2 import paths
 from albert_tf2.errors import UserError
 from albert_tf2.model.albert import AlbertPretrainer
 
@@ -22,7 +22,7 @@ CALIBRATION_SENTENCES = 100
 
 def calibration_samples(
     sentences: Sequence[str],
-    vocab_file: files.PathLike,
+    vocab_file: paths.PathLike,
     *,
     do_lower_case: bool = True,
     normalize: bool = False,
@@ -47,8 +47,8 @@ def calibration_samples(
 
 def export_variants(
     pretrainer: AlbertPretrainer,
-    vocab_file: files.PathLike,
-    export_dir: files.PathLike,
+    vocab_file: paths.PathLike,
+    export_dir: paths.PathLike,
     *,
     do_lower_case: bool = True,
     normalize: bool = False,
@@ -85,7 +85,7 @@ def export_variants(
     probes = calibration_samples(
         PROBES, vocab_file, seq_length=seq_length, **texts
     )
-    with files.atomic_directory(export_dir, overwrite=overwrite) as folder:
+    with paths.atomic_directory(export_dir, overwrite=overwrite) as folder:
         shutil.copyfile(vocab_file, folder / VOCAB_NAME)
         for precision, length, takes_strings in wanted:
             kind = "strings" if takes_strings else length or "dynamic"

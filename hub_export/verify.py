@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from albert_tf2 import command_line, features, files
+from albert_tf2 import command_line, features, paths
 from albert_tf2.errors import UserError
 from albert_tf2.text.normalization import REPLACEMENTS
 
@@ -229,7 +229,7 @@ CHECKS = {
 
 
 def verify(
-    folder: files.PathLike,
+    folder: paths.PathLike,
     kind: str,
     expected: dict[str, np.ndarray] | None = None,
 ) -> list[str]:

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from albert_tf2 import AlbertPretrainer, UserError, files
+from albert_tf2 import AlbertPretrainer, UserError, paths
 from albert_tf2.checkpoints import certificate, conversion, names, weights
 
 
@@ -16,7 +16,7 @@ def found(tiny_config):
 
 def test_certificate_holds_what_it_claims(found, tmp_path):
     returned = conversion.convert(found, "tf1", tmp_path / "out")
-    written = files.read_json(tmp_path / "out" / "conversion.json")
+    written = paths.read_json(tmp_path / "out" / "conversion.json")
     assert written == returned
     assert set(written["variable_map"]) == set(found.arrays)
     assert written["parameters"] == 31324

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from albert_tf2 import AlbertConfig, UserError, files
+from albert_tf2 import AlbertConfig, UserError, paths
 from albert_tf2.checkpoints import download
 
 CONTENT = bytes(range(256)) * 2000  # half a megabyte
@@ -136,7 +136,7 @@ def test_server_without_ranges_or_etag(server, tmp_path):
 
 def test_part_that_was_complete(server, tmp_path):
     (tmp_path / "a.zip.part").write_bytes(CONTENT)
-    files.write_json(tmp_path / "a.zip.part.json", {"validator": server.etag})
+    paths.write_json(tmp_path / "a.zip.part.json", {"validator": server.etag})
     assert fetch(server, tmp_path / "a.zip") == CONTENT
 
 
@@ -187,8 +187,8 @@ def test_put_there_by_hand(server, model_zip, cache, monkeypatch):
 def test_checksum_of_the_first_download_is_kept(server, model_zip, cache):
     server.content = model_zip
     folder = download.local_path(server.url).parent
-    record = files.read_json(folder / "albert.zip.json")
-    assert record["sha256"] == files.sha256(folder / "albert.zip")
+    record = paths.read_json(folder / "albert.zip.json")
+    assert record["sha256"] == paths.sha256(folder / "albert.zip")
     assert record["url"] == server.url
     # The publisher puts another file there; the cache was cleaned by hand.
     (folder / "albert.zip").unlink()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from albert_tf2 import AlbertPretrainer, UserError, files
+from albert_tf2 import AlbertPretrainer, UserError, paths
 from albert_tf2.checkpoints import save_pretrained
 from albert_tf2.hub_export import export, verify
 from albert_tf2.text.tokenization import SPECIAL_TOKENS
@@ -83,8 +83,8 @@ def test_an_existing_version_stays(checkpoint, tmp_path, monkeypatch):
 def test_a_half_restored_model_is_refused(checkpoint, tmp_path):
     """A configuration with more layers than the checkpoint holds."""
     path = checkpoint / "albert_config.json"
-    config = files.read_json(path) | {"parameter_sharing": "none"}
-    files.write_json(path, config)
+    config = paths.read_json(path) | {"parameter_sharing": "none"}
+    paths.write_json(path, config)
     with pytest.raises(UserError, match="3 layers.*1 in the checkpoint"):
         run(checkpoint, tmp_path / "out")
     assert not (tmp_path / "out").exists()

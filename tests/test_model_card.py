@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_text  # noqa: F401  registers the graph's operations
 
-from albert_tf2 import AlbertPretrainer, UserError, files
+from albert_tf2 import AlbertPretrainer, UserError, paths
 from albert_tf2.hub_export import model_card
 from albert_tf2.hub_export.encoder import export_encoder
 from albert_tf2.hub_export.preprocessor import export_preprocessor
@@ -33,7 +33,7 @@ def exported(tiny_config, tmp_path, monkeypatch):
     row = {"mlm_accuracy": 0.25, "mlm_loss": 4.5, "sop_accuracy": 0.75}
     lines = [json.dumps({"step": step, **row}) for step in (100, 1200)]
     (run / "evaluation.jsonl").write_text("\n".join(lines) + "\n")
-    files.write_json(
+    paths.write_json(
         run / "recipe.json",
         {
             "train_steps": 1200,
@@ -44,7 +44,7 @@ def exported(tiny_config, tmp_path, monkeypatch):
         },
     )
     (run / "curves.png").write_bytes(b"a picture")
-    files.write_json(
+    paths.write_json(
         run / "manifest.json", {"counts": {"documents": 3, "tokens": 4567}}
     )
     return pretrainer, vocab_file, out, run
@@ -66,8 +66,8 @@ def test_cards_hold_what_was_measured(exported):
         "sentence order 75.0% right",
         "lamb, seed 7",
         "3 documents, 4,567 tokens",
-        files.sha256(run / "manifest.json"),
-        files.sha256(vocab_file),
+        paths.sha256(run / "manifest.json"),
+        paths.sha256(vocab_file),
         "![training curves](curves.png)",
         "albert-tf2/albert_zh_preprocess/1",
         "| encoder SavedModel |",
@@ -98,7 +98,7 @@ def test_archives_unpack_to_a_model(exported, tmp_path):
         archive.extractall(tmp_path / "unpacked", filter="data")
     loaded = tf.saved_model.load(str(tmp_path / "unpacked"))
     assert loaded(tf.constant(["一"]))["input_mask"].numpy().sum() == 3
-    instance = files.read_json(kaggle / "model-instance-metadata.json")
+    instance = paths.read_json(kaggle / "model-instance-metadata.json")
     assert instance["framework"] == "tensorFlow2"
     assert instance["fineTunable"] is False
 

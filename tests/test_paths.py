@@ -5,6 +5,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -40,6 +41,7 @@ def test_write_read_list_remove(folder):
     assert paths.size(path) == 6
     assert paths.is_file(path) and not paths.is_dir(path)
     assert paths.is_dir(paths.parent(path))
+    assert not paths.exists(path.removesuffix(".bin"))
     with paths.open_binary(path) as stream:
         stream.seek(3)
         assert stream.read() == b"ond"
@@ -423,6 +425,18 @@ def test_a_killed_owner_leaves_the_folder_free(tmp_path):
     end(process)
     with paths.lock(tmp_path):
         pass
+    assert paths.names(tmp_path) == []
+
+
+def test_a_patient_one_waits_and_says_so(tmp_path, capsys):
+    process = holding(f"paths.lock({str(tmp_path)!r}, 'download')")
+    killer = threading.Timer(0.5, end, [process])
+    killer.start()
+    with paths.lock(tmp_path, "download", wait=True):
+        killer.join()
+    told = capsys.readouterr().err
+    assert told.startswith(f"waiting: {tmp_path} is in use by another download")
+    assert told.count("\n") == 1
     assert paths.names(tmp_path) == []
 
 

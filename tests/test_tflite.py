@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from albert_tf2 import AlbertPretrainer, Tokenizer, UserError, files
+from albert_tf2 import AlbertPretrainer, Tokenizer, UserError, paths
 from albert_tf2.hub_export import tflite
 from albert_tf2.hub_export.tflite_variants import calibration_samples
 from albert_tf2.hub_export.verify import probe_inputs
@@ -247,7 +247,7 @@ def test_metadata_and_vocabulary_are_inside(pretrainer, vocab_file, tmp_path):
         "shape": [1, T],
         "type": "int32",
     }
-    assert metadata["vocab_sha256"] == files.sha256(vocab_file)
+    assert metadata["vocab_sha256"] == paths.sha256(vocab_file)
     with zipfile.ZipFile(path) as archive:
         assert archive.read("vocab.txt") == vocab_file.read_bytes()
     with pytest.raises(UserError, match="no TFLite model of this project"):

@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from albert_tf2 import files
+from albert_tf2 import paths
 from albert_tf2.checkpoints import download, locate
 from albert_tf2.config import AlbertConfig
 from albert_tf2.errors import UserError
@@ -35,9 +35,9 @@ def load_pretrained(
 
     Args:
         source: A folder, a checkpoint's prefix, an archive (.zip, .tar.gz),
-            a URL of one, or a released model's name. The folder may hold a
-            TensorFlow 1 checkpoint of either layout, one of ours, a Hugging
-            Face model or a hub export.
+            a URL of one, or a released model's name; local or in a bucket.
+            The folder may hold a TensorFlow 1 checkpoint of either layout,
+            one of ours, a Hugging Face model or a hub export.
         config: The configuration, where the source has none.
 
     Returns:
@@ -62,7 +62,21 @@ def read_weights(
         source: As for `load_pretrained`.
         config: As for `load_pretrained`.
     """
-    location = locate.locate(download.local_path(source))
+    here = download.local_path(source)
+    if download.is_url(source) or not paths.is_remote(source):
+        return _read(here, source, config)
+    try:
+        found = _read(here, source, config)
+    except UserError as error:
+        # The copy's name means nothing to the user.
+        raise UserError(str(error).replace(str(here), str(source))) from error
+    return dataclasses.replace(found, source=os.fspath(source))
+
+
+def _read(
+    here: Path, source: str | os.PathLike, config: AlbertConfig | None
+) -> "Weights":
+    location = locate.locate(here)
     if config is None and location.config_file is None:
         config = download.shipped_config(source)
 
@@ -89,7 +103,7 @@ def _with_task(found: "Weights", task_file: Path) -> "Weights":
     """Adds what a fine-tuned model's task.json says of its head."""
     if not (found.task_arrays and task_file.is_file()):
         return found
-    task = files.read_json(task_file)
+    task = paths.read_json(task_file)
     return dataclasses.replace(
         found,
         task_kind=task.get("kind", found.task_kind),
@@ -115,7 +129,7 @@ def _config_values(location: locate.Location) -> dict[str, Any]:
             "came with the checkpoint (or one of configs/) beside it, or name "
             "one (--config, or `config=`)"
         )
-    return files.read_json(location.config_file)
+    return paths.read_json(location.config_file)
 
 
 def __getattr__(name: str):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from albert_tf2 import files
+from albert_tf2 import paths
 from albert_tf2.errors import UserError
 
 # The largest released archive (xxlarge with its slots) unpacks to 3 GB.
@@ -52,7 +52,7 @@ def unpack(archive: Path, folder: Path) -> None:
         UserError: If the archive is damaged or tries to leave the folder.
     """
     try:
-        with files.atomic_directory(folder, overwrite=True) as temporary:
+        with paths.atomic_directory(folder, overwrite=True) as temporary:
             if zipfile.is_zipfile(archive):
                 with zipfile.ZipFile(archive) as opened:
                     _extract(archive, _zip_members(opened), temporary)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from albert_tf2.errors import UserError
-from albert_tf2.files import PathLike
+from albert_tf2.paths import PathLike
 
 # The last eight bytes of an index, and the two block handles before them.
 TABLE_MAGIC = 0xDB4775248B80FB57

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from albert_tf2 import __version__, features, files
+from albert_tf2 import __version__, features, paths
 from albert_tf2.checkpoints.weights import Weights
 from albert_tf2.config import AlbertConfig
 from albert_tf2.errors import UserError
@@ -142,18 +142,18 @@ def write(
             for name, place in variable_map.items()
         },
     }
-    files.write_json(folder / FILE_NAME, certificate)
+    paths.write_json(folder / FILE_NAME, certificate)
     return certificate
 
 
 def describe_files(
-    paths: Sequence[Path], folder: Path | None = None
+    found: Sequence[Path], folder: Path | None = None
 ) -> dict[str, dict[str, Any]]:
     """Returns size and checksum by file name; no path of this machine."""
     return {
         str(path.relative_to(folder)) if folder else path.name: {
             "bytes": path.stat().st_size,
-            "sha256": files.sha256(path),
+            "sha256": paths.sha256(path),
         }
-        for path in paths
+        for path in found
     }

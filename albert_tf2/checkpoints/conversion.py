@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from albert_tf2 import features, files
+from albert_tf2 import features, paths
 from albert_tf2.checkpoints import (
     certificate,
     huggingface,
@@ -94,7 +94,7 @@ TARGETS = {
 def convert(
     found: Weights,
     target: str,
-    output: files.PathLike,
+    output: paths.PathLike,
     *,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def convert(
         The certificate, also written as `output/conversion.json`.
     """
     write, run = TARGETS[target]
-    with files.atomic_directory(output, overwrite=overwrite) as folder:
+    with paths.atomic_directory(output, overwrite=overwrite) as folder:
         variable_map = write(found, folder)
         inputs = certificate.fixed_inputs(found.config)
         expected = certificate.run(weights.to_model(found), inputs, found.heads)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from albert_tf2 import files
+from albert_tf2 import paths
 from albert_tf2.checkpoints import names
 from albert_tf2.checkpoints.weights import Weights
 from albert_tf2.text.tokenization import Vocabulary
@@ -92,4 +92,4 @@ def _vocabulary(found: Weights) -> str:
 
 def _file(path: Path) -> str:
     size = f"{path.stat().st_size:,} bytes"
-    return f"{path.name}, {size}, sha256 {files.sha256(path)}"
+    return f"{path.name}, {size}, sha256 {paths.sha256(path)}"

@@ -12,7 +12,6 @@ A lock on the folder keeps two processes from fetching the same model twice.
 
 import contextlib
 import difflib
-import fcntl
 import hashlib
 import http.client
 import os
@@ -26,8 +25,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from albert_tf2 import files
-from albert_tf2.checkpoints import archives
+from albert_tf2 import paths
+from albert_tf2.checkpoints import archives, locate
 from albert_tf2.config import AlbertConfig
 from albert_tf2.errors import UserError
 
@@ -107,23 +106,88 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "albert_tf2"
 
 
+def is_url(source: str | os.PathLike) -> bool:
+    """Whether a source is the address of an archive on the web."""
+    return os.fspath(source).startswith(("http://", "https://"))
+
+
 def local_path(source: str | os.PathLike) -> Path:
     """Turns any source of a model into a local folder or prefix.
 
     Args:
         source: A path, an archive, a URL, or a name of `MODELS`. What exists
-            on disk comes first.
+            on disk comes first; what lies in a bucket is copied.
     """
     text = os.fspath(source)
-    if urllib.parse.urlsplit(text).scheme in ("http", "https"):
+    if is_url(text):
         return _fetched(_key_of_url(text), text)
-    path = Path(text)
+    if paths.is_remote(text):
+        text = _fetched_from_bucket(text)
+    path = Path(paths.local(text))
     if path.is_file() and archives.is_archive(path):
         return _unpacked(path)
     if path.exists() or text not in MODELS:
         _suggest_name(path, text)
         return path
     return _fetched(text, MODELS[text].url)
+
+
+def _fetched_from_bucket(source: str) -> str:
+    """Copies what belongs to one checkpoint; it stays until the end.
+
+    A run keeps many checkpoints with all their slots: of a folder
+    `checkpoints` the one that is in use is taken.
+    """
+    here = paths.kept_folder(paths.name(source))
+    if archives.is_archive(Path(source)):
+        goal = paths.join(here, paths.name(source))
+        paths.copy_file(source, goal)
+        return goal
+    if paths.is_dir(source):
+        goal = paths.join(here, paths.name(source))
+        _copy_model(source, goal)
+        return goal
+    folder, prefix = paths.parent(source), paths.name(source)
+    goal = paths.join(here, paths.name(folder))
+    if paths.name(folder) == "checkpoints":
+        _copy_texts(paths.parent(folder), here)
+    _copy_texts(folder, goal)
+    _copy_checkpoint(folder, goal, locate.without_ending(prefix))
+    return paths.join(goal, prefix)
+
+
+def _copy_model(source: str, goal: str) -> None:
+    for entry, is_folder in paths.entries(source):
+        here, there = paths.join(source, entry), paths.join(goal, entry)
+        if not is_folder:
+            paths.copy_file(here, there)
+        elif entry != "checkpoints":
+            paths.copy_folder(here, there)
+        else:
+            _copy_texts(here, there)
+            state = paths.join(here, "checkpoint")
+            latest = (
+                locate.latest_of(paths.read_text(state))
+                if paths.is_file(state)
+                else None
+            )
+            _copy_checkpoint(here, there, latest or "")
+
+
+def _copy_checkpoint(source: str, goal: str, prefix: str) -> None:
+    """Copies the files of a prefix, or of all; no error if there are none."""
+    for name in paths.names(source):
+        if name.startswith(f"{prefix}." if prefix else "") and (
+            name.endswith((".index", ".meta")) or ".data-" in name
+        ):
+            paths.copy_file(paths.join(source, name), paths.join(goal, name))
+
+
+def _copy_texts(source: str, goal: str) -> None:
+    """Copies configuration, vocabulary and list of checkpoints."""
+    for name in paths.names(source):
+        if name == "checkpoint" or name.endswith((".json", ".txt")):
+            paths.copy_file(paths.join(source, name), paths.join(goal, name))
 
 
 def _suggest_name(path: Path, text: str) -> None:
@@ -155,7 +219,7 @@ def _file_name(url: str) -> str:
 
 def _unpacked(archive: Path) -> Path:
     """Unpacks a local archive into the cache, once per content."""
-    digest = files.sha256(archive)
+    digest = paths.sha256(archive)
     folder = cache_folder() / f"{archives.stem(archive.name)}-{digest[:12]}"
     with _locked(folder):
         target = folder / "unpacked"
@@ -182,14 +246,14 @@ def _fetched(key: str, url: str) -> Path:
 def _check_against_record(archive: Path, url: str) -> None:
     """Keeps the checksum of the first download; later ones must equal it."""
     record_file = archive.with_name(f"{archive.name}.json")
-    digest = files.sha256(archive)
+    digest = paths.sha256(archive)
     if not record_file.exists():
         size = archive.stat().st_size
-        files.write_json(
+        paths.write_json(
             record_file, {"url": url, "sha256": digest, "bytes": size}
         )
         return
-    known = files.read_json(record_file).get("sha256")
+    known = paths.read_json(record_file).get("sha256")
     if known != digest:
         raise UserError(
             f"{archive} has the SHA-256 {digest}, but the first download had "
@@ -201,24 +265,15 @@ def _check_against_record(archive: Path, url: str) -> None:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Holds a folder's lock, which the system frees if we die."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        stream = open(folder / ".lock", "w")
-    except OSError as error:
-        raise UserError(
-            f"the cache folder {folder} cannot be used ({error.strerror}): "
-            f"set {CACHE_VARIABLE} to a folder you may write to"
-        ) from None
-    with stream:
+    """Waits for a folder of the cache, and holds it."""
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            print(
-                f"waiting for another process that is fetching {folder.name}",
-                file=sys.stderr,
-            )
-            fcntl.flock(stream, fcntl.LOCK_EX)
+            stack.enter_context(paths.lock(folder, "download", wait=True))
+        except UserError as error:
+            raise UserError(
+                f"the cache folder cannot be used ({error}): set "
+                f"{CACHE_VARIABLE} to a folder you may write to"
+            ) from None
         yield
 
 
@@ -273,7 +328,7 @@ def _continue_download(url: str, part: Path) -> None:
     headers = {"User-Agent": "albert_tf2", "Accept-Encoding": "identity"}
     validator = None
     if start and state_file.exists():
-        validator = files.read_json(state_file).get("validator")
+        validator = paths.read_json(state_file).get("validator")
     if start and validator:
         headers |= {"Range": f"bytes={start}-", "If-Range": validator}
     else:
@@ -288,7 +343,7 @@ def _continue_download(url: str, part: Path) -> None:
         etag = response.headers.get("ETag")
         strong = etag and not etag.startswith("W/")
         validator = etag if strong else response.headers.get("Last-Modified")
-        files.write_json(state_file, {"url": url, "validator": validator})
+        paths.write_json(state_file, {"url": url, "validator": validator})
         _receive(response, part, start, total)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from albert_tf2 import files
+from albert_tf2 import paths
 from albert_tf2.checkpoints import names, weights
 from albert_tf2.checkpoints.huggingface_folder import (
     architecture,
@@ -134,7 +134,7 @@ def read(location: Location, config: AlbertConfig | None) -> Weights:
             "no place in an ALBERT of its config.json. Likely cause: another "
             "architecture, or a head of another task"
         )
-    values = files.read_json(location.folder / "config.json") if task else {}
+    values = paths.read_json(location.folder / "config.json") if task else {}
     return Weights(
         config=config,
         arrays=arrays,
@@ -162,7 +162,7 @@ def _task_labels(values: dict[str, Any]) -> tuple[str, ...]:
 def read_config(location: Location) -> AlbertConfig:
     """Reads HF's config.json, or says why it cannot be one of ours."""
     path = location.folder / "config.json"
-    values = files.read_json(path)
+    values = paths.read_json(path)
     model_type = values.get("model_type", "albert")
     if model_type != "albert":
         raise UserError(

@@ -1,13 +1,12 @@
 """A Hugging Face folder: tensors, config.json, tokenizer, and running it."""
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from albert_tf2 import features, files
+from albert_tf2 import features, paths
 from albert_tf2.checkpoints import weights
 from albert_tf2.checkpoints.locate import SAFETENSORS
 from albert_tf2.checkpoints.weights import Weights
@@ -88,9 +87,9 @@ def write_folder(
     folder.mkdir(parents=True, exist_ok=True)
     if found.vocab_file is not None:
         values = {**values, **_special_ids(found)}
-        shutil.copyfile(found.vocab_file, folder / "vocab.txt")
+        paths.copy_file(found.vocab_file, folder / "vocab.txt")
         limit = found.config.max_position_embeddings
-        files.write_json(
+        paths.write_json(
             folder / "tokenizer_config.json",
             {**TOKENIZER_CONFIG, "model_max_length": limit},
         )
@@ -112,7 +111,7 @@ def write_folder(
             "label2id": {label: i for i, label in enumerate(labels)},
         }
     save_file(dict(tensors), folder / SAFETENSORS, metadata={"format": "pt"})
-    files.write_json(folder / "config.json", values)
+    paths.write_json(folder / "config.json", values)
     return head
 
 
@@ -146,7 +145,7 @@ def run(folder: Path, inputs: Mapping[str, np.ndarray]) -> Arrays:
         import transformers
     except ImportError as error:
         raise _not_installed("checking a Hugging Face folder", error) from None
-    (name,) = files.read_json(folder / "config.json")["architectures"]
+    (name,) = paths.read_json(folder / "config.json")["architectures"]
     model, report = getattr(transformers, name).from_pretrained(
         folder, output_loading_info=True
     )

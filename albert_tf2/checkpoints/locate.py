@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from albert_tf2 import files
+from albert_tf2 import paths
 from albert_tf2.errors import UserError
 
 SAFETENSORS = "model.safetensors"
@@ -26,7 +26,7 @@ class Location(NamedTuple):
     vocab_file: Path | None
 
 
-def locate(source: files.PathLike) -> Location:
+def locate(source: paths.PathLike) -> Location:
     """Finds the checkpoint in a folder, or around a checkpoint's prefix.
 
     Args:
@@ -91,8 +91,22 @@ def _latest_version(folder: Path) -> Path:
     return max(versions, key=lambda e: int(e.name), default=folder)
 
 
+def without_ending(name: str) -> str:
+    """Returns the prefix that the name of a checkpoint's file begins with."""
+    return re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", name)
+
+
+def latest_of(state: str) -> str | None:
+    """Returns the name of the checkpoint that a `checkpoint` file names.
+
+    The path in that file is often another machine's: the last part counts.
+    """
+    match = re.search(r'^model_checkpoint_path: "(.*)"', state, re.M)
+    return re.split(r"[/\\]", match[1])[-1] if match else None
+
+
 def _at_prefix(source: Path) -> Location:
-    name = re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", source.name)
+    name = without_ending(source.name)
     prefix = source.with_name(name)
     if not prefix.with_name(f"{name}.index").is_file():
         raise UserError(
@@ -110,20 +124,17 @@ def _at_prefix(source: Path) -> Location:
 def _latest(folder: Path) -> Path | None:
     """Returns the checkpoint that the `checkpoint` file names, else the one.
 
-    The path in that file is often another machine's, and in albert_zh's
-    archives the file was renamed after it was written: only the last part
-    counts, and only if it exists.
+    In albert_zh's archives the checkpoint was renamed after that file was
+    written, so the name counts only if it exists.
     """
     if not folder.is_dir():
         return None
     state = folder / "checkpoint"
     if state.is_file():
         text = state.read_text(encoding="utf-8", errors="replace")
-        match = re.search(r'^model_checkpoint_path: "(.*)"', text, re.M)
-        if match:
-            name = re.split(r"[/\\]", match[1])[-1]
-            if (folder / f"{name}.index").is_file():
-                return folder / name
+        name = latest_of(text)
+        if name and (folder / f"{name}.index").is_file():
+            return folder / name
     found = sorted(folder.glob("*.index"))
     if len(found) > 1:
         listed = ", ".join(path.name.removesuffix(".index") for path in found)

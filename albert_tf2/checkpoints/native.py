@@ -12,13 +12,12 @@ hold a graph of the saved objects, in which the model is looked up: what else
 was saved beside it (optimizer, counters, other signatures) does not matter.
 """
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from albert_tf2 import files
+from albert_tf2 import paths
 from albert_tf2.checkpoints import names, weights
 from albert_tf2.checkpoints.bundle import OBJECT_GRAPH, Bundle
 from albert_tf2.checkpoints.weights import Weights
@@ -46,11 +45,11 @@ _LANDMARK = "embeddings/word_embeddings"
 
 def save_pretrained(
     model: AlbertPretrainer,
-    folder: files.PathLike,
+    folder: paths.PathLike,
     *,
-    vocab_file: files.PathLike | None = None,
+    vocab_file: paths.PathLike | None = None,
     overwrite: bool = False,
-) -> Path:
+) -> paths.PathLike:
     """Writes a folder that `load_pretrained` reads: no optimizer slots.
 
     Args:
@@ -59,13 +58,16 @@ def save_pretrained(
         vocab_file: The vocabulary to put beside it; by default the one that
             the model was loaded with.
         overwrite: Replace an existing folder.
+
+    Returns:
+        The folder, as it was given.
     """
-    with files.atomic_directory(folder, overwrite=overwrite) as temporary:
+    with paths.atomic_directory(folder, overwrite=overwrite) as temporary:
         _write_model(model, temporary)
         vocab_file = vocab_file or getattr(model, "vocab_file", None)
         if vocab_file is not None:
-            shutil.copyfile(vocab_file, temporary / VOCAB_FILE)
-    return Path(folder)
+            paths.copy_file(vocab_file, temporary / VOCAB_FILE)
+    return folder
 
 
 def write(found: Weights, folder: Path) -> dict[str, str]:
@@ -76,7 +78,7 @@ def write(found: Weights, folder: Path) -> dict[str, str]:
     folder.mkdir(parents=True, exist_ok=True)
     _write_model(weights.to_model(found), folder, found.heads)
     if found.vocab_file is not None:
-        shutil.copyfile(found.vocab_file, folder / VOCAB_FILE)
+        paths.copy_file(found.vocab_file, folder / VOCAB_FILE)
     return {
         name: path
         for name, path in names.attribute_paths(found.config).items()
@@ -100,14 +102,14 @@ def _write_model(
     model.config.to_json(folder / CONFIG_FILE)
 
 
-def read(prefix: files.PathLike, config: AlbertConfig) -> Weights:
+def read(prefix: paths.PathLike, config: AlbertConfig) -> Weights:
     """Reads a checkpoint of TensorFlow 2, ours or inside a SavedModel."""
     bundle = Bundle(prefix)
     graph = _ObjectGraph(bundle)
     node, within = graph.find_model()
-    paths = names.attribute_paths(config) | names.TASK_PATHS
+    places = names.attribute_paths(config) | names.TASK_PATHS
     keys = {}
-    for name, path in paths.items():
+    for name, path in places.items():
         if within == "encoder":
             path = path.removeprefix("encoder/")
         key = graph.variable_key(node, path)

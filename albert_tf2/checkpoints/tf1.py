@@ -6,19 +6,18 @@ becomes the `LayerNorm` of the released checkpoints.
 """
 
 import re
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from albert_tf2 import files
+from albert_tf2 import paths
 from albert_tf2.checkpoints import detection, names
 from albert_tf2.checkpoints.bundle import Bundle
 from albert_tf2.checkpoints.weights import Weights
 from albert_tf2.config import AlbertConfig
 from albert_tf2.errors import UserError
-from albert_tf2.files import PathLike
+from albert_tf2.paths import PathLike
 
 PREFIX = "albert_model.ckpt"
 KERAS_NORM = "layer_normalization"
@@ -184,9 +183,9 @@ def write(weights: Weights, folder: Path) -> dict[str, str]:
     values = config.to_dict()
     del values["layout"]  # the historic programs know their own
     values.pop("parameter_sharing", None)  # the names say it
-    files.write_json(folder / "albert_config.json", values)
+    paths.write_json(folder / "albert_config.json", values)
     if weights.vocab_file is not None:
-        shutil.copyfile(weights.vocab_file, folder / "vocab.txt")
+        paths.copy_file(weights.vocab_file, folder / "vocab.txt")
     return {name: name for name in ordered}
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from albert_tf2 import files
+from albert_tf2 import paths
 from albert_tf2.checkpoints import names, read_weights, weights
 from albert_tf2.checkpoints.weights import Weights
 from albert_tf2.config import TRAINING_FIELDS, AlbertConfig
@@ -34,7 +34,7 @@ TOKEN_TABLES = (
 
 def warm_start(
     model: AlbertPretrainer,
-    source: files.PathLike,
+    source: paths.PathLike,
     *,
     vocabulary: Vocabulary | None,
     grow: bool = False,
@@ -65,7 +65,7 @@ def warm_start(
 def check_config(
     mine: AlbertConfig,
     theirs: AlbertConfig,
-    source: files.PathLike,
+    source: paths.PathLike,
     *,
     say: Callable[[str], None],
 ) -> None:
@@ -93,7 +93,7 @@ def check_config(
 def new_words_of(
     vocabulary: Vocabulary | None,
     found: Weights,
-    source: files.PathLike,
+    source: paths.PathLike,
     *,
     where: str,
     grow: bool | None,

@@ -49,7 +49,7 @@ class Weights:
     task_kind: str = "classification"
     task_labels: tuple[str, ...] = ()
     kind: str = "tf1"
-    source: Path | None = None
+    source: Path | str | None = None
     files: tuple[Path, ...] = ()
     vocab_file: Path | None = None
     dropped: int = 0

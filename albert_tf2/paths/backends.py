@@ -143,6 +143,11 @@ class TensorFlow(Backend):
         try:
             with _as_os_errors(path) as gfile:
                 found = gfile.stat(path)
+                if found.is_directory and path.startswith("ram://"):
+                    # It takes the prefix of any name for a folder.
+                    above, _, last = path.rstrip("/").rpartition("/")
+                    if last not in gfile.listdir(f"{above}/"):
+                        return None
         except FileNotFoundError:
             return None
         return Stat(found.length, found.is_directory)

@@ -20,6 +20,7 @@ import fcntl
 import json
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -53,8 +54,8 @@ _IN_PROCESS = ("ram", "memory")
 class Lock:
     """What the owner of a folder holds."""
 
-    def __init__(self, folder: PathLike, what: str):
-        self.folder, self.what = folder, what
+    def __init__(self, folder: PathLike, what: str, wait: bool):
+        self.folder, self.what, self.wait = folder, what, wait
         self.lost = threading.Event()
 
     def check(self) -> None:
@@ -67,7 +68,9 @@ class Lock:
 
 
 @contextlib.contextmanager
-def lock(folder: PathLike, what: str = "run") -> Iterator[Lock]:
+def lock(
+    folder: PathLike, what: str = "run", wait: bool = False
+) -> Iterator[Lock]:
     """Owns a folder, which is created, for the time of the block.
 
     What killed processes left in the folder is removed.
@@ -75,13 +78,14 @@ def lock(folder: PathLike, what: str = "run") -> Iterator[Lock]:
     Args:
         folder: A local or remote folder.
         what: What the owner is, for the sentence: "run" or "build".
+        wait: Wait for another owner on this machine's disks, and say so.
 
     Raises:
         UserError: If another process, or this one, owns the folder.
     """
     backend, inner = backend_of(folder)
     make_folder(folder)
-    held = Lock(folder, what)
+    held = Lock(folder, what, wait)
     own = _kernel_lock if backend is LOCAL else _lease
     with own(join(inner, NAME), held):
         remove_leftovers(folder, owned=True)
@@ -141,25 +145,37 @@ def _open_and_lock(path: str, held: Lock) -> int | None:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _flock(descriptor, path, held)
             same = os.fstat(descriptor).st_nlink > 0
             if same:
                 os.ftruncate(descriptor, 0)
                 os.write(descriptor, json.dumps(_claim(held.what)).encode())
                 return descriptor
-        except BlockingIOError:
+        except UserError:
             os.close(descriptor)
-            raise _refuse(
-                held,
-                _owner(path),
-                "wait until it has ended, or choose another folder",
-            ) from None
+            raise
         except OSError as error:
             os.close(descriptor)
             if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
                 return None
             raise
         os.close(descriptor)  # the last owner removed it just now
+
+
+def _flock(descriptor: int, path: str, held: Lock) -> None:
+    """Locks, waits, or refuses."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        told = _refuse(
+            held,
+            _owner(path),
+            "wait until it has ended, or choose another folder",
+        )
+        if not held.wait:
+            raise told from None
+        print(f"waiting: {told}".rpartition(":")[0], file=sys.stderr)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 _DESCRIPTORS: set[int] = set()

@@ -12,6 +12,7 @@ the user's. A living process holds a lock on its own; the kernel releases the
 lock when the process ends, however it ends, and that tells what is left over.
 """
 
+import atexit
 import contextlib
 import fcntl
 import io
@@ -224,6 +225,25 @@ def local_copy(path: PathLike) -> Iterator[str]:
         goal = join(folder, name(path))
         (copy_folder if is_dir(path) else copy_file)(path, goal)
         yield goal
+
+
+def fetched(path: PathLike) -> str:
+    """Returns a local path that holds the same file or folder.
+
+    A local path is returned itself; the copy of a remote one stays until the
+    process ends, for what is read piece by piece or kept by its name.
+    """
+    return _UNTIL_THE_END.enter_context(local_copy(path))
+
+
+def kept_folder(label: str) -> str:
+    """Returns a new local folder that is removed when the process ends."""
+    beside = join(tempfile.gettempdir(), label)
+    return _UNTIL_THE_END.enter_context(_temporary_folder(beside))
+
+
+_UNTIL_THE_END = contextlib.ExitStack()
+atexit.register(_UNTIL_THE_END.close)
 
 
 def copy_file(source: PathLike, target: PathLike) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from albert_tf2 import files
+from albert_tf2 import paths
 from albert_tf2.errors import UserError
 
 
@@ -55,12 +55,12 @@ class Whitening(NamedTuple):
     def __call__(self, embeddings: np.ndarray) -> np.ndarray:
         return (embeddings - self.mean) @ self.kernel
 
-    def save(self, path: files.PathLike) -> None:
-        with files.atomic_file(path, "wb") as stream:
+    def save(self, path: paths.PathLike) -> None:
+        with paths.atomic_file(path, "wb") as stream:
             np.savez(stream, mean=self.mean, kernel=self.kernel)
 
     @classmethod
-    def load(cls, path: files.PathLike) -> "Whitening":
+    def load(cls, path: paths.PathLike) -> "Whitening":
         try:
             with np.load(Path(path), allow_pickle=False) as arrays:
                 return cls(arrays["mean"], arrays["kernel"])

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from albert_tf2 import files
+from albert_tf2 import paths
 from albert_tf2.errors import UserError
 from albert_tf2.tasks import base, registry
 from albert_tf2.tasks import reading as reading
@@ -73,7 +73,7 @@ def file_name(task: str, version: str = "1.1") -> str:
 
 
 def read_test_rows(
-    task_name: str, data_dir: files.PathLike, version: str
+    task_name: str, data_dir: paths.PathLike, version: str
 ) -> tuple[base.Task, list[Any]]:
     """Reads the test rows that a submission answers, none dropped."""
     task = registry.create(task_name)
@@ -91,7 +91,7 @@ def read_test_rows(
     return task, task.read(data_dir, reading.TEST, on_error="skip")
 
 
-def read_predictions(path: files.PathLike) -> list[dict[str, Any]]:
+def read_predictions(path: paths.PathLike) -> list[dict[str, Any]]:
     """Reads what `finetune` wrote as `predictions/test.jsonl`."""
     return reading.parse_rows(
         reading.json_lines(Path(path)),
@@ -223,8 +223,8 @@ def _json(value: Any) -> str:
 
 
 def write_submission(
-    tasks: dict[str, tuple[files.PathLike, files.PathLike]],
-    output_dir: files.PathLike,
+    tasks: dict[str, tuple[paths.PathLike, paths.PathLike]],
+    output_dir: paths.PathLike,
     *,
     team: str,
     version: str = "1.1",
@@ -261,7 +261,7 @@ def write_submission(
         texts[target] = content(task, rows, predictions)
     day = (date or datetime.date.today()).strftime("%Y%m%d")
     zip_name = f"submit_{team}_{day}.zip"
-    with files.atomic_directory(output_dir) as folder:
+    with paths.atomic_directory(output_dir) as folder:
         with zipfile.ZipFile(
             folder / zip_name, "w", zipfile.ZIP_DEFLATED
         ) as archive:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from albert_tf2 import files
+from albert_tf2 import paths
 from albert_tf2.errors import UserError
 from albert_tf2.tasks import base
 from albert_tf2.tasks import reading as reading
@@ -132,7 +132,7 @@ class C3(MultipleChoice):
 
 
 def _c3_questions(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    documents = files.read_json(path)
+    documents = paths.read_json(path)
     for number, document in enumerate(documents, 1):
         place = f"{path}, document {number}"
         try:
@@ -182,9 +182,9 @@ class ChID(MultipleChoice):
 
     def read_file(self, path, *, test, on_error, report):
         answer_file = path.with_name(f"{path.stem}_answer.json")
-        answers = files.read_json(answer_file) if not test else {}
+        answers = paths.read_json(answer_file) if not test else {}
         if test and answer_file.is_file():
-            answers = files.read_json(answer_file)
+            answers = paths.read_json(answer_file)
         nested = reading.parse_rows(
             reading.json_lines(path),
             lambda line: _chid_rows(line, answers, test=test),
