@@ -13,7 +13,6 @@ import argparse
 import dataclasses
 import os
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,8 +20,9 @@ from albert_tf2 import command_line, paths
 from albert_tf2.errors import UserError
 from albert_tf2.text.tokenization import Vocabulary
 
-from . import corpus, shards, workers
+from . import corpus, parts, shards, workers
 from .build_config import CHOICES, BuildConfig
+from .census import Census
 from .words import default_segmenter, read_terms
 
 PROG = "python -m albert_tf2.data.build_pretraining_data"
@@ -142,9 +142,19 @@ def build(plan: shards.Plan, pool: Any) -> dict[str, Any]:
         finished = _prepare(plan)
         if finished is not None:
             return finished
-        pool.make_parts(plan)
-        counts = _checked_counts(plan)
-        manifest = shards.write_manifest(plan, pool.write_shards(plan), counts)
+        census = pool.make_parts(plan)
+        continued = census.close()
+        _check_counts(plan, census)
+        entries = pool.write_shards(plan, continued)
+        manifest = shards.manifest_of(plan, entries, census.counts)
+        must_add_up(plan.output_dir, manifest)
+        if damaged := pool.check_shards(plan.output_dir, entries):
+            path = paths.join(plan.output_dir, damaged[0]["name"])
+            raise UserError(
+                f"{path} is not what was written: does another program write "
+                "here, or is the disk failing? Run the same command again"
+            )
+        shards.write_manifest(plan, manifest)
         paths.remove_folder(plan.parts_folder)
         return manifest
 
@@ -174,29 +184,42 @@ def _prepare(plan: shards.Plan) -> dict[str, Any] | None:
     return None
 
 
-def _checked_counts(plan: shards.Plan) -> Counter[str]:
-    """Adds up the counts; says where documents seem to have no borders."""
-    counts: Counter[str] = Counter()
-    for file, found in zip(
-        plan.files, shards.counts_of_files(plan), strict=True
-    ):
-        counts.update(found)
-        whole = found["documents"] - found["documents_split"]
-        if whole == 1 and found["sentences"] >= MANY_SENTENCES:
+def _check_counts(plan: shards.Plan, census: Census) -> None:
+    """Says where documents seem to have no borders; refuses no pairs."""
+    for number, file in enumerate(plan.files):
+        found = census.file_counts(number)
+        if found["documents"] == 1 and found["sentences"] >= MANY_SENTENCES:
             print(
                 f"note: {file.path} has no blank line, so it counts as one "
                 "document; if it holds many, put blank lines between them",
                 file=sys.stderr,
             )
-    if not counts["pairs"]:
+    if not census.counts["pairs"]:
         paths.remove_folder(plan.parts_folder)
         first, *others = plan.files
         more = f" and {len(others)} more files" if others else ""
         raise UserError(
             f"{first.path}{more}: no document of at least two tokens in "
-            f"{counts['bytes']} bytes; check --input_file"
+            f"{census.counts['bytes']} bytes; check --input_file"
         )
-    return counts
+
+
+def must_add_up(output_dir: str, manifest: dict[str, Any]) -> None:
+    """Refuses a manifest whose shards do not hold what was counted."""
+    counts = manifest["counts"]
+    for subset in parts.SUBSETS:
+        counted = counts.get(f"{subset}_records", 0)
+        held = sum(
+            entry["records"]
+            for entry in manifest["shards"]
+            if entry["subset"] == subset
+        )
+        if held != counted:
+            raise UserError(
+                f"{output_dir}: the {subset} shards hold {held:,} of "
+                f"{counted:,} records: did another builder write here? Remove "
+                "the folder and build again"
+            )
 
 
 def _must_agree(output_dir: str, old: Any, new: dict[str, Any]) -> None:
@@ -245,11 +268,31 @@ def verify(
             "without --verify"
         )
     manifest = paths.read_json(path, dict)
-    damaged = shards.damaged_shards(output_dir, manifest)
+    must_add_up(output_dir, manifest)
+    shards.vocabulary_of_manifest(output_dir, manifest)
+    damaged = pool.check_shards(output_dir, manifest["shards"])
     if not damaged:
         return f"{output_dir}: all {len(manifest['shards'])} shards are intact"
-    names = ", ".join(entry["name"] for entry in damaged)
+    names = ", ".join(sorted(entry["name"] for entry in damaged))
     print(f"damaged: {names}; rebuilding", file=sys.stderr)
+    _rebuild(output_dir, manifest, damaged, pool, input_file)
+    still = pool.check_shards(output_dir, damaged)
+    if still:
+        raise UserError(
+            f"{still[0]['name']} could not be rebuilt as it was: has the "
+            "corpus changed?"
+        )
+    return f"{output_dir}: rebuilt {names}; all shards are intact"
+
+
+def _rebuild(
+    output_dir: str,
+    manifest: dict[str, Any],
+    damaged: Sequence[dict[str, Any]],
+    pool: Any,
+    input_file: Sequence[str] | None,
+) -> None:
+    """Writes the damaged shards of a set anew, from its corpus."""
     plan = shards.plan_of_manifest(output_dir, manifest, input_file)
     by_name = {
         shards.shard_name(plan.config, *key): key
@@ -259,20 +302,13 @@ def verify(
         plan, only=frozenset(by_name[entry["name"]] for entry in damaged)
     )
     _must_agree(output_dir, manifest["identity"], plan.identity())
-    with paths.lock(plan.output_dir, "build"):
+    with paths.lock(output_dir, "build"):
         # Parts of a repair hold the damaged shards only: start afresh.
         paths.remove_folder(plan.parts_folder)
         paths.make_folder(plan.parts_folder)
-        pool.make_parts(plan)
-        pool.write_shards(plan)
+        census = pool.make_parts(plan)
+        pool.write_shards(plan, census.close())
         paths.remove_folder(plan.parts_folder)
-    still = shards.damaged_shards(output_dir, manifest)
-    if still:
-        raise UserError(
-            f"{still[0]['name']} could not be rebuilt as it was: has the "
-            "corpus changed?"
-        )
-    return f"{output_dir}: rebuilt {names}; all shards are intact"
 
 
 def summary(manifest: dict[str, Any], output_dir: str) -> str:

@@ -1,7 +1,9 @@
 """One unit of the corpus -> one part: records, sorted by their shard.
 
 This is all that a worker does, here or on a cluster. A part depends on its
-unit, the vocabulary and the `BuildConfig` alone.
+unit, the vocabulary and the `BuildConfig` alone. Only where a document is
+longer than a unit does a part leave something open: whether its first rows
+are held out is decided where the document begins (`census`).
 """
 
 import collections
@@ -26,19 +28,62 @@ from .build_config import BuildConfig
 from .words import Segmenter, Term
 
 SUBSETS = ("train", "eval")
+# The rows of a document that an earlier unit began: its subset is not known
+# before the parts are put together.
+CONTINUED = "continued"
+# What `str.strip` removes.
+WHITE_SPACE = [code for code in range(0x3001) if chr(code).isspace()]
 STAGES = ("read", "tokenize", "segment", "pair", "write")
+
+
+class Joint(NamedTuple):
+    """How the documents of a unit meet those of its neighbours.
+
+    Attributes:
+        begins_inside: Whether the first document may have begun in an
+            earlier unit.
+        ends_inside: Whether the last document may go on in the next unit.
+        first: The subset of the first document, if it begins here after all.
+        last: The subset of the last document; None if an earlier unit may
+            have begun that one.
+    """
+
+    begins_inside: bool
+    ends_inside: bool
+    first: str | None = None
+    last: str | None = None
+
+
+class Head(NamedTuple):
+    """What a part tells about itself.
+
+    Attributes:
+        counts: How many documents, sentences, ... (`docs/data.md`), without
+            what depends on the subset of a continued document.
+        joint: How it meets its neighbours.
+        continued: The records of a document that an earlier unit began.
+    """
+
+    counts: dict[str, int]
+    joint: Joint
+    continued: int = 0
 
 
 class Part(NamedTuple):
     """What a unit became.
 
     Attributes:
-        counts: How many documents, sentences, ... (`docs/data.md`).
-        groups: The frames of the unit's records by (subset, shard).
+        head: What it tells about itself.
+        groups: The frames of the unit's records by (subset, shard). Those of
+            a continued document are not dealt out yet: (CONTINUED, 0).
     """
 
-    counts: dict[str, int]
+    head: Head
     groups: dict[tuple[str, int], list[bytes]]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return self.head.counts
 
 
 class PartBuilder:
@@ -76,22 +121,28 @@ class PartBuilder:
         """Reads and processes a unit."""
         counts: collections.Counter[str] = collections.Counter()
         with self._stage("read"):
-            text = self._read(unit, counts)
+            text, begins_inside = self._read(unit, counts)
         with self._stage("tokenize"):
             tokens = self.tokenizer.tokenize(text)
         with self._stage("segment"):
             word_starts = self.segmenter.word_starts(text, tokens)
         with self._stage("pair"):
-            sentence_ends = sentence_ends_of_documents(text, tokens)
-            pairs = self._pairs(unit, sentence_ends, word_starts, counts)
+            found = documents_of_tokens(text, tokens)
+            pairs, joint = self._pairs(
+                unit, found, begins_inside, word_starts, counts
+            )
         with self._stage("write"):
             counts["tokens"] += len(tokens.ids)
             unknown = tokens.ids == self.vocabulary.unknown_id
             counts["unknown_tokens"] += int(unknown.sum())
             groups = self._groups(unit, pairs, tokens.ids, word_starts, counts)
-        return Part(dict(counts), groups)
+        continued = len(groups.get((CONTINUED, 0), ()))
+        return Part(Head(dict(counts), joint, continued), groups)
 
-    def _read(self, unit: corpus.Unit, counts: collections.Counter) -> str:
+    def _read(
+        self, unit: corpus.Unit, counts: collections.Counter
+    ) -> tuple[str, bool]:
+        """Returns a unit's text, and whether it may begin in a document."""
         content = corpus.read_unit(unit)
         decoded = corpus.decode(
             content, unit.file, on_error=self.config.on_error
@@ -99,26 +150,33 @@ class PartBuilder:
         counts["bytes"] += len(content.data)
         counts["lines_not_utf8"] += decoded.bad_lines
         counts["nul_characters"] += decoded.nul_characters
-        counts["documents_split"] += content.splits_document
         text = decoded.text
-        return normalize(text) if self.config.normalize else text
+        if self.config.normalize:
+            text = normalize(text)
+        # A unit without content lies within a line of its predecessor.
+        return text, content.splits_document or not content.data
 
     def _pairs(
         self,
         unit: corpus.Unit,
-        sentence_ends: Sequence[np.ndarray],
+        found: "Documents",
+        begins_inside: bool,
         word_starts: np.ndarray,
         counts: collections.Counter,
-    ) -> dict[str, list[segments.SegmentPair]]:
+    ) -> tuple[dict[str, list[segments.SegmentPair]], Joint]:
         """Returns the pairs of a unit by subset, in its token positions."""
         config = self.config
-        found: dict[str, list] = {subset: [] for subset in SUBSETS}
-        for number, ends in enumerate(sentence_ends):
+        pairs_of: dict[str, list] = {s: [] for s in (*SUBSETS, CONTINUED)}
+        begins_inside = begins_inside and found.first_is_open
+        drawn: list[str] = []
+        for number, ends in enumerate(found.sentence_ends):
             first, last = ends[0], ends[-1]
             rng = segments.rng_of(
                 config.seed, unit.file.name, unit.index, number
             )
-            subset = "eval" if rng.random() < config.eval_fraction else "train"
+            drawn.append(
+                "eval" if rng.random() < config.eval_fraction else "train"
+            )
             local_ends = (ends[1:] - first).tolist()
             pairs = segments.pairs_of_document(
                 local_ends,
@@ -130,21 +188,29 @@ class PartBuilder:
             )
             used = pairs[-1].end if pairs else 0
             natural = set(local_ends)
-            counts["documents"] += 1
+            continued = begins_inside and number == 0
             counts["sentences"] += len(local_ends)
-            counts["one_sentence_documents"] += len(local_ends) == 1
-            counts["dropped_documents"] += not pairs
             counts["dropped_tokens"] += local_ends[-1] - used
             counts["pairs"] += len(pairs)
             counts["pairs_within_a_sentence"] += sum(
                 pair.middle not in natural for pair in pairs
             )
-            counts[f"{subset}_documents"] += 1
-            found[subset].extend(
+            if not continued:
+                counts["documents"] += 1
+                counts["one_sentence_documents"] += len(local_ends) == 1
+                counts["dropped_documents"] += not pairs
+                counts[f"{drawn[-1]}_documents"] += 1
+            pairs_of[CONTINUED if continued else drawn[-1]].extend(
                 segments.SegmentPair(*(int(first) + p for p in pair))
                 for pair in pairs
             )
-        return found
+        joint = Joint(
+            begins_inside,
+            found.last_is_open,
+            first=drawn[0] if drawn else None,
+            last=drawn[-1] if len(drawn) > begins_inside else None,
+        )
+        return pairs_of, joint
 
     def _groups(
         self,
@@ -158,7 +224,7 @@ class PartBuilder:
         config = self.config
         groups: dict[tuple[str, int], list[bytes]] = {}
         packed = records.pack_tokens(ids, word_starts, self.dtype)
-        for subset in SUBSETS:
+        for subset in (*SUBSETS, CONTINUED):
             rows = self._rows(pairs[subset])
             if self._classic is None:
                 payloads = [_serialize(row, packed) for row in rows]
@@ -171,14 +237,11 @@ class PartBuilder:
                     ordered, ids, word_starts, seed
                 )
             frames = records.frame(payloads)
-            shards = num_shards(config, subset)
-            rng = segments.rng_of(
-                config.seed, "shard", unit.file.name, unit.index, subset
-            )
-            for one in frames:
-                shard = int(rng.random() * shards)
-                groups.setdefault((subset, shard), []).append(one)
-            counts[f"{subset}_records"] += len(frames)
+            if subset != CONTINUED:
+                counts[f"{subset}_records"] += len(frames)
+                groups |= deal(config, unit, subset, frames)
+            elif frames:
+                groups[CONTINUED, 0] = frames
             copies = len(frames) // max(1, len(rows))  # static masking's
             counts["padding_tokens"] += copies * sum(
                 config.max_seq_length - sum(map(_cost, row)) for row in rows
@@ -209,6 +272,34 @@ def num_shards(config: BuildConfig, subset: str) -> int:
     return max(1, round(config.num_shards * config.eval_fraction))
 
 
+def deal(
+    config: BuildConfig,
+    unit: corpus.Unit,
+    subset: str,
+    frames: Sequence[bytes | memoryview],
+    draw: str = "shard",
+) -> dict[tuple[str, int], list]:
+    """Deals the frames of a unit out to the shards of a subset.
+
+    Args:
+        config: The settings.
+        unit: Where the frames come from; its content is not needed.
+        subset: Theirs.
+        frames: In the order of the text.
+        draw: Tells the draws of one unit apart.
+
+    Returns:
+        The frames of each (subset, shard), in the order given.
+    """
+    shards = num_shards(config, subset)
+    rng = segments.rng_of(config.seed, draw, unit.file.name, unit.index, subset)
+    groups: dict[tuple[str, int], list] = {}
+    for one in frames:
+        shard = int(rng.random() * shards)
+        groups.setdefault((subset, shard), []).append(one)
+    return groups
+
+
 def _cost(pair: segments.SegmentPair) -> int:
     return pair.end - pair.start + segments.SPECIAL_TOKENS_PER_PAIR
 
@@ -221,48 +312,81 @@ def _serialize(
     return records.compact_example(tokens, lengths)
 
 
-def sentence_ends_of_documents(
-    text: str, tokens: BulkTokens
-) -> list[np.ndarray]:
-    """Finds the sentences and documents of a tokenized unit.
+class Documents(NamedTuple):
+    """The documents of a tokenized unit.
 
-    Returns:
-        For each document int64 [S + 1]: the token where it begins, and the
-        tokens where its S sentences end.
+    Attributes:
+        sentence_ends: For each document int64 [S + 1]: the token where it
+            begins, and the tokens where its S sentences end.
+        first_is_open: Whether no border stands before the first document.
+        last_is_open: Whether no border stands after the last one.
     """
+
+    sentence_ends: list[np.ndarray]
+    first_is_open: bool
+    last_is_open: bool
+
+
+def documents_of_tokens(text: str, tokens: BulkTokens) -> Documents:
+    """Finds the sentences and documents of a tokenized unit."""
     line_ends = np.append(tokens.line_ends, len(text))
     token_ends = np.searchsorted(tokens.starts, line_ends)  # [L]
     lengths = np.diff(token_ends, prepend=0)
-    line_begins = np.concatenate([[0], line_ends[:-1] + 1])
-    is_border = np.zeros(len(lengths), bool)
-    for line in np.flatnonzero(lengths == 0).tolist():
-        # A line of control characters has no tokens, but is not blank.
-        is_border[line] = not text[line_begins[line] : line_ends[line]].strip()
+    is_border = _borders(text, line_ends, lengths)
+    if not text or text.endswith("\n"):
+        is_border[-1] = False  # nothing stands behind the last line feed
     sentences = np.flatnonzero(lengths)
-    if not len(sentences):
-        return []
     document_of_line = np.cumsum(is_border)
+    if not len(sentences):
+        is_open = not is_border.any()
+        return Documents([], is_open, is_open)
     first = np.flatnonzero(np.diff(document_of_line[sentences])) + 1
     found = []
     begin = 0
     for ends in np.split(token_ends[sentences], first):
         found.append(np.concatenate([[begin], ends]))
         begin = ends[-1]
-    return found
+    return Documents(
+        found,
+        first_is_open=bool(document_of_line[sentences[0]] == 0),
+        last_is_open=bool(
+            document_of_line[sentences[-1]] == document_of_line[-1]
+        ),
+    )
+
+
+def _borders(
+    text: str, line_ends: np.ndarray, tokens_of_line: np.ndarray
+) -> np.ndarray:
+    """Returns bool [L], whether a line holds nothing but white space.
+
+    A line of control characters has no tokens either, but is no border.
+    """
+    lengths = np.diff(line_ends, prepend=-1) - 1
+    borders = lengths == 0
+    doubtful = np.flatnonzero((tokens_of_line == 0) & ~borders)
+    if len(doubtful):
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+        solid = np.concatenate([[0], np.cumsum(~np.isin(codes, WHITE_SPACE))])
+        ends = line_ends[doubtful]
+        borders[doubtful] = solid[ends] == solid[ends - lengths[doubtful]]
+    return borders
 
 
 # A part on disk: the length of its header, the header as JSON, the frames.
+PART = ".part"
 _HEAD = struct.Struct("<Q")
 
 
 def part_name(file_number: int, unit_index: int) -> str:
     """Names a part so that names sort in the order of the corpus."""
-    return f"{file_number:06d}-{unit_index:08d}.part"
+    return f"{file_number:08d}-{unit_index:08d}{PART}"
 
 
-def file_number(name: str) -> int:
-    """Returns which file of the corpus a part is of."""
-    return int(name.partition("-")[0])
+def place_of(name: str) -> tuple[int, int]:
+    """Returns the number of the file and of the unit that a part is of."""
+    file_number, _, rest = name.partition("-")
+    return int(file_number), int(rest.removesuffix(PART))
 
 
 def write_part(path: str, part: Part) -> None:
@@ -271,7 +395,7 @@ def write_part(path: str, part: Part) -> None:
     blocks = [b"".join(part.groups[key]) for key in keys]
     payload = b"".join(blocks)
     header = {
-        "counts": part.counts,
+        "head": [part.head.counts, part.head.joint, part.head.continued],
         "groups": [
             [*key, len(block)] for key, block in zip(keys, blocks, strict=True)
         ],
@@ -282,44 +406,39 @@ def write_part(path: str, part: Part) -> None:
         stream.write(_HEAD.pack(len(text)) + text + payload)
 
 
-class PartReader:
-    """A part on disk: its counts, and its frames for one shard."""
+def read_part(path: str) -> tuple[Head, dict[tuple[str, int], memoryview]]:
+    """Reads a part in one go.
 
-    def __init__(self, path: str):
-        self.path = path
-        with paths.open_binary(path) as stream:
-            (length,) = _HEAD.unpack(stream.read(_HEAD.size))
-            header = json.loads(stream.read(length))
-        self.counts: dict[str, int] = header["counts"]
-        self.digest: str = header["digest"]
-        self._ranges = {}
-        self._begin = offset = _HEAD.size + length
-        for subset, shard, size in header["groups"]:
-            self._ranges[subset, shard] = offset, size
-            offset += size
+    Returns:
+        What it tells about itself, and the frames of each (subset, shard),
+        one after the other.
 
-    def read(self, subset: str, shard: int) -> bytes:
-        """Returns the frames of a shard, one after the other."""
-        offset, size = self._ranges.get((subset, shard), (0, 0))
-        if not size:
-            return b""
-        with paths.open_binary(self.path) as stream:
-            stream.seek(offset)
-            return stream.read(size)
-
-    def is_intact(self) -> bool:
-        """Whether the frames are those that were written."""
-        with paths.open_binary(self.path) as stream:
-            stream.seek(self._begin)
-            payload = stream.read()
-        digest = hashlib.blake2b(payload, digest_size=16).hexdigest()
-        return digest == self.digest
-
-
-def load_part(path: str) -> PartReader | None:
-    """Opens a part of an earlier run; None if it is not there or damaged."""
+    Raises:
+        ValueError: If it is damaged.
+    """
+    with paths.open_binary(path) as stream:
+        content = memoryview(stream.read())
     try:
-        part = PartReader(path)
-        return part if part.is_intact() else None
-    except (OSError, ValueError, KeyError, struct.error, UserError):
+        (length,) = _HEAD.unpack_from(content)
+        begin = _HEAD.size + length
+        header = json.loads(bytes(content[_HEAD.size : begin]))
+        counts, joint, continued = header["head"]
+        blocks = {}
+        end = begin
+        for subset, shard, size in header["groups"]:
+            blocks[subset, shard] = content[end : end + size]
+            end += size
+        digest = hashlib.blake2b(content[begin:], digest_size=16).hexdigest()
+        if end != len(content) or digest != header["digest"]:
+            raise ValueError(f"{path} is damaged")
+    except (KeyError, TypeError, struct.error) as error:
+        raise ValueError(f"{path} is damaged ({error!r})") from error
+    return Head(counts, Joint(*joint), continued), blocks
+
+
+def load_head(path: str) -> Head | None:
+    """Checks a part of an earlier run; None if it is missing or damaged."""
+    try:
+        return read_part(path)[0]
+    except (OSError, ValueError, UserError):
         return None

@@ -101,7 +101,7 @@ class Analysis(parts.PartBuilder):
     def add(self, unit: corpus.Unit) -> None:
         """Counts what is in a unit."""
         found: Counter[str] = Counter()
-        text = self._read(unit, found)
+        text, _ = self._read(unit, found)
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
         counted = np.bincount(codes)
         self.code_counts[: len(counted)] += counted
@@ -123,7 +123,7 @@ class Analysis(parts.PartBuilder):
         for number in unknown.tolist():
             word = text[ends[number] : ends[number + 1]].split()[0]
             self.unknown[word[:20]] += 1
-        for bounds in parts.sentence_ends_of_documents(text, tokens):
+        for bounds in parts.documents_of_tokens(text, tokens).sentence_ends:
             self.sentence_lengths.update(np.diff(bounds).tolist())
             self.document_lengths[int(bounds[-1] - bounds[0])] += 1
 

@@ -9,7 +9,7 @@ is held in memory while that happens (`BuildConfig.num_shards` keeps it near
 import dataclasses
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import albert_tf2
@@ -92,21 +92,32 @@ def shards_of(config: BuildConfig) -> list[tuple[str, int]]:
 
 def make_part(
     plan: Plan, builder: parts.PartBuilder, path: str, unit: corpus.Unit
-) -> None:
+) -> parts.Head:
     """Turns one unit into a part on disk: the work of a worker."""
     part = builder.build(unit)
     if plan.only:
-        groups = {k: v for k, v in part.groups.items() if k in plan.only}
+        wanted = {*plan.only, (parts.CONTINUED, 0)}
+        groups = {k: v for k, v in part.groups.items() if k in wanted}
         part = part._replace(groups=groups)
     parts.write_part(path, part)
+    return part.head
 
 
-def write_shard(plan: Plan, subset: str, shard: int) -> dict[str, Any]:
-    """Gathers, shuffles and writes one shard; returns its manifest entry."""
-    frames = []
-    for name in part_names(plan):
-        part = parts.PartReader(paths.join(plan.parts_folder, name))
-        frames.extend(records.split_frames(part.read(subset, shard)))
+def write_shard(
+    plan: Plan, subset: str, shard: int, blocks: Iterable[bytes]
+) -> dict[str, Any]:
+    """Shuffles and writes one shard.
+
+    Args:
+        plan: The build.
+        subset: With `shard`, which one.
+        shard: Its number.
+        blocks: Its rows, in the order of the corpus.
+
+    Returns:
+        Its entry in the manifest.
+    """
+    frames = [frame for b in blocks for frame in records.split_frames(b)]
     rng = segments.rng_of(plan.config.seed, "shuffle", subset, shard)
     # Not `rng.shuffle`, whose order Python does not promise to keep.
     order = sorted((rng.random(), i) for i in range(len(frames)))
@@ -130,25 +141,16 @@ def write_shard(plan: Plan, subset: str, shard: int) -> dict[str, Any]:
 def part_names(plan: Plan) -> list[str]:
     """Returns the parts on disk, in the order of the corpus."""
     names = paths.names(plan.parts_folder)
-    return [name for name in names if name.endswith(".part")]
+    return [name for name in names if name.endswith(parts.PART)]
 
 
-def counts_of_files(plan: Plan) -> list[Counter[str]]:
-    """Adds up the counts of the parts of each file of the corpus."""
-    counts: list[Counter[str]] = [Counter() for _ in plan.files]
-    for name in part_names(plan):
-        part = parts.PartReader(paths.join(plan.parts_folder, name))
-        counts[parts.file_number(name)].update(part.counts)
-    return counts
-
-
-def write_manifest(
+def manifest_of(
     plan: Plan, entries: list[dict[str, Any]], counts: Counter[str]
 ) -> dict[str, Any]:
-    """Writes `vocab.txt` and, last of all, `manifest.json`."""
+    """Describes a finished set."""
     config = plan.config
     identity = plan.identity()
-    manifest = {
+    return {
         "tool_version": identity["tool_version"],
         "masking": config.masking,
         "max_seq_length": config.max_seq_length,
@@ -166,23 +168,19 @@ def write_manifest(
         "input_file": [file.path for file in plan.files],
         "user_terms": [list(term) for term in plan.terms],
     }
+
+
+def write_manifest(plan: Plan, manifest: dict[str, Any]) -> None:
+    """Writes `vocab.txt` and, last of all, `manifest.json`."""
     vocabulary = paths.join(plan.output_dir, VOCABULARY)
     with paths.atomic_file(vocabulary, "wb") as stream:
         stream.write(plan.vocabulary.to_bytes())
     paths.write_json(paths.join(plan.output_dir, MANIFEST), manifest)
-    return manifest
 
 
-def damaged_shards(output_dir: str, manifest: dict) -> list[dict[str, Any]]:
-    """Returns the manifest entries whose file is not what it was."""
-    return [
-        entry
-        for entry in manifest["shards"]
-        if not _is_intact(paths.join(output_dir, entry["name"]), entry)
-    ]
-
-
-def _is_intact(path: str, entry: dict[str, Any]) -> bool:
+def is_intact(output_dir: str, entry: dict[str, Any]) -> bool:
+    """Whether a shard is what its entry in the manifest says."""
+    path = paths.join(output_dir, entry["name"])
     try:
         if paths.size(path) != entry["bytes"]:
             return False
@@ -201,25 +199,30 @@ def plan_of_manifest(
         )
         patterns = input_file or manifest["input_file"]
         terms = tuple((term, freq) for term, freq in manifest["user_terms"])
-        vocab_sha256 = manifest["vocab_sha256"]
     except (KeyError, TypeError) as error:
         raise UserError(
             f"{paths.join(output_dir, MANIFEST)} is of another version of "
             f"the builder ({error}): build the set again"
         ) from None
-    vocabulary = Vocabulary.load(paths.join(output_dir, VOCABULARY))
-    if vocabulary.sha256 != vocab_sha256:
-        raise UserError(
-            f"{paths.join(output_dir, VOCABULARY)} is not the vocabulary "
-            "that the set was built with: put it back first"
-        )
     return Plan(
         config=config,
         files=tuple(corpus.find_files(patterns)),
-        vocabulary=vocabulary,
+        vocabulary=vocabulary_of_manifest(output_dir, manifest),
         terms=terms,
         output_dir=output_dir,
     )
+
+
+def vocabulary_of_manifest(output_dir: str, manifest: dict) -> Vocabulary:
+    """Loads the vocabulary of a finished set, and no other."""
+    path = paths.join(output_dir, VOCABULARY)
+    vocabulary = Vocabulary.load(path)
+    if vocabulary.sha256 != manifest.get("vocab_sha256"):
+        raise UserError(
+            f"{path} is not the vocabulary that the set was built with: put "
+            "it back first"
+        )
+    return vocabulary
 
 
 def _digest(value: Any) -> str:

@@ -12,17 +12,20 @@ import argparse
 import os
 import socket
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from albert_tf2 import command_line
 from albert_tf2.errors import UserError
 
-from . import build_pretraining_data, corpus, parts, shards
+from . import build_pretraining_data, corpus, gather, parts, shards
+from .census import Census
 
 PROG = "python -m albert_tf2.data.spark_build"
 # Units that one Spark task processes: what is repeated when a machine dies.
 UNITS_PER_TASK = 8
+# Parts that one task deals out: each task leaves a block for every shard.
+PARTS_PER_TASK = 64
 
 # The number of a file, and of a unit in it; None for all units of a file
 # that must be read from its beginning.
@@ -110,24 +113,55 @@ class SparkPool:
     def __init__(self, context: Any):
         self._context = context
 
-    def make_parts(self, plan: shards.Plan) -> None:
+    def make_parts(self, plan: shards.Plan) -> Census:
         """Processes every unit whose part is not there yet."""
         shared = self._context.broadcast(plan)
         tasks = tasks_of(plan)
-        self._run(
+        found = self._run(
             tasks,
             max(1, len(tasks) // UNITS_PER_TASK),
             lambda some: _make_parts(shared.value, some),
         )
+        census = Census()
+        for one in found:
+            census.merge(one)
+        return census
 
-    def write_shards(self, plan: shards.Plan) -> list[dict[str, Any]]:
-        """Writes every shard of the plan; returns their manifest entries."""
-        shared = self._context.broadcast(plan)
+    def write_shards(
+        self, plan: shards.Plan, continued: Mapping[tuple[int, int], str]
+    ) -> list[dict[str, Any]]:
+        """Writes every shard of the plan; returns their manifest entries.
+
+        Spark's shuffle brings the rows of a shard together, so that every
+        part is opened once (`gather`).
+        """
+        shared = self._context.broadcast((plan, dict(continued)))
         wanted = sorted(plan.only) or shards.shards_of(plan.config)
+        names = shards.part_names(plan)
+        dealt = self._context.parallelize(
+            list(enumerate(names)), max(1, len(names) // PARTS_PER_TASK)
+        ).mapPartitions(lambda some: _deal_parts(shared.value, wanted, some))
+        outcomes = (
+            dealt.partitionBy(len(wanted), lambda number: number)
+            .mapPartitionsWithIndex(
+                lambda number, rows: _write_shard(
+                    shared.value[0], wanted[number], rows
+                )
+            )
+            .collect()
+        )
+        return _without_errors(outcomes)
+
+    def check_shards(
+        self, output_dir: str, entries: Sequence[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """Returns the entries of a manifest whose file is not what it was."""
         return self._run(
-            wanted,
-            len(wanted),
-            lambda some: (shards.write_shard(shared.value, *s) for s in some),
+            list(entries),
+            len(entries),
+            lambda some: (
+                e for e in some if not shards.is_intact(output_dir, e)
+            ),
         )
 
     def _run(self, items: list, num_tasks: int, function: Any) -> list:
@@ -142,10 +176,15 @@ class SparkPool:
             .mapPartitions(lambda some: _told(function, some))
             .collect()
         )
-        for outcome in outcomes:
-            if isinstance(outcome, UserError):
-                raise outcome
-        return outcomes
+        return _without_errors(outcomes)
+
+
+def _without_errors(outcomes: list) -> list:
+    """Raises the first error of the user that a worker sent back."""
+    for outcome in outcomes:
+        if isinstance(outcome, UserError):
+            raise outcome
+    return outcomes
 
 
 def _told(function: Any, some: Iterator) -> Iterator[Any]:
@@ -168,9 +207,10 @@ def tasks_of(plan: shards.Plan) -> list[Task]:
     return tasks
 
 
-def _make_parts(plan: shards.Plan, tasks: Iterator[Task]) -> Iterator[None]:
-    """Runs on the cluster: makes the parts of some tasks."""
+def _make_parts(plan: shards.Plan, tasks: Iterator[Task]) -> Iterator[Census]:
+    """Runs on the cluster: makes the parts of some tasks, and counts them."""
     builder = None
+    census = Census()
     for number, index in tasks:
         size = plan.config.unit_bytes
         units: Iterable[corpus.Unit] = (
@@ -180,10 +220,48 @@ def _make_parts(plan: shards.Plan, tasks: Iterator[Task]) -> Iterator[None]:
         )
         for unit in units:
             path = plan.part_path(number, unit.index)
-            if parts.load_part(path) is None:
+            head = parts.load_head(path)
+            if head is None:
                 builder = builder or plan.part_builder()
-                shards.make_part(plan, builder, path, unit)
-    yield from ()
+                head = shards.make_part(plan, builder, path, unit)
+            census.add((number, unit.index), head)
+    yield census
+
+
+def _deal_parts(
+    shared: tuple[shards.Plan, dict],
+    wanted: Sequence[gather.Key],
+    names: Iterator[tuple[int, str]],
+) -> Iterator[tuple[int, tuple[int, Any]]]:
+    """Runs on the cluster: yields (shard, (part, rows))."""
+    plan, continued = shared
+    numbers = {key: number for number, key in enumerate(wanted)}
+    try:
+        for part, name in names:
+            subset = continued.get(parts.place_of(name))
+            dealt = gather.deal_part(plan, name, subset)
+            for key in numbers.keys() & dealt:
+                yield numbers[key], (part, dealt[key])
+    except UserError as error:
+        yield 0, (-1, error)
+
+
+def _write_shard(
+    plan: shards.Plan,
+    key: gather.Key,
+    rows: Iterator[tuple[int, tuple[int, Any]]],
+) -> Iterator[Any]:
+    """Runs on the cluster: writes a shard from what the shuffle brought."""
+    # The shuffle keeps no order; a part sends a shard one block.
+    blocks = dict(block for _, block in rows)
+    if -1 in blocks:
+        yield blocks[-1]
+        return
+    ordered = [blocks[part] for part in sorted(blocks)]
+    try:
+        yield shards.write_shard(plan, *key, ordered)
+    except UserError as error:
+        yield error
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from albert_tf2.errors import UserError
 
-from . import corpus, parts, shards
+from . import corpus, gather, parts, shards
+from .census import Census
 
 KILLED = (
     "a worker process was killed (out of memory?): run the same command again "
@@ -35,34 +36,70 @@ class Workers:
         self.num_workers = num_workers
         self.progress = progress
 
-    def make_parts(self, plan: shards.Plan) -> None:
+    def make_parts(self, plan: shards.Plan) -> Census:
         """Processes every unit whose part is not there yet."""
         total = sum(file.size for file in plan.files)
+        census = Census()
         with tqdm(
             total=total, unit="B", unit_scale=True, desc="records",
             disable=not self.progress, mininterval=1.0,
         ) as bar:  # fmt: skip
-            tasks = _tasks(plan, bar)
-            for size in self._map(plan, make_part, tasks):
+            for place, head, size in self._map(plan, make_part, _tasks(plan)):
+                census.add(place, head)
                 bar.update(size)
             bar.update(total - bar.n)
+        return census
 
-    def write_shards(self, plan: shards.Plan) -> list[dict[str, Any]]:
-        """Writes every shard of the plan; returns their manifest entries."""
+    def write_shards(
+        self, plan: shards.Plan, continued: Mapping[tuple[int, int], str]
+    ) -> list[dict[str, Any]]:
+        """Writes every shard of the plan; returns their manifest entries.
+
+        Args:
+            plan: The build; its parts are there.
+            continued: The subsets of continued documents (`Census.close`).
+        """
         wanted = sorted(plan.only) or shards.shards_of(plan.config)
-        tasks = iter(wanted)
+        stretches = gather.stretches(shards.part_names(plan), self.num_workers)
+        with gather.spools_folder(plan) as folder:
+            tasks = [
+                (stretch, names, _subsets(continued, names), wanted, folder)
+                for stretch, names in enumerate(stretches)
+            ]
+            self._all(plan, "gather", spool, tasks)
+            return self._all(
+                plan, "shards", write_shard, [(*key, folder) for key in wanted]
+            )
+
+    def check_shards(
+        self, output_dir: str, entries: Sequence[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """Returns the entries of a manifest whose file is not what it was."""
+        tasks = [(output_dir, entry) for entry in entries]
+        return list(filter(None, self._all(None, "check", damage, tasks)))
+
+    def _all(
+        self,
+        plan: shards.Plan | None,
+        stage: str,
+        function: Callable,
+        tasks: Sequence[tuple],
+    ) -> list[Any]:
+        """Runs a stage of the build; results come in any order."""
         return list(
             tqdm(
-                self._map(plan, write_shard, tasks),
-                total=len(wanted),
-                desc="shards",
-                unit="shard",
+                self._map(plan, function, tasks),
+                total=len(tasks),
+                desc=stage,
                 disable=not self.progress,
-            )  # fmt: skip
+            )
         )
 
     def _map(
-        self, plan: shards.Plan, function: Callable, tasks: Iterable[tuple]
+        self,
+        plan: shards.Plan | None,
+        function: Callable,
+        tasks: Iterable[tuple],
     ) -> Iterator[Any]:
         """Yields results as they come."""
         if self.num_workers == 1:
@@ -92,7 +129,7 @@ class Workers:
                 pipe.close()
 
 
-def _start(plan: shards.Plan) -> tuple[Any, Connection]:
+def _start(plan: shards.Plan | None) -> tuple[Any, Connection]:
     """Starts a worker process; returns it and the pipe to it."""
     context = _context()
     ours, theirs = context.Pipe()
@@ -104,7 +141,7 @@ def _start(plan: shards.Plan) -> tuple[Any, Connection]:
     return process, ours
 
 
-def _serve(plan: shards.Plan, pipe: Connection, parent: int) -> None:
+def _serve(plan: shards.Plan | None, pipe: Connection, parent: int) -> None:
     """What a worker process does: a task, its result, the next task."""
     # Ctrl-C reaches every process: one of them is to answer.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -140,23 +177,29 @@ def _receive(pipe: Connection) -> Any:
     return outcome
 
 
-def _tasks(plan: shards.Plan, bar: tqdm) -> Iterator[tuple]:
-    """Yields (path of the part, unit) for every part that is to be made."""
+def _tasks(plan: shards.Plan) -> Iterator[tuple]:
+    """Yields the place of every part, its unit, and whether it is there."""
+    there = frozenset(shards.part_names(plan))
     for file_number, file in enumerate(plan.files):
         for unit in corpus.units(file, plan.config.unit_bytes):
-            path = plan.part_path(file_number, unit.index)
-            if parts.load_part(path) is None:
-                yield path, unit
-            else:
-                bar.update(unit.progress)
+            name = parts.part_name(file_number, unit.index)
+            yield (file_number, unit.index), unit, name in there
+
+
+def _subsets(
+    continued: Mapping[tuple[int, int], str], names: Iterable[str]
+) -> dict[str, str]:
+    """Returns what of `continued` some parts need, by their names."""
+    found = {name: continued.get(parts.place_of(name)) for name in names}
+    return {name: subset for name, subset in found.items() if subset}
 
 
 # What a worker process works on.
-_plan: shards.Plan
+_plan: shards.Plan | None = None
 _builder: parts.PartBuilder | None = None
 
 
-def _begin(plan: shards.Plan) -> None:
+def _begin(plan: shards.Plan | None) -> None:
     """Prepares this process for a plan."""
     global _plan, _builder
     _plan, _builder = plan, None
@@ -169,18 +212,46 @@ def _die_with_parent(parent: int) -> None:
     os._exit(1)
 
 
-def make_part(path: str, unit: corpus.Unit) -> int:
-    """Turns a unit into a part on disk; returns its share of the bytes."""
+def make_part(
+    place: tuple[int, int], unit: corpus.Unit, is_there: bool
+) -> tuple[tuple[int, int], parts.Head, int]:
+    """Turns a unit into a part on disk, unless an earlier run did.
+
+    Returns:
+        The part's place, what it tells, and its share of the bytes.
+    """
     global _builder
-    if _builder is None:
-        _builder = _plan.part_builder()
-    shards.make_part(_plan, _builder, path, unit)
-    return unit.progress
+    path = _plan.part_path(*place)
+    head = parts.load_head(path) if is_there else None
+    if head is None:
+        if _builder is None:
+            _builder = _plan.part_builder()
+        head = shards.make_part(_plan, _builder, path, unit)
+    return place, head, unit.progress
 
 
-def write_shard(subset: str, shard: int) -> dict[str, Any]:
+def spool(
+    stretch: int,
+    names: Sequence[str],
+    continued: Mapping[str, str],
+    wanted: Sequence[gather.Key],
+    folder: str,
+) -> None:
+    """Deals the rows of a stretch of parts out to its spools."""
+    gather.spool(_plan, stretch, names, continued, wanted, folder)
+
+
+def write_shard(subset: str, shard: int, folder: str) -> dict[str, Any]:
     """Writes one shard; returns its manifest entry."""
-    return shards.write_shard(_plan, subset, shard)
+    blocks = gather.read_spools(folder, (subset, shard))
+    entry = shards.write_shard(_plan, subset, shard, blocks)
+    gather.remove_spools(folder, (subset, shard))
+    return entry
+
+
+def damage(output_dir: str, entry: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns the entry of a shard that is not what it was."""
+    return None if shards.is_intact(output_dir, entry) else entry
 
 
 def _context() -> Any:

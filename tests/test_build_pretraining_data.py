@@ -366,7 +366,7 @@ def test_damaged_parts_of_a_killed_build_are_made_again(
     build(texts, vocab_file, tmp_path / "whole")
     output_dir = tmp_path / "out"
 
-    def stop(plan, entries, counts):
+    def stop(plan, manifest):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(shards, "write_manifest", stop)
@@ -377,16 +377,16 @@ def test_damaged_parts_of_a_killed_build_are_made_again(
         build(texts, vocab_file, output_dir, seed=1)
     part, *others = sorted((output_dir / ".parts").glob("*.part"))
     made = []
-    make_part = workers.make_part
+    write_part = parts.write_part
     monkeypatch.setattr(
-        workers, "make_part",
-        lambda path, unit: made.append(path) or make_part(path, unit),
+        parts, "write_part",
+        lambda path, part: made.append(path) or write_part(path, part),
     )  # fmt: skip
     part.write_bytes(part.read_bytes()[:-1] + b"\0")
     others[0].write_bytes(others[0].read_bytes()[:20])
     (output_dir / ".records-00000.0123.albert-tmp").write_bytes(b"half")
     (output_dir / "notes.tmp").write_bytes(b"the user's")
-    assert parts.load_part(str(part)) is None
+    assert parts.load_head(str(part)) is None
     build(texts, vocab_file, output_dir)
     left = files_of(tmp_path / "whole") | {"notes.tmp": b"the user's"}
     assert files_of(output_dir) == left

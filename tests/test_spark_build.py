@@ -76,19 +76,45 @@ def test_tasks_are_units_or_compressed_files(tmp_path):
     assert len(tasks) > 3
 
 
+class Context:
+    """What of Spark's context the pool uses, in one process."""
+
+    def broadcast(self, value):
+        return type("Shared", (), {"value": value})
+
+    def parallelize(self, items, num_tasks):
+        assert 1 <= num_tasks <= len(items)
+        half = len(items) // 2  # in the other order
+        return Rdd([items[half:], items[:half]])
+
+
+class Rdd:
+    def __init__(self, shares):
+        self.shares = shares
+
+    def mapPartitions(self, function):
+        return Rdd([list(function(iter(share))) for share in self.shares])
+
+    def mapPartitionsWithIndex(self, function):
+        return Rdd([list(function(*s)) for s in enumerate(self.shares)])
+
+    def partitionBy(self, count, number_of):
+        shares = [[] for _ in range(count)]
+        for share in self.shares:
+            for key, value in share:
+                shares[number_of(key) % count].append((key, value))
+        return Rdd(shares)
+
+    def collect(self):
+        return [item for share in self.shares for item in share]
+
+
 def test_parts_made_by_tasks_are_those_of_the_local_build(tmp_path):
     """The cluster's functions, without a cluster."""
 
     class Here(spark_build.SparkPool):
         def __init__(self):
-            self.broadcast = lambda plan: type("Shared", (), {"value": plan})
-            self._context = self
-
-        def _run(self, items, num_tasks, function):
-            assert 1 <= num_tasks <= len(items)
-            half = len(items) // 2  # in the other order
-            shares = [items[half:], items[:half]]
-            return [r for some in shares for r in function(iter(some))]
+            super().__init__(Context())
 
     write_corpus(tmp_path, 60)
     expected = build_here(tmp_path, tmp_path / "here")
