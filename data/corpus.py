@@ -16,6 +16,7 @@ import io
 import math
 import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from typing import IO, NamedTuple
 
@@ -115,12 +116,15 @@ def find_files(patterns: Sequence[str] | str) -> list[CorpusFile]:
         found.extend(whole)
     if not found:
         raise UserError("no corpus was given: pass --input_file")
-    found = sorted(set(found))
+    found = _without_links(sorted(set(found)))
     files = []
     for path, name in zip(found, _names_below(found), strict=True):
         root, extension = os.path.splitext(name)
         name = root if extension in _COMPRESSION else name
         files.append(CorpusFile(path, name, paths.size(path)))
+    # By name, so that the order too is the same for a corpus that was moved
+    # or compressed.
+    files.sort(key=lambda file: file.name)
     names = [file.name for file in files]
     for first, second in zip(names, names[1:], strict=False):
         if first == second:
@@ -128,6 +132,40 @@ def find_files(patterns: Sequence[str] | str) -> list[CorpusFile]:
                 f"{first!r} is given plain and compressed: keep one of them"
             )
     return files
+
+
+def _without_links(found: Sequence[str]) -> list[str]:
+    """Leaves out second names of one file, and says so.
+
+    A file goes by its own name rather than by that of a link to it.
+    """
+    by_file: dict[tuple[int, int] | str, list[str]] = {}
+    for path in found:
+        key: tuple[int, int] | str = path
+        if not paths.is_remote(path):
+            status = os.stat(paths.local(path))
+            key = status.st_dev, status.st_ino
+        by_file.setdefault(key, []).append(path)
+    kept, others = [], []
+    for names in by_file.values():
+        names.sort(key=_is_link)
+        kept.append(names[0])
+        others += [(name, names[0]) for name in names[1:]]
+    if others:
+        second, first = others[0]
+        more = f" (and {len(others) - 1} more such)" if others[1:] else ""
+        print(
+            f"note: {second} is {first} under another name: read once{more}",
+            file=sys.stderr,
+        )
+    return sorted(kept)
+
+
+def _is_link(path: str) -> bool:
+    """Whether a path leads through a link; those of buckets do not."""
+    return not paths.is_remote(path) and os.path.realpath(
+        paths.local(path)
+    ) != os.path.abspath(paths.local(path))
 
 
 def _names_below(found: Sequence[str]) -> list[str]:

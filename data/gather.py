@@ -81,7 +81,7 @@ def spools_folder(plan: shards.Plan) -> Iterator[str]:
         with tempfile.TemporaryDirectory(prefix="albert-spools-") as folder:
             yield folder
         return
-    folder = os.path.join(plan.parts_folder, "spools")
+    folder = os.path.join(paths.local(plan.parts_folder), "spools")
     paths.remove_folder(folder)  # of a build that was killed
     paths.make_folder(folder)
     yield folder

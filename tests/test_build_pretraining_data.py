@@ -652,3 +652,104 @@ def test_memory_does_not_grow_with_the_corpus(texts, vocab_file, tmp_path):
 
 def corpus_paths(texts):
     return [file.path for file in corpus.find_files(texts)]
+
+
+def test_of_two_builders_on_one_folder_one_wins(texts, vocab_file, tmp_path):
+    """Two real processes; the second comes while the first one works."""
+    output_dir = tmp_path / "out"
+    command = [sys.executable, "-m", MODULE, "--unit_bytes", "200",
+               *flags_of(texts, vocab_file, output_dir), "--num_workers", "1",
+               "--segmenter", "none"]  # fmt: skip
+    first = subprocess.Popen(command, stderr=subprocess.PIPE)
+    try:
+        _wait_for_progress(first, output_dir, 3)
+        assert first.poll() is None, "the first build was over too soon"
+        first.send_signal(signal.SIGSTOP)
+        second = subprocess.run(command, capture_output=True, text=True)
+        first.send_signal(signal.SIGCONT)
+        assert second.returncode == 2
+        assert "out is in use by another build (process " in second.stderr
+        assert second.stderr.count("\n") == 1
+        assert first.wait(timeout=60) == 0
+    finally:
+        first.kill()
+        first.communicate()
+    told = build_pretraining_data.verify(str(output_dir), one_worker())
+    assert "shards are intact" in told
+
+
+def test_shards_that_do_not_hold_what_was_counted_are_refused(
+    texts, vocab_file, tmp_path, monkeypatch
+):
+    """What two builders at once used to leave behind."""
+    write_shard = shards.write_shard
+
+    def lose_some(plan, subset, shard, blocks):
+        return write_shard(plan, subset, shard, list(blocks)[:-1])
+
+    monkeypatch.setattr(shards, "write_shard", lose_some)
+    output_dir = tmp_path / "out"
+    with pytest.raises(UserError, match=r"train shards hold \d+ of \d+ rec"):
+        build(texts, vocab_file, output_dir)
+    assert not (output_dir / "manifest.json").exists()
+    monkeypatch.undo()
+    build(texts, vocab_file, output_dir)
+    manifest = json.loads((output_dir / "manifest.json").read_text())
+    manifest["counts"]["eval_records"] += 1
+    (output_dir / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="eval shards hold"):
+        build_pretraining_data.verify(str(output_dir), one_worker())
+
+
+def test_a_shard_that_changed_since_it_was_written_is_no_set(
+    texts, vocab_file, tmp_path, monkeypatch
+):
+    write_shard = shards.write_shard
+
+    def damage(plan, *rest):
+        entry = write_shard(plan, *rest)
+        path = Path(plan.output_dir, entry["name"])
+        path.write_bytes(path.read_bytes()[:-1] + b"!")
+        return entry
+
+    monkeypatch.setattr(shards, "write_shard", damage)
+    with pytest.raises(UserError, match="is not what was written"):
+        build(texts, vocab_file, tmp_path / "out")
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_verify_checks_the_vocabulary(texts, vocab_file, tmp_path):
+    build(texts, vocab_file, tmp_path / "out")
+    path = tmp_path / "out" / "vocab.txt"
+    path.write_text(path.read_text("utf-8").replace("。", "，"), "utf-8")
+    with pytest.raises(UserError, match="vocab.txt is not the vocabulary"):
+        build_pretraining_data.verify(str(tmp_path / "out"), one_worker())
+    path.unlink()
+    with pytest.raises(UserError, match="vocab.txt does not exist"):
+        build_pretraining_data.verify(str(tmp_path / "out"), one_worker())
+
+
+def test_terms_and_contents_are_part_of_what_a_build_is(
+    texts, vocab_file, tmp_path
+):
+    output_dir = str(tmp_path / "out")
+    (tmp_path / "terms.txt").write_text("的一是\n", "utf-8")
+
+    def plan_of(*dictionaries):
+        return build_pretraining_data.make_plan(
+            texts, vocab_file, output_dir,
+            BuildConfig(segmenter="jieba", max_seq_length=64),
+            user_dictionaries=dictionaries,
+        )  # fmt: skip
+
+    plain, with_terms = plan_of(), plan_of(f"{tmp_path}/terms.txt")
+    assert plain.identity() != with_terms.identity()
+    before = plain.identity()
+    path = tmp_path / "a.txt"
+    content = path.read_bytes()
+    for begin in (0, len(content) - 3):  # the same size, another character
+        changed = content[:begin] + "国".encode() + content[begin + 3 :]
+        path.write_bytes(changed[: len(content)])
+        assert plan_of().identity() != before
+    path.write_bytes(content)
+    assert plan_of().identity() == before

@@ -153,6 +153,54 @@ def test_find_files(tmp_path):
         corpus.find_files([f"{tmp_path}/a.txt*"])
 
 
+def test_a_file_of_two_names_is_read_once(tmp_path, capsys):
+    for name in ("b.txt", "c.txt"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "a.txt").symlink_to("b.txt")
+    (tmp_path / "d.txt").hardlink_to(tmp_path / "c.txt")
+    found = corpus.find_files(f"{tmp_path}/*.txt")
+    assert [file.name for file in found] == ["b.txt", "c.txt"]
+    told = capsys.readouterr().err
+    assert "a.txt is " in told and "b.txt under another name" in told
+    assert "(and 1 more such)" in told and told.count("\n") == 1
+    assert (
+        corpus.find_files([f"{tmp_path}/b.txt", f"file://{tmp_path}/b.txt"])[1:]
+        == []
+    )
+
+
+@pytest.mark.parametrize("links", [1, 3])
+def test_a_link_to_a_parent_reads_no_file_again(tmp_path, links):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "sub" / "b.txt").write_text("b")
+    for number in range(links):
+        (tmp_path / "sub" / f"loop{number}").symlink_to(tmp_path)
+    found = corpus.find_files(f"{tmp_path}/**/*.txt")
+    assert [file.name for file in found] == ["a.txt", "sub/b.txt"]
+
+
+def test_relative_and_absolute_paths_mix(tmp_path, monkeypatch):
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text(name)
+    monkeypatch.chdir(tmp_path)
+    found = corpus.find_files(["a.txt", f"{tmp_path}/b.txt"])
+    assert [file.name for file in found] == ["a.txt", "b.txt"]
+    assert len(corpus.find_files(["a.txt", f"{tmp_path}/a.txt"])) == 1
+
+
+def test_the_order_of_files_does_not_depend_on_compression(tmp_path):
+    for folder, extension in (("plain", ""), ("packed", ".gz")):
+        (tmp_path / folder).mkdir()
+        for name in ("a", "a-b", "a.c"):
+            (tmp_path / folder / f"{name}{extension}").write_bytes(b"x")
+    plain, packed = (
+        [file.name for file in corpus.find_files(f"{tmp_path}/{folder}/*")]
+        for folder in ("plain", "packed")
+    )
+    assert plain == packed
+
+
 def test_a_line_without_end_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(corpus, "MAX_LINE_BYTES", 3 * SIZE)
     file = write(tmp_path / "a.txt", "字" * 200)

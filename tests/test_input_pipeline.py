@@ -218,3 +218,36 @@ def test_mistakes_are_named(tmp_path):
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(UserError, match="manifest.json is damaged"):
         pipeline.open_records(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "left", ["records-00001-of-00003.tfrecord", "eval-00000-of-00001.tfrecord"]
+)
+def test_an_unfinished_set_is_not_trained_on(tmp_path, left):
+    """Static masking leaves files that look like those of another program."""
+    write_set(tmp_path, [3, 2], kind=classic)
+    (tmp_path / "manifest.json").unlink()
+    assert pipeline.open_records(tmp_path).records == 5
+    (tmp_path / "train-0.tfrecord").rename(tmp_path / left)
+    for subset in ("train", "eval"):
+        with pytest.raises(UserError, match=rf"no manifest.json, but {left}"):
+            pipeline.open_records(tmp_path, subset)
+
+
+def test_a_build_that_wrote_no_shard_yet_is_told(tmp_path):
+    (tmp_path / ".parts").mkdir()
+    with pytest.raises(UserError, match="the build is not finished"):
+        pipeline.open_records(tmp_path)
+
+
+def test_files_being_written_are_no_shards(tmp_path):
+    write_set(tmp_path, [3, 2], kind=classic)
+    (tmp_path / "manifest.json").unlink()
+    whole = (tmp_path / "train-0.tfrecord").read_bytes()
+    for name in (
+        ".train-2.tfrecord.0123.albert-tmp",
+        "train-2.tfrecord.17.tmp",
+        "_train-2.tfrecord",
+    ):
+        (tmp_path / name).write_bytes(whole)
+    assert pipeline.open_records(tmp_path).counts == (3, 2)

@@ -15,6 +15,7 @@ come masked. `masking.row_keys` ties each row's mask to its number in the run.
 
 import dataclasses
 import json
+import re
 import struct
 from typing import Any
 
@@ -27,6 +28,8 @@ from albert_tf2.records.masking import Masker, row_keys
 from albert_tf2.text.tokenization import Vocabulary
 
 MANIFEST, VOCABULARY = "manifest.json", "vocab.txt"
+# What a build that is not finished leaves: the builder's shards and folder.
+_OURS = re.compile(r"(?:records|eval)-\d{5}-of-\d{5}\.tfrecord|\.parts")
 BUILD = "run `python -m albert_tf2.data.build_pretraining_data` first"
 
 
@@ -111,7 +114,15 @@ def open_records(folder: str, subset: str = "train") -> RecordSet:
 
 
 def _open_foreign(folder: str, subset: str) -> RecordSet:
-    paths = sorted(tf.io.gfile.glob(f"{folder}/*.tfrecord*"))
+    names = sorted(name.rstrip("/") for name in tf.io.gfile.listdir(folder))
+    ours = [name for name in names if _OURS.fullmatch(name)]
+    if ours:
+        raise UserError(
+            f"{folder} has no {MANIFEST}, but {ours[0]}: the build is not "
+            "finished, or the set was copied in part. Run the builder's "
+            "command again (it goes on where it stopped), or copy all files"
+        )
+    paths = [f"{folder}/{n}" for n in names if _is_shard(n)]
     held_out = [p for p in paths if p.split("/")[-1].startswith("eval")]
     paths = [p for p in paths if (p in held_out) == (subset == "eval")]
     if not paths and subset == "train":
@@ -130,6 +141,12 @@ def _open_foreign(folder: str, subset: str) -> RecordSet:
             vocab_size=None,
         )
     )
+
+
+def _is_shard(name: str) -> bool:
+    """Whether a name is that of a shard, not of a file being written."""
+    hidden = name.startswith((".", "_"))
+    return ".tfrecord" in name and not hidden and not name.endswith("tmp")
 
 
 def _count_records(path: str) -> int:
