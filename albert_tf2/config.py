@@ -6,16 +6,13 @@ nearest known one. How to train is another file: see `recipes`.
 """
 
 import dataclasses
-import difflib
 import json
-import types
-import typing
-from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
-from albert_tf2 import paths
-from albert_tf2.errors import UserError
+from albert_tf2 import paths, settings
+from albert_tf2.errors import UserError, cut, nearest_hint
+from albert_tf2.settings import MAX_LENGTH, REQUIRED, setting
 
 # Keys that the historic files carry and no program ever read.
 IGNORED_MODEL_KEYS = frozenset(
@@ -33,46 +30,10 @@ TRAINING_FIELDS = (
     "attention_probs_dropout_prob",
     "initializer_range",
 )
-
-
-def unknown_key(source: str, key: str, known: Sequence[str]) -> UserError:
-    """Returns the error for a key that is none of `known`."""
-    near = difflib.get_close_matches(key, known, n=1)
-    hint = (
-        f"did you mean `{near[0]}`?"
-        if near
-        else f"known keys: {', '.join(sorted(known))}"
-    )
-    return UserError(f"{source}: unknown key `{key}`; {hint}")
-
-
-def check_type(source: str, key: str, value: Any, expected: Any) -> Any:
-    """Returns `value` as `expected`, which may be a union; ints pass as floats.
-
-    YAML reads `1e-4` as a string (it wants a dot), so numbers in strings are
-    taken where a number is expected.
-    """
-    if typing.get_origin(expected) in (typing.Union, types.UnionType):
-        if value is None and type(None) in typing.get_args(expected):
-            return None
-        expected = next(
-            kind for kind in typing.get_args(expected) if kind is not type(None)
-        )
-    if expected is float and not isinstance(value, (bool, float)):
-        try:
-            return float(value)
-        except (TypeError, ValueError):
-            pass
-    expected = typing.get_origin(expected) or expected
-    if expected is tuple and isinstance(value, list):
-        return tuple(value)
-    mistaken_bool = isinstance(value, bool) and expected is not bool
-    if not isinstance(value, expected) or mistaken_bool:
-        raise UserError(
-            f"{source}: `{key}` must be of type {expected.__name__}. "
-            f"Received: `{key}={value!r}`"
-        )
-    return value
+ACTIVATIONS = ("gelu", "gelu_new", "gelu_erf", "relu")
+# The widest ALBERT is 4,096 wide and has 235 million parameters.
+MAX_WIDTH = 1 << 16
+MAX_PARAMETERS = 10**10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,92 +45,156 @@ class AlbertConfig:
     the keys: `num_hidden_groups` makes it `google`, else `brightmart`.
     """
 
-    vocab_size: int
-    embedding_size: int = 128
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
-    hidden_act: str = "gelu"
-    hidden_dropout_prob: float = 0.0
-    attention_probs_dropout_prob: float = 0.0
-    max_position_embeddings: int = 512
-    type_vocab_size: int = 2
-    initializer_range: float = 0.02
-    # brightmart: token types and positions at hidden size, MLM head H -> H.
-    # google: all embeddings at embedding size, then a projection with a bias.
-    layout: str = "brightmart"
-    # Where LayerNorm stands; google is always postln.
-    ln_type: str = "postln"
-    # google only: layer l of L uses group int(l / L * num_hidden_groups).
-    num_hidden_groups: int = 1
-    inner_group_num: int = 1
-    # What the layers share (1909.11942, section 4.5): all, the attention
-    # only, the feed-forward only, or none.
-    parameter_sharing: str = "all"
+    vocab_size: int = setting(
+        REQUIRED,
+        "Tokens of the vocabulary; 21,128 in the released Chinese models.",
+        least=1,
+        most=10_000_000,
+    )
+    embedding_size: int = setting(
+        128,
+        "Width of the word vectors, before they are projected to "
+        "`hidden_size` (1909.11942, section 3.1).",
+        least=1,
+        most=MAX_WIDTH,
+    )
+    hidden_size: int = setting(
+        768,
+        "Width of the layers; a multiple of `num_attention_heads`.",
+        least=1,
+        most=MAX_WIDTH,
+    )
+    num_hidden_layers: int = setting(
+        12,
+        "Layers that a token passes, whether they share weights or not.",
+        least=1,
+        most=1000,
+    )
+    num_attention_heads: int = setting(
+        12, "Heads of each layer's attention.", least=1, most=MAX_WIDTH
+    )
+    intermediate_size: int = setting(
+        3072,
+        "Inner width of the feed-forward part; 4 times `hidden_size` in all "
+        "released models.",
+        least=1,
+        most=4 * MAX_WIDTH,
+    )
+    hidden_act: str = setting(
+        "gelu",
+        "The feed-forward part's activation; `gelu` and `gelu_new` are the "
+        "tanh form, `gelu_erf` is the exact one (1606.08415).",
+        choices=ACTIVATIONS,
+    )
+    hidden_dropout_prob: float = setting(
+        0.0,
+        "Dropout on the outputs of each layer (1909.11942, section 4.8).",
+        least=0.0,
+        below=1.0,
+    )
+    attention_probs_dropout_prob: float = setting(
+        0.0,
+        "Dropout on the attention's probabilities.",
+        least=0.0,
+        below=1.0,
+    )
+    max_position_embeddings: int = setting(
+        512, "The most tokens of an input.", least=1, most=MAX_LENGTH
+    )
+    type_vocab_size: int = setting(
+        2, "Kinds of segment: text a and text b.", least=1, most=1000
+    )
+    initializer_range: float = setting(
+        0.02,
+        "Standard deviation of the first weights (1810.04805's program).",
+        above=0.0,
+        most=10.0,
+    )
+    layout: str = setting(
+        "brightmart",
+        "Where the embeddings widen. brightmart: word vectors are projected, "
+        "token types and positions are at `hidden_size`; google: all are at "
+        "`embedding_size`, then projected with a bias.",
+        choices=LAYOUTS,
+    )
+    ln_type: str = setting(
+        "postln",
+        "Where LayerNorm stands; always after in the google layout.",
+        choices=LN_TYPES,
+    )
+    num_hidden_groups: int = setting(
+        1,
+        "google only: groups of weights; layer l of L uses group "
+        "int(l / L * num_hidden_groups).",
+        least=1,
+        most=1000,
+    )
+    inner_group_num: int = setting(
+        1, "google only: blocks in each group.", least=1, most=100
+    )
+    parameter_sharing: str = setting(
+        "all",
+        "What the layers share (1909.11942, section 4.5): all, the attention "
+        "only, the feed-forward part only, or none.",
+        choices=PARAMETER_SHARING,
+    )
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value = check_type(
-                "AlbertConfig",
-                field.name,
-                getattr(self, field.name),
-                field.type,
-            )
-            object.__setattr__(self, field.name, value)
-            if field.type is int and value < 1:
-                raise UserError(
-                    f"AlbertConfig: `{field.name}` must be at least 1. "
-                    f"Received: `{field.name}={value}`"
-                )
-        self._check_choice("layout", LAYOUTS)
-        self._check_choice("ln_type", LN_TYPES)
-        self._check_choice("parameter_sharing", PARAMETER_SHARING)
-        self._check_choice(
-            "hidden_act", ("gelu", "gelu_new", "gelu_erf", "relu")
-        )
+        settings.check(self)
         if self.hidden_size % self.num_attention_heads:
-            raise UserError(
-                "AlbertConfig: `hidden_size` must be divisible by "
-                "`num_attention_heads`. Received: "
-                f"`hidden_size={self.hidden_size}` and "
-                f"`num_attention_heads={self.num_attention_heads}`"
+            raise settings.broken(
+                self,
+                "`hidden_size` must be divisible by `num_attention_heads`",
+                "hidden_size",
+                "num_attention_heads",
             )
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise UserError(
-                    f"AlbertConfig: `{name}` must lie in [0, 1). "
-                    f"Received: `{name}={getattr(self, name)}`"
-                )
         self._check_layout()
-
-    def _check_choice(self, name: str, choices: Sequence[str]) -> None:
-        if getattr(self, name) not in choices:
-            raise UserError(
-                f"AlbertConfig: `{name}` must be one of {', '.join(choices)}. "
-                f"Received: `{name}={getattr(self, name)!r}`"
-            )
+        self._check_size()
 
     def _check_layout(self) -> None:
         grouped = self.num_hidden_groups > 1 or self.inner_group_num > 1
         if self.layout == "google" and self.ln_type == "preln":
-            raise UserError(
-                "AlbertConfig: the google layout has no pre-LN variant. "
-                "Received: `layout='google'` and `ln_type='preln'`"
+            raise settings.broken(
+                self,
+                "`ln_type` must be postln in the google layout: it has no "
+                "pre-LN variant",
+                "layout",
+                "ln_type",
             )
         if self.layout == "brightmart" and grouped:
-            raise UserError(
-                "AlbertConfig: groups belong to the google layout. Received: "
-                f"`layout='brightmart'`, `num_hidden_groups="
-                f"{self.num_hidden_groups}`, `inner_group_num="
-                f"{self.inner_group_num}`"
+            raise settings.broken(
+                self,
+                "`layout` must be google for groups",
+                "layout",
+                "num_hidden_groups",
+                "inner_group_num",
             )
         if grouped and self.parameter_sharing != "all":
-            raise UserError(
-                "AlbertConfig: `parameter_sharing` other than 'all' needs "
-                "one group. Received: `parameter_sharing="
-                f"{self.parameter_sharing!r}`, `num_hidden_groups="
-                f"{self.num_hidden_groups}`"
+            raise settings.broken(
+                self,
+                "`parameter_sharing` other than all needs one group",
+                "parameter_sharing",
+                "num_hidden_groups",
+                "inner_group_num",
+            )
+
+    def _check_size(self) -> None:
+        """Refuses sizes that are fine one by one, and absurd together."""
+        blocks = self.num_hidden_groups * self.inner_group_num
+        if self.parameter_sharing != "all":
+            blocks = self.num_hidden_layers
+        block = self.hidden_size * (
+            4 * self.hidden_size + 2 * self.intermediate_size
+        )
+        words = self.vocab_size * self.embedding_size
+        if words + blocks * block > MAX_PARAMETERS:
+            raise settings.broken(
+                self,
+                f"the model must have at most {MAX_PARAMETERS:,} parameters",
+                "vocab_size",
+                "embedding_size",
+                "hidden_size",
+                "intermediate_size",
             )
 
     @classmethod
@@ -182,10 +207,9 @@ class AlbertConfig:
             if entry.name.endswith(".json")
         )
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" did you mean `{near[0]}`?" if near else ""
+            hint = nearest_hint(name, known)
             raise UserError(
-                f"no configuration is named `{name}`;{hint} known names: "
+                f"no configuration is named `{cut(name)}`{hint}; known names: "
                 f"{', '.join(known)}"
             )
         values = json.loads((folder / f"{name}.json").read_text("utf-8"))
@@ -194,7 +218,7 @@ class AlbertConfig:
     @classmethod
     def from_json(cls, path: paths.PathLike) -> "AlbertConfig":
         """Reads an `albert_config*.json` file, strictly."""
-        return cls.from_dict(paths.read_json(path), source=str(path))
+        return cls.from_dict(paths.read_json(path, dict), paths.shown(path))
 
     @classmethod
     def from_dict(
@@ -209,16 +233,7 @@ class AlbertConfig:
         """
         if not isinstance(values, dict):
             raise UserError(f"{source}: must hold a JSON object of keys")
-        known = [field.name for field in dataclasses.fields(cls)]
-        kept = {}
-        for key, value in values.items():
-            if key in IGNORED_MODEL_KEYS:
-                continue
-            if key not in known:
-                raise unknown_key(source, key, known)
-            kept[key] = value
-        if "vocab_size" not in kept:
-            raise UserError(f"{source}: `vocab_size` is missing: add it")
+        kept = {k: v for k, v in values.items() if k not in IGNORED_MODEL_KEYS}
         kept.setdefault(
             "layout",
             "google" if "num_hidden_groups" in kept else "brightmart",
@@ -226,12 +241,7 @@ class AlbertConfig:
         if "ln_type" in kept:
             post = kept["ln_type"] in (None, "postln")
             kept["ln_type"] = "postln" if post else "preln"
-        try:
-            return cls(**kept)
-        except UserError as error:
-            raise UserError(
-                str(error).replace("AlbertConfig", source, 1)
-            ) from None
+        return settings.create(cls, kept, source)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the keys of this layout's file, ours only where needed."""

@@ -1,125 +1,259 @@
-"""Recipes: how to train, read strictly from YAML and `--set key=value`.
+"""How to train: the keys of `configs/*.yaml`, with what each may be.
 
-YAML because a recipe needs comments (command, hardware, expected time and
-loss). An unknown key is an error that names the file, the key and the nearest
-known one; a value must have its field's type.
+docs/settings.md is made from this file. `load_recipe` reads a recipe and
+`--set key=value`.
 """
 
 import dataclasses
-import typing
-from collections.abc import Sequence
-from typing import Any
 
-from albert_tf2 import files
-from albert_tf2.config import (
-    AlbertConfig,
-    check_type,
-    load_model_config,
-    unknown_key,
+from albert_tf2 import settings
+from albert_tf2.config import AlbertConfig, load_model_config
+from albert_tf2.recipe_file import load_recipe
+from albert_tf2.settings import (
+    LABEL_STYLES,
+    LAMB_ADAPTATIONS,
+    MAX_BATCH,
+    MAX_LENGTH,
+    MAX_SEED,
+    MAX_STEPS,
+    OPTIMIZERS,
+    PRECISIONS,
+    setting,
 )
-from albert_tf2.errors import UserError
 
-
-def _check_choice(recipe: Any, name: str, choices: Sequence[str]) -> None:
-    value = getattr(recipe, name)
-    if value not in choices:
-        raise UserError(
-            f"{type(recipe).__name__}: `{name}` must be one of "
-            f"{', '.join(choices)}. Received: `{name}={value!r}`"
-        )
-
-
-def _check_positive(recipe: Any, name: str) -> None:
-    value = getattr(recipe, name)
-    if value <= 0:
-        raise UserError(
-            f"{type(recipe).__name__}: `{name}` must be greater than 0. "
-            f"Received: `{name}={value}`"
-        )
+__all__ = ["FinetuneRecipe", "Lengths", "PretrainRecipe", "load_recipe"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PretrainRecipe:
     """How to pre-train: read from `configs/pretrain_*.yaml`, `--set k=v`."""
 
-    # A shipped model's name, or the path of an albert_config*.json.
-    model: str = "albert_tiny_zh"
-    # Take the vocabulary's size from the records, not from the model's file.
-    vocab_size_from_data: bool = False
-    # With --init_checkpoint: the records may have more tokens than the
-    # checkpoint; they go behind its last one.
-    grow_vocabulary: bool = False
-    # Replaces the model's dropout where given (the zh files hold 0.0).
-    hidden_dropout_prob: float | None = None
-    attention_probs_dropout_prob: float | None = None
+    model: str = setting(
+        "albert_tiny_zh",
+        "A shipped model's name, or the path of an albert_config*.json.",
+    )
+    vocab_size_from_data: bool = setting(
+        False,
+        "Take the vocabulary's size from the records, not from the model's "
+        "file.",
+    )
+    grow_vocabulary: bool = setting(
+        False,
+        "With --init_checkpoint: the records may have more tokens than the "
+        "checkpoint; they go behind its last one.",
+    )
+    hidden_dropout_prob: float | None = setting(
+        None,
+        "Dropout on the outputs of each layer, in place of the model's (0 in "
+        "the zh files; 1909.11942, section 4.8).",
+        least=0.0,
+        below=1.0,
+    )
+    attention_probs_dropout_prob: float | None = setting(
+        None,
+        "Dropout on the attention's probabilities, in place of the model's.",
+        least=0.0,
+        below=1.0,
+    )
 
-    train_steps: int = 125_000
-    global_batch_size: int = 4096
-    # The batch is cut into this many parts whose gradients are averaged.
-    gradient_accumulation_steps: int = 1
-    max_seq_length: int = 512
-    max_predictions_per_seq: int = 51
-    masked_lm_prob: float = 0.10
-    # Longest span in words; p(n) is proportional to 1/n. 1 = whole words.
-    max_ngram: int = 3
-    # plain, or albert_zh: labels keep `##`, for continuing released weights.
-    label_style: str = "plain"
+    train_steps: int = setting(
+        125_000,
+        "Optimizer steps of the whole run (1909.11942, section 4.1).",
+        least=1,
+        most=MAX_STEPS,
+    )
+    global_batch_size: int = setting(
+        4096,
+        "Rows of a step, over all devices (1909.11942, section 4.1).",
+        least=1,
+        most=MAX_BATCH,
+    )
+    gradient_accumulation_steps: int = setting(
+        1,
+        "Parts into which a device cuts its rows, to average their "
+        "gradients; more parts need less memory.",
+        least=1,
+        most=MAX_BATCH,
+    )
+    max_seq_length: int = setting(
+        512,
+        "An upper limit only: rows keep the length that the records were "
+        "built with, and longer records are refused.",
+        least=5,
+        most=MAX_LENGTH,
+    )
+    max_predictions_per_seq: int = setting(
+        51,
+        "The most masked tokens of a row; never more than `masked_lm_prob` "
+        "of it.",
+        least=1,
+        most=MAX_LENGTH,
+    )
+    masked_lm_prob: float = setting(
+        0.10,
+        "Share of the tokens to mask (albert_zh: 0.10; 1810.04805, section "
+        "3.1: 0.15).",
+        above=0.0,
+        most=0.9,
+    )
+    max_ngram: int = setting(
+        3,
+        "Longest masked span, in words, drawn with p(n) proportional to 1/n "
+        "(1909.11942, section 4.1); 1 masks single whole words.",
+        least=1,
+        most=9,
+    )
+    label_style: str = setting(
+        "plain",
+        "What a masked character's label is: `plain`, or `albert_zh`, whose "
+        "labels keep `##`, to continue its released weights.",
+        choices=LABEL_STYLES,
+    )
 
-    optimizer: str = "lamb"
-    learning_rate: float = 1.76e-3
-    end_learning_rate: float = 0.0
-    warmup_steps: int = 3_125
-    # Multiplies the rate by sqrt(global_batch_size / this); null = never.
-    scale_learning_rate_from: int | None = None
-    weight_decay: float = 0.01
-    beta_1: float = 0.9
-    beta_2: float = 0.999
-    epsilon: float = 1e-6
-    clip_norm: float = 1.0
-    # The paper divides both moments by 1 - beta^t; the originals do not.
-    bias_correction: bool = True
-    # paper: every variable adapts (albert_zh); google: LN and bias do not.
-    lamb_adaptation: str = "paper"
+    optimizer: str = setting(
+        "lamb",
+        "LAMB (1904.00962, algorithm 2), or AdamW (1711.05101).",
+        choices=OPTIMIZERS,
+    )
+    learning_rate: float = setting(
+        1.76e-3,
+        "The rate at the end of the warm-up (1909.11942, section 4.1).",
+        least=1e-12,
+        most=1e9,
+    )
+    end_learning_rate: float = setting(
+        0.0,
+        "The rate at the last step; at most `learning_rate`.",
+        least=0.0,
+        most=1e9,
+    )
+    warmup_steps: int = setting(
+        3_125,
+        "Steps over which the rate grows from 0 (1904.00962, table 4); if "
+        "that is the whole run or more, a tenth of the run instead.",
+        least=0,
+        most=MAX_STEPS,
+    )
+    scale_learning_rate_from: int | None = setting(
+        None,
+        "The batch that `learning_rate` suits: the rate is multiplied by "
+        "sqrt(global_batch_size / this) (1904.00962, section 4); null leaves "
+        "it.",
+        least=1,
+        most=MAX_BATCH,
+    )
+    weight_decay: float = setting(
+        0.01,
+        "Decay of all weights but biases and LayerNorm (1810.04805, appendix "
+        "A.2).",
+        least=0.0,
+        most=1.0,
+    )
+    beta_1: float = setting(
+        0.9,
+        "Decay of the first moment (1904.00962, algorithm 2).",
+        least=0.0,
+        below=1.0,
+    )
+    beta_2: float = setting(
+        0.999,
+        "Decay of the second moment (1904.00962, algorithm 2).",
+        least=0.0,
+        below=1.0,
+    )
+    epsilon: float = setting(
+        1e-6,
+        "Added to the root of the second moment (1904.00962, algorithm 2).",
+        least=1e-30,
+        most=1.0,
+    )
+    clip_norm: float = setting(
+        1.0,
+        "Longer gradients, over all variables, are shortened to this norm.",
+        above=0.0,
+        most=1e9,
+    )
+    bias_correction: bool = setting(
+        True,
+        "Divide both moments by 1 - beta^t, as the paper does and Google's "
+        "and albert_zh's programs do not.",
+    )
+    lamb_adaptation: str = setting(
+        "paper",
+        "Which variables LAMB scales by their trust ratio: all (`paper`, as "
+        "albert_zh), or all but biases and LayerNorm (`google`).",
+        choices=LAMB_ADAPTATIONS,
+    )
 
-    # float32, mixed_bfloat16 or mixed_float16; variables stay float32.
-    precision: str = "float32"
-    jit_compile: bool = False
-    # Steps that run on the device per host call.
-    steps_per_loop: int = 10
+    precision: str = setting(
+        "float32",
+        "What layers compute in; variables stay float32.",
+        choices=PRECISIONS,
+    )
+    jit_compile: bool = setting(False, "Compile the step with XLA.")
+    steps_per_loop: int = setting(
+        10,
+        "Steps that run on the device for each call from the host.",
+        least=1,
+        most=100_000,
+    )
 
-    log_every: int = 100
-    checkpoint_every: int = 1000
-    eval_every: int = 5000
-    keep_checkpoints: int = 3
-    # Buffer for mixing records across shards, in records.
-    shuffle_buffer: int = 20_000
-    # What to do when the loss explodes: stop, or rollback (halves the rate).
-    on_divergence: str = "stop"
-    seed: int = 20191001
+    log_every: int = setting(
+        100,
+        "Steps between rows of metrics.jsonl.",
+        least=1,
+        most=MAX_STEPS,
+    )
+    checkpoint_every: int = setting(
+        1000,
+        "Steps between checkpoints.",
+        least=1,
+        most=MAX_STEPS,
+    )
+    eval_every: int = setting(
+        5000,
+        "Steps between evaluations on the held-out records.",
+        least=1,
+        most=MAX_STEPS,
+    )
+    keep_checkpoints: int = setting(
+        3, "Newest checkpoints to keep.", least=1, most=100_000
+    )
+    shuffle_buffer: int = setting(
+        20_000,
+        "Records that are mixed across shards, and held in memory for it.",
+        least=1,
+        most=10_000_000,
+    )
+    on_divergence: str = setting(
+        "stop",
+        "What to do when the loss explodes: `stop`, or `rollback` to the last "
+        "checkpoint with half the rate.",
+        choices=("stop", "rollback"),
+    )
+    seed: int = setting(
+        20191001,
+        "Decides first weights, order, masks and dropout.",
+        least=0,
+        most=MAX_SEED,
+    )
 
     def __post_init__(self):
-        for name, choices in (
-            ("label_style", ("plain", "albert_zh")),
-            ("optimizer", ("lamb", "adamw")),
-            ("lamb_adaptation", ("paper", "google")),
-            ("precision", ("float32", "mixed_bfloat16", "mixed_float16")),
-            ("on_divergence", ("stop", "rollback")),
-        ):
-            _check_choice(self, name, choices)
-        for name in (
-            "train_steps global_batch_size gradient_accumulation_steps "
-            "max_seq_length max_predictions_per_seq max_ngram learning_rate "
-            "steps_per_loop log_every checkpoint_every eval_every "
-            "keep_checkpoints shuffle_buffer clip_norm"
-        ).split():
-            _check_positive(self, name)
+        settings.check(self)
         if self.global_batch_size % self.gradient_accumulation_steps:
-            raise UserError(
-                "PretrainRecipe: `global_batch_size` must be divisible by "
-                "`gradient_accumulation_steps`. Received: "
-                f"`global_batch_size={self.global_batch_size}` and "
-                "`gradient_accumulation_steps="
-                f"{self.gradient_accumulation_steps}`"
+            raise settings.broken(
+                self,
+                "`global_batch_size` must be divisible by "
+                "`gradient_accumulation_steps`",
+                "global_batch_size",
+                "gradient_accumulation_steps",
+            )
+        if self.end_learning_rate > self.learning_rate:
+            raise settings.broken(
+                self,
+                "`end_learning_rate` must be at most `learning_rate`",
+                "end_learning_rate",
+                "learning_rate",
             )
 
     def model_config(self) -> AlbertConfig:
@@ -138,124 +272,210 @@ class PretrainRecipe:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FinetuneRecipe:
+class Lengths:
+    """How a task's texts are cut: part of a recipe, and of a tuned model."""
+
+    max_seq_length: int = setting(
+        128,
+        "Tokens of an input, with [CLS] and [SEP]; longer texts are cut, or "
+        "read in windows.",
+        # [CLS] a [SEP] b [SEP]: a token of each text.
+        least=5,
+        most=MAX_LENGTH,
+    )
+    max_query_length: int = setting(
+        64,
+        "Reading comprehension: tokens of the question (1810.04805's "
+        "program); never more than half of the input, so that the text has "
+        "room.",
+        least=1,
+        most=MAX_LENGTH,
+    )
+    doc_stride: int = setting(
+        128,
+        "Tokens from one window of a long text to the next (1810.04805's "
+        "program), or what a window holds if that is less.",
+        least=1,
+        most=MAX_LENGTH,
+    )
+    max_answer_length: int = setting(
+        50,
+        "Reading comprehension: tokens of the longest answer.",
+        least=1,
+        most=MAX_LENGTH,
+    )
+    n_best: int = setting(
+        20,
+        "Reading comprehension: answers to keep for each question.",
+        least=1,
+        most=1000,
+    )
+
+    def __post_init__(self):
+        settings.check(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FinetuneRecipe(Lengths):
     """How to fine-tune: read from `configs/finetune_*.yaml`, `--set k=v`.
 
     Each task has its own file with the published hyper-parameters; these
     defaults are the originals' for sentence pairs.
     """
 
-    max_seq_length: int = 128
-    num_train_epochs: float = 3.0
-    # Stops earlier; null = after the epochs. For small budgets.
-    max_train_steps: int | None = None
-    global_batch_size: int = 32
-    eval_batch_size: int = 64
+    num_train_epochs: float = setting(
+        3.0,
+        "How often each row is seen; parts of an epoch count.",
+        above=0.0,
+        most=100_000.0,
+    )
+    max_train_steps: int | None = setting(
+        None,
+        "Stop after so many steps, for small budgets; null: after the epochs.",
+        least=1,
+        most=MAX_STEPS,
+    )
+    global_batch_size: int = setting(
+        32, "Rows of a step, over all devices.", least=1, most=MAX_BATCH
+    )
+    eval_batch_size: int = setting(
+        64,
+        "Rows of a step without training, over all devices.",
+        least=1,
+        most=MAX_BATCH,
+    )
 
-    optimizer: str = "adamw"
-    learning_rate: float = 1e-4
-    warmup_proportion: float = 0.1
-    weight_decay: float = 0.01
-    beta_1: float = 0.9
-    beta_2: float = 0.999
-    epsilon: float = 1e-6
-    clip_norm: float = 1.0
-    # lamb only (see PretrainRecipe).
-    lamb_adaptation: str = "paper"
+    optimizer: str = setting(
+        "adamw",
+        "AdamW (1711.05101), or LAMB (1904.00962, algorithm 2).",
+        choices=OPTIMIZERS,
+    )
+    learning_rate: float = setting(
+        1e-4,
+        "The rate at the end of the warm-up.",
+        least=1e-12,
+        most=1e9,
+    )
+    warmup_proportion: float = setting(
+        0.1,
+        "Share of the steps over which the rate grows from 0.",
+        least=0.0,
+        below=1.0,
+    )
+    weight_decay: float = setting(
+        0.01,
+        "Decay of all weights but biases and LayerNorm (1810.04805, appendix "
+        "A.2).",
+        least=0.0,
+        most=1.0,
+    )
+    beta_1: float = setting(
+        0.9, "Decay of the first moment.", least=0.0, below=1.0
+    )
+    beta_2: float = setting(
+        0.999, "Decay of the second moment.", least=0.0, below=1.0
+    )
+    epsilon: float = setting(
+        1e-6,
+        "Added to the root of the second moment.",
+        least=1e-30,
+        most=1.0,
+    )
+    clip_norm: float = setting(
+        1.0,
+        "Longer gradients, over all variables, are shortened to this norm.",
+        above=0.0,
+        most=1e9,
+    )
+    lamb_adaptation: str = setting(
+        "paper",
+        "LAMB only: which variables it scales by their trust ratio, all "
+        "(`paper`), or all but biases and LayerNorm (`google`).",
+        choices=LAMB_ADAPTATIONS,
+    )
 
-    # On what the head reads, always; the other two replace the model's.
-    classifier_dropout: float = 0.1
-    hidden_dropout_prob: float | None = None
-    attention_probs_dropout_prob: float | None = None
+    classifier_dropout: float = setting(
+        0.1,
+        "Dropout on what the task's head reads.",
+        least=0.0,
+        below=1.0,
+    )
+    hidden_dropout_prob: float | None = setting(
+        None,
+        "Dropout on the outputs of each layer, in place of the model's.",
+        least=0.0,
+        below=1.0,
+    )
+    attention_probs_dropout_prob: float | None = setting(
+        None,
+        "Dropout on the attention's probabilities, in place of the model's.",
+        least=0.0,
+        below=1.0,
+    )
 
-    # none, or balanced: rows of a class weigh the inverse of its frequency.
-    class_weights: str = "none"
-    # Evaluations without a better figure before stopping; 0 = never stop.
-    early_stopping_patience: int = 0
-    # 0 = once per epoch.
-    eval_every: int = 0
-    checkpoint_every: int = 500
-    log_every: int = 50
-    # The first rows alone, drawn with the seed; null = all.
-    max_train_rows: int | None = None
-    max_eval_rows: int | None = None
+    class_weights: str = setting(
+        "none",
+        "`balanced`: a row weighs the inverse of its class's frequency.",
+        choices=("none", "balanced"),
+    )
+    early_stopping_patience: int = setting(
+        0,
+        "Evaluations without a better figure before the run stops; 0: never.",
+        least=0,
+        most=MAX_STEPS,
+    )
+    eval_every: int = setting(
+        0,
+        "Steps between evaluations on the dev rows; 0: once per epoch.",
+        least=0,
+        most=MAX_STEPS,
+    )
+    checkpoint_every: int = setting(
+        500, "Steps between checkpoints.", least=1, most=MAX_STEPS
+    )
+    log_every: int = setting(
+        50, "Steps between rows of metrics.jsonl.", least=1, most=MAX_STEPS
+    )
+    max_train_rows: int | None = setting(
+        None,
+        "Train on so many rows, drawn with the seed; null: on all.",
+        least=1,
+        most=MAX_STEPS,
+    )
+    max_eval_rows: int | None = setting(
+        None,
+        "Evaluate on so many dev rows, drawn with the seed; null: on all.",
+        least=1,
+        most=MAX_STEPS,
+    )
 
-    # Spans and long texts: the question's room, the step between windows,
-    # the longest answer in tokens, how many answers to keep.
-    max_query_length: int = 64
-    doc_stride: int = 128
-    max_answer_length: int = 50
-    n_best: int = 20
+    columns: tuple[str, ...] = setting(
+        (),
+        "Task `csv`: the names of the columns, where the file does not tell; "
+        "'' passes over one.",
+        blanks=True,
+    )
+    labels: tuple[str, ...] = setting(
+        (),
+        "Task `csv`: the labels in their order; empty: as in the training "
+        "rows.",
+    )
 
-    # `csv` only: names of the columns and of the labels, where the file
-    # does not tell.
-    columns: tuple = ()
-    labels: tuple = ()
-
-    precision: str = "float32"
-    jit_compile: bool = False
-    seed: int = 20191001
-    # Runs seed, seed + 1, ... and reports the mean and the spread.
-    num_seeds: int = 1
-
-    def __post_init__(self):
-        for name, choices in (
-            ("optimizer", ("adamw", "lamb")),
-            ("class_weights", ("none", "balanced")),
-            ("precision", ("float32", "mixed_bfloat16", "mixed_float16")),
-        ):
-            _check_choice(self, name, choices)
-        for name in (
-            "max_seq_length num_train_epochs global_batch_size "
-            "eval_batch_size log_every checkpoint_every num_seeds doc_stride "
-            "learning_rate n_best max_answer_length"
-        ).split():
-            _check_positive(self, name)
-
-
-def load_recipe(
-    recipe_class: type,
-    path: files.PathLike | None,
-    overrides: Sequence[str] = (),
-) -> Any:
-    """Reads a recipe and applies `key=value` overrides, typed and strictly.
-
-    Args:
-        recipe_class: `PretrainRecipe` or another frozen dataclass.
-        path: A YAML file; None means the defaults alone.
-        overrides: `key=value` strings, the value in YAML's spelling.
-
-    Raises:
-        UserError: For an unknown key or a value of the wrong type.
-    """
-    import yaml
-
-    values: dict[str, Any] = {}
-    sources: dict[str, str] = {}
-    if path is not None:
-        try:
-            with open(path, encoding="utf-8") as stream:
-                values = yaml.safe_load(stream) or {}
-        except OSError as error:
-            raise UserError(
-                f"{path} cannot be read ({error.strerror}): check the path"
-            ) from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} is not valid YAML: {error}") from error
-        if not isinstance(values, dict):
-            raise UserError(f"{path}: must hold `key: value` lines")
-        sources = dict.fromkeys(values, str(path))
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals:
-            raise UserError(
-                f"--set must be key=value. Received: `--set {override}`"
-            )
-        values[key] = yaml.safe_load(text)
-        sources[key] = "--set"
-    hints = typing.get_type_hints(recipe_class)
-    for key in values:
-        if key not in hints:
-            raise unknown_key(sources[key], str(key), list(hints))
-        values[key] = check_type(sources[key], key, values[key], hints[key])
-    return recipe_class(**values)
+    precision: str = setting(
+        "float32",
+        "What layers compute in; variables stay float32.",
+        choices=PRECISIONS,
+    )
+    jit_compile: bool = setting(False, "Compile the step with XLA.")
+    seed: int = setting(
+        20191001,
+        "Decides the head's first weights, order and dropout.",
+        least=0,
+        most=MAX_SEED,
+    )
+    num_seeds: int = setting(
+        1,
+        "Runs, with seed, seed + 1, ..., of which mean and spread are told.",
+        least=1,
+        most=1000,
+    )

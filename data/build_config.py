@@ -2,18 +2,18 @@
 
 import dataclasses
 
-from albert_tf2.errors import UserError
+from albert_tf2 import settings
+from albert_tf2.settings import (
+    LABEL_STYLES,
+    MAX_LENGTH,
+    MAX_SEED,
+    ON_ERROR,
+    setting,
+)
 
 from .corpus import UNIT_BYTES
 from .words import SEGMENTERS
 
-CHOICES = {
-    "segmenter": SEGMENTERS,
-    "masking": ("dynamic", "static"),
-    "label_style": ("plain", "albert_zh"),
-    # What to do about a line that is not UTF-8.
-    "on_error": ("fail", "skip"),
-}
 # One pair for every 32 tokens: at 512 even lines of chat fill a row.
 TOKENS_PER_PAIR = 32
 
@@ -25,56 +25,106 @@ class BuildConfig:
     The number of workers is not among them.
     """
 
-    max_seq_length: int = 512
-    # The most pairs in a row; 0 chooses one for every `TOKENS_PER_PAIR`.
-    max_pairs_per_record: int = 0
-    # How often a pair is shorter than it could be.
-    short_seq_prob: float = 0.1
-    seed: int = 12345
-    # Share of the documents that is held out, in shards of its own.
-    eval_fraction: float = 0.01
-    segmenter: str = "rjieba"
-    do_lower_case: bool = True
-    # Fold quotes, dashes and full-width letters (text.normalization).
-    normalize: bool = False
-    on_error: str = "fail"
-    # 0 chooses one per 128 MB of corpus, at least 8.
-    num_shards: int = 0
-    # Bytes of text that a worker takes at a time; pairs are packed and
-    # documents longer than this are split within them.
-    unit_bytes: int = UNIT_BYTES
-    masking: str = "dynamic"
-    # The rest is for static masking only.
-    dupe_factor: int = 10
-    masked_lm_prob: float = 0.1
-    max_predictions_per_seq: int = 0  # 0 chooses what masked_lm_prob needs
-    max_ngram: int = 3
-    label_style: str = "plain"
+    max_seq_length: int = setting(
+        512, "Tokens of a row.", least=5, most=MAX_LENGTH
+    )
+    max_pairs_per_record: int = setting(
+        0,
+        f"The most pairs in a row; 0: one for every {TOKENS_PER_PAIR} tokens.",
+        least=0,
+        most=MAX_LENGTH,
+    )
+    short_seq_prob: float = setting(
+        0.1,
+        "How often a pair is shorter than it could be (1909.11942, section "
+        "4.1).",
+        least=0.0,
+        most=1.0,
+    )
+    seed: int = setting(
+        12345,
+        "Decides pairs, order and what is held out.",
+        least=0,
+        most=MAX_SEED,
+    )
+    eval_fraction: float = setting(
+        0.01,
+        "Share of the documents that is held out, in shards of its own.",
+        least=0.0,
+        most=0.9,
+    )
+    segmenter: str = setting(
+        "rjieba",
+        "What finds words, which are masked as a whole; `none`: WordPiece's "
+        "words, for English and the like.",
+        choices=SEGMENTERS,
+    )
+    do_lower_case: bool = setting(
+        True, "Lower letters and strip accents, as all released models do."
+    )
+    normalize: bool = setting(
+        False, "Fold curly quotes, dashes and full-width letters first."
+    )
+    on_error: str = setting(
+        "fail",
+        "What to do about a line that is not UTF-8: stop, or count it and go "
+        "on.",
+        choices=ON_ERROR,
+    )
+    num_shards: int = setting(
+        0,
+        "Files of the training records; 0: one per 128 MB of corpus, at least "
+        "8.",
+        least=0,
+        most=99_999,
+    )
+    unit_bytes: int = setting(
+        UNIT_BYTES,
+        "Bytes of text that a worker takes at a time; longer documents are "
+        "split.",
+        least=64,
+        most=1 << 30,
+    )
+    masking: str = setting(
+        "dynamic",
+        "`dynamic`: training draws masks afresh in each epoch; `static`: they "
+        "are drawn here, into albert_zh's classic records.",
+        choices=("dynamic", "static"),
+    )
+    dupe_factor: int = setting(
+        10,
+        "Static masking: copies of each pair, with other masks.",
+        least=1,
+        most=1000,
+    )
+    masked_lm_prob: float = setting(
+        0.1,
+        "Static masking: share of the tokens to mask.",
+        above=0.0,
+        most=0.9,
+    )
+    max_predictions_per_seq: int = setting(
+        0,
+        "Static masking: the most masked tokens of a row; 0: what "
+        "`masked_lm_prob` needs.",
+        least=0,
+        most=MAX_LENGTH,
+    )
+    max_ngram: int = setting(
+        3,
+        "Static masking: longest masked span, in words.",
+        least=1,
+        most=9,
+    )
+    label_style: str = setting(
+        "plain",
+        "Static masking: what a masked character's label is; `albert_zh` "
+        "keeps `##`.",
+        choices=LABEL_STYLES,
+    )
 
     def __post_init__(self) -> None:
-        for name, least, most in (
-            ("max_seq_length", 5, 1 << 16),
-            ("max_pairs_per_record", 0, 1 << 16),
-            ("short_seq_prob", 0, 1),
-            ("eval_fraction", 0, 0.9),
-            ("num_shards", 0, 99_999),
-            ("unit_bytes", 64, 1 << 30),
-            ("dupe_factor", 1, 1000),
-            ("masked_lm_prob", 0, 0.9),
-            ("max_predictions_per_seq", 0, 1 << 16),
-            ("max_ngram", 1, 9),
-        ):
-            if not least <= getattr(self, name) <= most:
-                raise UserError(
-                    f"--{name} must be within {least} and {most}. "
-                    f"Received: {getattr(self, name)!r}"
-                )
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise UserError(
-                    f"--{name} must be one of {', '.join(choices)}. "
-                    f"Received: {getattr(self, name)!r}"
-                )
+        settings.check(self)
 
     def resolved(self, corpus_bytes: int) -> "BuildConfig":
         """Returns the settings with every 0 replaced by what it chooses."""

@@ -21,7 +21,7 @@ from albert_tf2.errors import UserError
 from albert_tf2.text.tokenization import Vocabulary
 
 from . import corpus, parts, shards, workers
-from .build_config import CHOICES, BuildConfig
+from .build_config import BuildConfig
 from .census import Census
 from .words import default_segmenter, read_terms
 
@@ -72,20 +72,10 @@ def argument_parser(doc: str, prog: str) -> argparse.ArgumentParser:
         action="store_true",
         help="check a finished set and rebuild damaged shards",
     )
-    for field in dataclasses.fields(BuildConfig):
-        default = field.default
-        if field.name == "segmenter":
-            default = default_segmenter()
-        add(f"--{field.name}", default=default, help=f"({default})",
-            type=_boolean if field.type is bool else type(default),
-            choices=CHOICES.get(field.name))  # fmt: skip
+    command_line.add_settings(
+        parser, BuildConfig, defaults={"segmenter": default_segmenter()}
+    )
     return parser
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"must be true or false, not {text}")
-    return text.lower() == "true"
 
 
 def plan_of_flags(flags: argparse.Namespace) -> shards.Plan:
@@ -93,12 +83,7 @@ def plan_of_flags(flags: argparse.Namespace) -> shards.Plan:
     for name in ("input_file", "vocab_file"):
         if not getattr(flags, name):
             raise UserError(f"--{name} is missing (see `{PROG} --help`)")
-    config = BuildConfig(
-        **{
-            field.name: getattr(flags, field.name)
-            for field in dataclasses.fields(BuildConfig)
-        }
-    )
+    config = command_line.of_flags(BuildConfig, flags)
     return make_plan(
         flags.input_file,
         flags.vocab_file,

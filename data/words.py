@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from albert_tf2 import paths
-from albert_tf2.errors import UserError
+from albert_tf2.errors import UserError, check_choice
 from albert_tf2.text.bulk_tokenization import BulkTokens
 from albert_tf2.text.tokenization import is_chinese
 
@@ -44,11 +44,7 @@ class Segmenter:
             name: One of `SEGMENTERS`.
             terms: Words it must know besides (`read_terms`).
         """
-        if name not in SEGMENTERS:
-            raise UserError(
-                f"--segmenter must be one of {', '.join(SEGMENTERS)}. "
-                f"Received: {name!r}"
-            )
+        check_choice("segmenter", name, SEGMENTERS)
         if name == "none" and terms:
             raise UserError("--user_dictionary needs a segmenter, not 'none'")
         self.name = name

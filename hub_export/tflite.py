@@ -34,7 +34,7 @@ import tensorflow_text as tf_text
 
 import albert_tf2
 from albert_tf2 import features, paths
-from albert_tf2.errors import UserError
+from albert_tf2.errors import UserError, check_choice
 from albert_tf2.model import layers
 from albert_tf2.model.albert import AlbertPretrainer
 from albert_tf2.text.tokenization import Vocabulary
@@ -95,11 +95,7 @@ def output_function(
         "mlm": lambda x: pretrainer(x, training=False)[features.MLM_LOGITS],
         "classifier": lambda x: tf.nn.softmax(classifier(x)),
     }
-    if output not in functions:
-        raise UserError(
-            f"`output` must be one of {', '.join(OUTPUTS)}. "
-            f"Received: `output={output!r}`"
-        )
+    check_choice("output", output, OUTPUTS)
     if output == "similarity" and not normalized:
         raise UserError(
             "`output='similarity'` cannot be computed in full int8: choose "
@@ -182,11 +178,7 @@ def convert(
         samples: Real inputs, by which "int8" chooses its ranges and padding's
             attention score.
     """
-    if precision not in PRECISIONS:
-        raise UserError(
-            f"`precision` must be one of {', '.join(PRECISIONS)}. "
-            f"Received: `precision={precision!r}`"
-        )
+    check_choice("precision", precision, PRECISIONS)
     if precision == "int8" and not samples:
         raise UserError(
             "`precision='int8'` needs `samples`: real inputs to calibrate on"

@@ -450,9 +450,15 @@ def flags_of(texts, vocab_file, output_dir):
 @pytest.mark.parametrize(
     "settings, message",
     [
-        (["--max_seq_length", "4"], "--max_seq_length must be within 5"),
-        (["--segmenter", "hanlp"], "invalid choice"),
-        (["--short_seq_prob", "2"], "--short_seq_prob must be within 0 and 1"),
+        (
+            ["--max_seq_length", "4"],
+            "`max_seq_length` must be a whole number",
+        ),
+        (["--segmenter", "hanlp"], "`segmenter` must be one of rjieba"),
+        (
+            ["--short_seq_prob", "2"],
+            "`short_seq_prob` must be a number",
+        ),
         (["--num_workers", "0"], "--num_workers must be at least 1"),
         (["--input_file", "absent*.txt"], "no file matches 'absent*.txt'"),
         (["--vocab_file", "absent.txt"], "absent.txt does not exist"),

@@ -124,7 +124,7 @@ CASES = {
     "wrong model file": (
         "albert_tf2.pretrain --set model={bad}/config.json --data_dir {bad} "
         "--workdir {out}",
-        "config.json: `vocab_size` must be of type int",
+        "config.json: `vocab_size` must be a whole number",
     ),
     "unknown model": (
         "albert_tf2.pretrain --set model=albert_tyni_zh --data_dir {bad} "
@@ -134,7 +134,7 @@ CASES = {
     "wrong override": (
         "albert_tf2.pretrain --set train_steps=many --data_dir {bad} "
         "--workdir {out}",
-        "--set: `train_steps` must be of type int",
+        "--set: `train_steps` must be a whole number",
     ),
     "checkpoint that is not there": (
         "albert_tf2.hub_export.export --checkpoint {bad}/none "

@@ -196,7 +196,7 @@ def test_workers_need_tf_config(monkeypatch, text):
 
 
 def test_names_are_checked():
-    with pytest.raises(UserError, match="--strategy must be one of"):
+    with pytest.raises(UserError, match="`strategy` must be one of"):
         distribution.create_strategy("two_devices")
     assert distribution.worker_of(tf.distribute.get_strategy()) == (0, 1)
 

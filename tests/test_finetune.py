@@ -375,10 +375,10 @@ def test_command_line(tmp_path, checkpoint, capsys):
         (["--task", "lcqm"], "did you mean `lcqmc`"),
         (["--data_dir", "nowhere"], "nowhere is not a folder"),
         (["--set", "learning_rat=1"], "did you mean `learning_rate`"),
-        (["--set", "optimizer=sgd"], "must be one of adamw, lamb"),
+        (["--set", "optimizer=sgd"], "must be one of lamb, adamw"),
         (["--train_file", "nowhere.txt"], "nowhere.txt does not exist"),
         (["--set", "max_seq_length=128"], "the model's 64 positions"),
-        (["--set", "global_batch_size=0"], "must be greater than 0"),
+        (["--set", "global_batch_size=0"], "must be a whole number from 1"),
     ],
 )
 def test_bad_input(tmp_path, checkpoint, more, reason):

@@ -22,7 +22,7 @@ from albert_tf2.checkpoints.huggingface_folder import (
 from albert_tf2.checkpoints.locate import Location
 from albert_tf2.checkpoints.weights import Weights
 from albert_tf2.config import AlbertConfig
-from albert_tf2.errors import UserError
+from albert_tf2.errors import UserError, check_choice
 
 LAYER_NORM_EPSILON = 1e-12
 # Ours on the left; their "gelu" is the exact one, through erf.
@@ -183,11 +183,7 @@ def read_config(location: Location) -> AlbertConfig:
         )
     act = values.get("hidden_act", "gelu_new")
     ours = {"gelu_new": "gelu", "relu": "relu", "gelu": "gelu_erf"}
-    if act not in ours:
-        raise UserError(
-            f"{path}: `hidden_act` must be one of {', '.join(ours)}. "
-            f"Received: `hidden_act={act!r}`"
-        )
+    check_choice("hidden_act", act, ours, source=str(path))
     # Their defaults where a file leaves a key out.
     kept = {"embedding_size": 128, "vocab_size": 30000}
     kept |= {key: values[key] for key in _SAME_KEYS if key in values}

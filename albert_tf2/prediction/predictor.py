@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from albert_tf2 import features
-from albert_tf2.errors import UserError
+from albert_tf2.errors import UserError, check_choice
 from albert_tf2.prediction.similarity import Whitening, cosines, unit
 from albert_tf2.tasks import base
 from albert_tf2.tasks.encoding import (
@@ -282,11 +282,7 @@ class Predictor:
                 "pooled" for the pooler's. After `whiten`, vectors are
                 whitened.
         """
-        if pooling not in POOLINGS:
-            raise UserError(
-                f"`pooling` must be one of {', '.join(POOLINGS)}. "
-                f"Received: `pooling={pooling!r}`"
-            )
+        check_choice("pooling", pooling, POOLINGS)
         examples = [
             Example(
                 i,

@@ -28,7 +28,8 @@ import numpy as np
 import tensorflow as tf
 
 from albert_tf2 import features
-from albert_tf2.errors import UserError
+from albert_tf2.errors import UserError, check_choice
+from albert_tf2.settings import LABEL_STYLES
 from albert_tf2.text.tokenization import (
     CHINESE_BLOCKS,
     PIECE_PREFIX,
@@ -36,7 +37,6 @@ from albert_tf2.text.tokenization import (
     Vocabulary,
 )
 
-LABEL_STYLES = ("plain", "albert_zh")
 MASK_SHARE, RANDOM_SHARE = 0.8, 0.1  # the rest stays as it is (1810.04805)
 # How often what is left of the budget is offered to the tiles that fit it.
 REFILLS = 3
@@ -175,11 +175,7 @@ class Masker:
     label_style: str = "plain"
 
     def __post_init__(self):
-        if self.label_style not in LABEL_STYLES:
-            raise UserError(
-                f"`label_style` must be one of {', '.join(LABEL_STYLES)}. "
-                f"Received: `label_style={self.label_style!r}`"
-            )
+        check_choice("label_style", self.label_style, LABEL_STYLES)
         if not 0.0 < self.masked_lm_prob < 1.0:
             raise UserError(
                 "`masked_lm_prob` must lie in (0, 1). Received: "

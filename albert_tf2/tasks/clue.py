@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from albert_tf2 import paths
-from albert_tf2.errors import UserError
+from albert_tf2.errors import UserError, check_choice
 from albert_tf2.tasks import base, registry
 from albert_tf2.tasks import reading as reading
 
@@ -244,10 +244,7 @@ def write_submission(
     Returns:
         The path of the zip.
     """
-    if version not in VERSIONS:
-        raise UserError(
-            f"version must be one of {', '.join(VERSIONS)}. Received: {version}"
-        )
+    check_choice("version", version, VERSIONS)
     if not re.fullmatch(r"[A-Za-z0-9_-]+", team):
         raise UserError(
             f"the team's name must be letters, digits, - and _. Got: {team!r}"

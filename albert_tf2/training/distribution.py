@@ -14,9 +14,9 @@ import os
 
 import tensorflow as tf
 
-from albert_tf2.errors import UserError
+from albert_tf2.errors import UserError, check_choice
+from albert_tf2.settings import STRATEGIES
 
-STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 # Set where a TPU is to be found: by Colab, Cloud TPU VMs and GKE.
 TPU_VARIABLES = ("TPU_NAME", "COLAB_TPU_ADDR", "TPU_ACCELERATOR_TYPE")
 
@@ -33,11 +33,7 @@ def create_strategy(
     Raises:
         UserError: If there is no such device, saying what was looked for.
     """
-    if name not in STRATEGIES:
-        raise UserError(
-            f"--strategy must be one of {', '.join(STRATEGIES)}. "
-            f"Received: --strategy {name}"
-        )
+    check_choice("strategy", name, STRATEGIES)
     if name == "auto":
         name = _best()
     if name == "tpu":

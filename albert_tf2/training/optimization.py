@@ -17,15 +17,14 @@ from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
 
-from albert_tf2.errors import UserError
+from albert_tf2.errors import UserError, check_choice
 from albert_tf2.keras_api import keras
+from albert_tf2.settings import LAMB_ADAPTATIONS, OPTIMIZERS
 
 # LayerNorm and biases do not decay, in any of the originals.
 NO_DECAY = ("LayerNorm", "bias")
 # A pattern that matches no name: an empty list would mean "as NO_DECAY".
 _NOTHING = "(?!)"
-ADAPTATIONS = ("paper", "google")
-OPTIMIZERS = ("lamb", "adamw")
 
 
 @keras.utils.register_keras_serializable(package="albert_tf2")
@@ -172,11 +171,8 @@ def create_optimizer(
             "google" all but `NO_DECAY`.
         bias_correction: False gives the originals' update.
     """
-    if name not in OPTIMIZERS:
-        raise UserError(
-            f"`optimizer` must be one of {', '.join(OPTIMIZERS)}. "
-            f"Received: `optimizer={name!r}`"
-        )
+    check_choice("optimizer", name, OPTIMIZERS)
+    check_choice("lamb_adaptation", lamb_adaptation, LAMB_ADAPTATIONS)
     shared = {
         "learning_rate": learning_rate,
         "beta_1": beta_1,
@@ -189,12 +185,6 @@ def create_optimizer(
         # Clipping happens once, over all replicas and accumulated parts.
         own = {"weight_decay_rate": weight_decay, "gradient_clip_norm": 0.0}
     else:
-        if lamb_adaptation not in ADAPTATIONS:
-            raise UserError(
-                "`lamb_adaptation` must be one of "
-                f"{', '.join(ADAPTATIONS)}. "
-                f"Received: `lamb_adaptation={lamb_adaptation!r}`"
-            )
         optimizer_class, decay_argument = _lamb_class()
         own = {
             decay_argument: weight_decay,
