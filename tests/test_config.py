@@ -94,7 +94,7 @@ def test_files_are_named_in_errors(tmp_path):
     with pytest.raises(UserError, match=r"broken\.json, line 3: not valid"):
         AlbertConfig.from_json(broken)
     listed = write(tmp_path / "list.json", json.dumps([1]))
-    with pytest.raises(UserError, match="JSON object"):
+    with pytest.raises(UserError, match="an object of JSON"):
         AlbertConfig.from_json(listed)
     with pytest.raises(UserError, match="did you mean `albert_tiny_zh`"):
         AlbertConfig.from_name("albert_tyny_zh")

@@ -70,7 +70,7 @@ def run(*arguments):
     "arguments, message",
     [
         (["--set", "learning_rat=1"], "did you mean `learning_rate`"),
-        (["--set", "optimizer=sgd"], "optimizer='sgd'"),
+        (["--set", "optimizer=sgd"], "optimizer=sgd"),
         (["--set", "train_steps=0"], "train_steps=0"),
         (["--set", "model=albert_tyny_zh"], "albert_tiny_zh"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),

@@ -43,7 +43,7 @@ def test_wrong_overrides(override, message):
 
 
 def test_unreadable_recipes(tmp_path):
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="does not exist"):
         load_recipe(PretrainRecipe, tmp_path / "none.yaml")
     bad = write(tmp_path / "bad.yaml", "model: [1\n")
     with pytest.raises(UserError, match="not valid YAML"):
