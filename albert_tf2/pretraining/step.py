@@ -45,16 +45,6 @@ def _all_reduce(values):
     return replica.all_reduce(tf.distribute.ReduceOp.SUM, values)
 
 
-def batch_weights(batch: dict[str, tf.Tensor]) -> tf.Tensor:
-    """Returns the sums of the MLM and the SOP weights: float32 [2]."""
-    return tf.stack(
-        [
-            tf.reduce_sum(batch[features.MASKED_LM_WEIGHTS]),
-            tf.reduce_sum(losses.sentence_order_weights(batch)),
-        ]
-    )
-
-
 class PretrainStep:
     """Callable in a replica: batch [b, ...] -> metrics, float32 [8]."""
 
@@ -93,7 +83,7 @@ class PretrainStep:
         self._fused_update = tf.function(self._update, jit_compile=True)
 
     def __call__(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
-        weights = _all_reduce(batch_weights(batch))
+        weights = _all_reduce(losses.batch_weights(batch))
         gradients, sums = self._compute(batch, weights)
         *gradients, sums = _all_reduce([*gradients, sums])
         if self.scales_loss:
@@ -112,13 +102,13 @@ class PretrainStep:
         return norm
 
     def gradients(
-        self, batch: dict[str, tf.Tensor], weights: tf.Tensor
+        self, batch: dict[str, tf.Tensor], weights: dict[str, tf.Tensor]
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Returns the gradients and `loss_sums` of this replica's batch.
 
         Args:
             batch: Of this replica.
-            weights: float32 [2], MLM and SOP weights of the global batch.
+            weights: Of the global batch (see `losses.means`).
         """
         count = self.accumulation_steps
         if count == 1:
@@ -147,8 +137,7 @@ class PretrainStep:
         ):
             outputs = self.model.logits(inputs, training=True)
             sums = losses.pretraining_sums(outputs, labels)
-            loss = sums["mlm_nll"] / (weights[0] + losses.MLM_EPSILON)
-            loss += sums["sop_nll"] / tf.maximum(weights[1], 1.0)
+            loss = losses.means(sums, weights)["loss"]
             if self.scales_loss:
                 loss = self.optimizer.get_scaled_loss(loss)
         gradients = tape.gradient(loss, self.model.trainable_variables)
