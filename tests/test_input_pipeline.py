@@ -196,12 +196,52 @@ def test_wide_tokens_of_large_vocabularies(tmp_path):
 
 def test_unigram_frequencies_are_those_of_the_tokens(tmp_path):
     contents = write_set(tmp_path, [5, 3])
-    found = pipeline.unigram_log_probs(pipeline.open_records(tmp_path), 200)
+    found = pipeline.unigram_log_probs(
+        pipeline.open_records(tmp_path), masker(), 200
+    )
     counts = collections.Counter(t for row in contents["train"] for t in row)
     total = sum(counts.values()) + 200
     np.testing.assert_allclose(
         found, np.log([(counts[i] + 1) / total for i in range(200)])
     )
+
+
+def test_unigram_frequencies_are_those_of_the_labels_asked_for(tmp_path):
+    """albert_zh spells a label `##` behind the first of its word."""
+    write_set(tmp_path, [40, 40])
+    record_set = pipeline.open_records(tmp_path)
+    characters = TOKENS[5:102]
+    vocabulary = TOKENS[:5] + characters + [f"##{c}" for c in characters]
+    vocabulary.append("[unused1]")
+    asking = Masker(
+        Vocabulary(vocabulary),
+        max_seq_length=LENGTH,
+        max_predictions_per_seq=4,
+        label_style="albert_zh",
+    )
+    counts = np.ones(200)
+    strings = tf.data.TFRecordDataset(list(record_set.paths))
+    for row in strings.batch(1).as_numpy_iterator():
+        tokens, starts, lengths = pipeline.parse_compact(row, record_set)
+        # The first token of a segment begins a word, whatever is stored.
+        first = np.cumsum(lengths[0]) - lengths[0]
+        for place in range(int(np.sum(lengths))):
+            token = int(tokens[0, place])
+            begins = starts[0, place] or place in first
+            is_character = 5 <= token < 102
+            counts[token + 97 * (is_character and not begins)] += 1
+    found = pipeline.unigram_log_probs(record_set, asking, 200)
+    np.testing.assert_allclose(np.exp(found), counts / counts.sum())
+    assert counts[102:199].sum() > 1.5 * counts[5:102].sum()
+
+
+def test_unigram_frequencies_of_classic_rows_leave_padding_out(tmp_path):
+    """`classic` writes the labels 11 and 12, and a third place unused."""
+    write_set(tmp_path, [6], kind=classic)
+    record_set = pipeline.open_records(tmp_path)
+    found = np.exp(pipeline.unigram_log_probs(record_set, None, 200))
+    assert found[11] == found[12] == pytest.approx(7 / 212)
+    assert found[0] == pytest.approx(1 / 212)
 
 
 def test_mistakes_are_named(tmp_path):

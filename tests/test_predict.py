@@ -243,22 +243,39 @@ def test_whitening_makes_mean_zero_and_covariance_one(tmp_path):
         similarity.Whitening.fit(sample[:6])
 
 
-def test_pair_figures_against_counting():
+@pytest.mark.parametrize("levels", [1, 2, 9, 1000])
+def test_pair_figures_against_counting(levels):
+    """Equal scores cannot be told apart: 1 level is right for one label."""
+    scipy_stats = pytest.importorskip("scipy.stats")
     rng = np.random.default_rng(0)
-    scores = rng.integers(0, 9, 60) / 10  # with ties
+    scores = rng.integers(0, levels, 60) / 10
     labels = rng.integers(0, 2, 60)
     wins = [
         (p > n) + 0.5 * (p == n)
         for p in scores[labels == 1]
         for n in scores[labels == 0]
     ]
-    best = max(
-        np.mean((scores >= t) == labels) for t in [*np.unique(scores), 2]
-    )
-    figures = similarity.pair_figures(scores + 1e-9 * rng.random(60), labels)
-    assert figures.accuracy >= best
     figures = similarity.pair_figures(scores, labels)
     assert figures.auc == pytest.approx(np.mean(wins))
+    best = max(
+        np.mean((scores >= t) == labels) for t in [*np.unique(scores), np.inf]
+    )
+    assert figures.accuracy == pytest.approx(best)
+    assert np.mean((scores >= figures.threshold) == labels) == pytest.approx(
+        best
+    )
+    if levels > 1:
+        rank = scipy_stats.spearmanr(scores, labels).statistic
+        assert figures.spearman == pytest.approx(rank)
+    else:
+        assert figures.spearman == 0.0
+
+
+def test_equal_scores_are_as_good_as_the_commoner_answer():
+    figures = similarity.pair_figures(np.full(4, 0.3), np.array([0, 1, 0, 1]))
+    assert figures == (0.5, 0.0, 0.5, 0.3)
+    figures = similarity.pair_figures(np.full(4, 0.3), np.array([0, 1, 0, 0]))
+    assert figures == (0.5, 0.0, 0.75, np.inf)
 
 
 # --- the command line

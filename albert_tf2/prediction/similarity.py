@@ -86,9 +86,11 @@ class PairFigures(NamedTuple):
 
     Attributes:
         auc: Chance that a similar pair scores above another: 0.5 is useless.
-        spearman: Rank correlation of scores and labels.
+        spearman: Rank correlation of scores and labels; 0 where all scores
+            are equal.
         accuracy: At the best threshold.
-        threshold: That threshold.
+        threshold: That threshold: pairs with at least this score are called
+            similar; infinite where it is best to call none so.
     """
 
     auc: float
@@ -107,18 +109,20 @@ def pair_figures(scores: np.ndarray, labels: np.ndarray) -> PairFigures:
     ranks = _ranks(scores)
     # The Mann-Whitney form of the area under the curve.
     auc = ranks[labels == 1].sum() - positive * (positive + 1) / 2
-    order = np.argsort(scores)
-    # Calling the i lowest pairs 0 and the others 1.
-    right = np.concatenate(
-        [[positive], positive + np.cumsum(1 - 2 * labels[order])]
-    )
+    # A threshold cannot part equal scores: only these come into question.
+    thresholds = np.append(np.unique(scores), np.inf)
+    below = np.searchsorted(np.sort(scores[labels == 0]), thresholds)
+    missed = np.searchsorted(np.sort(scores[labels == 1]), thresholds)
+    right = below + positive - missed
     best = int(right.argmax())
-    threshold = scores[order[min(best, len(order) - 1)]]
+    spearman = 0.0
+    if len(thresholds) > 2:
+        spearman = np.corrcoef(ranks, _ranks(labels))[0, 1]
     return PairFigures(
         auc=float(auc / (positive * negative)),
-        spearman=float(np.corrcoef(ranks, _ranks(labels))[0, 1]),
+        spearman=float(spearman),
         accuracy=float(right[best] / len(labels)),
-        threshold=float(threshold),
+        threshold=float(thresholds[best]),
     )
 
 

@@ -27,7 +27,7 @@ class Evaluator:
         *,
         batch_size: int,
     ):
-        """Counts the training records' characters.
+        """Counts the training records' labels.
 
         Args:
             model: Under the strategy's scope.
@@ -45,7 +45,9 @@ class Evaluator:
         self.batch_size = max(batch_size // replicas, 1) * replicas
         step = EvaluationStep(
             model,
-            pipeline.unigram_log_probs(records, model.config.vocab_size),
+            pipeline.unigram_log_probs(
+                records, masker, model.config.vocab_size
+            ),
         )
 
         @tf.function

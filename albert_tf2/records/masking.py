@@ -356,10 +356,37 @@ class Masker:
             self.vocabulary.mask_id,
             tf.where(share < MASK_SHARE + RANDOM_SHARE, other, ids),
         )
-        if self.label_style == "plain":
-            return ids, hidden
         begins = (source == 0) | (_take(words, source - 1) != word)
-        return tf.where(begins, ids, tf.gather(self._pieces, ids)), hidden
+        return self._spelled(ids, begins), hidden
+
+    def _spelled(self, ids: tf.Tensor, begins: tf.Tensor) -> tf.Tensor:
+        """Returns the labels of tokens, where `begins` says if a word does."""
+        if self.label_style == "plain":
+            return ids
+        return tf.where(begins, ids, tf.gather(self._pieces, ids))
+
+    def all_labels(
+        self,
+        tokens: tf.Tensor,
+        word_starts: tf.Tensor,
+        segment_lengths: tf.Tensor,
+    ) -> tf.Tensor:
+        """Returns what each stored token's label would be: int32 [N].
+
+        Args:
+            tokens: As for a call; so are the others.
+            word_starts: Those of `tokens`.
+            segment_lengths: Those of `tokens`.
+
+        Returns:
+            The labels of all tokens of all rows, without the padding.
+        """
+        words = number_words(word_starts, segment_lengths)  # [B, S]
+        begins = tf.pad(words, [[0, 0], [1, 0]])[:, :-1] != words
+        used = tf.sequence_mask(
+            tf.reduce_sum(segment_lengths, 1), tokens.shape[1]
+        )
+        return self._spelled(tokens, begins)[used]
 
 
 def number_words(

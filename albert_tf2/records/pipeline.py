@@ -448,15 +448,20 @@ def split_batch(
 
 
 def unigram_log_probs(
-    record_set: RecordSet, vocab_size: int, *, limit: int = 20_000
+    record_set: RecordSet,
+    masker: Masker | None,
+    vocab_size: int,
+    *,
+    limit: int = 20_000,
 ) -> np.ndarray:
-    """Returns log p(token) from the frequencies in some records, [V].
+    """Returns log p(label) from the frequencies in some records, [V].
 
     It is what a model that looks at nothing can know. One is added to every
-    count, so that an unseen token costs something finite.
+    count, so that an unseen label costs something finite.
 
     Args:
         record_set: Usually the training records.
+        masker: For compact records: it spells the labels.
         vocab_size: V.
         limit: Read at most so many records.
     """
@@ -468,10 +473,6 @@ def unigram_log_probs(
             ids = batch[features.MASKED_LM_IDS].numpy()
             ids = ids[batch[features.MASKED_LM_WEIGHTS].numpy() > 0]
         else:
-            tokens, _, lengths = parse_compact(block, record_set)
-            used = tf.sequence_mask(
-                tf.reduce_sum(lengths, 1), tokens.shape[1]
-            ).numpy()
-            ids = tokens.numpy()[used]
+            ids = masker.all_labels(*parse_compact(block, record_set)).numpy()
         counts += np.bincount(ids, minlength=vocab_size)[:vocab_size]
     return np.log(counts / counts.sum())
