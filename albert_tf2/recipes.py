@@ -387,6 +387,11 @@ class FinetuneRecipe(Lengths):
         above=0.0,
         most=1e9,
     )
+    bias_correction: bool = setting(
+        True,
+        "Divide both moments by 1 - beta^t; without it, as in the originals, "
+        "small sets fail for some seeds (2006.05987).",
+    )
     lamb_adaptation: str = setting(
         "paper",
         "LAMB only: which variables it scales by their trust ratio, all "

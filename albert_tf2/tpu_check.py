@@ -118,22 +118,16 @@ def export_step(recipe: PretrainRecipe, batch: int) -> str:
     """
     import tensorflow as tf
 
-    from albert_tf2.keras_api import keras
     from albert_tf2.model.albert import AlbertPretrainer
-    from albert_tf2.pretraining.recipe_parts import (
-        create_optimizer,
-        create_schedule,
-    )
+    from albert_tf2.pretraining.recipe_parts import create_schedule
     from albert_tf2.pretraining.step import PretrainStep
+    from albert_tf2.training.optimization import recipe_optimizer
+    from albert_tf2.training.precision import model_precision
 
-    keras.mixed_precision.set_global_policy(recipe.precision)
-    try:
+    with model_precision(recipe.precision):
         model = AlbertPretrainer(recipe.model_config())
-    finally:
-        keras.mixed_precision.set_global_policy("float32")
-    optimizer = create_optimizer(recipe, create_schedule(recipe))
-    getattr(optimizer, "inner_optimizer", optimizer)._create_all_weights(
-        model.trainable_variables
+    optimizer = recipe_optimizer(
+        recipe, create_schedule(recipe), model.trainable_variables
     )
     step = PretrainStep(
         model,

@@ -54,11 +54,9 @@ def export(arguments) -> None:
     from albert_tf2.keras_api import keras
     from albert_tf2.model.albert import AlbertPretrainer
     from albert_tf2.model.flops import training_flops
-    from albert_tf2.pretraining.recipe_parts import (
-        create_optimizer,
-        create_schedule,
-    )
+    from albert_tf2.pretraining.recipe_parts import create_schedule
     from albert_tf2.pretraining.step import PretrainStep
+    from albert_tf2.training.optimization import recipe_optimizer
 
     length = arguments.max_seq_length
     recipe = PretrainRecipe(
@@ -71,8 +69,9 @@ def export(arguments) -> None:
     keras.utils.set_random_seed(1)
     keras.mixed_precision.set_global_policy(arguments.precision)
     model = AlbertPretrainer(config)
-    optimizer = create_optimizer(recipe, create_schedule(recipe))
-    optimizer._create_all_weights(model.trainable_variables)
+    optimizer = recipe_optimizer(
+        recipe, create_schedule(recipe), model.trainable_variables
+    )
     step = tf.function(
         PretrainStep(model, optimizer, jit_compile=True), jit_compile=True
     )

@@ -224,9 +224,9 @@ def ours(config, batch_size: int, variant: str) -> Callable[[], object]:
     import tensorflow as tf
 
     from albert_tf2.model.albert import AlbertPretrainer
-    from albert_tf2.pretraining.recipe_parts import model_precision
     from albert_tf2.pretraining.step import PretrainStep
     from albert_tf2.training.optimization import create_optimizer
+    from albert_tf2.training.precision import model_precision
 
     with model_precision("mixed_bfloat16" if variant == "bf16" else "float32"):
         model = AlbertPretrainer(config)

@@ -109,20 +109,20 @@ def weights_of(workdir):
 def test_interrupted_run_equals_an_uninterrupted_one(
     tmp_path, checkpoint, monkeypatch
 ):
-    from albert_tf2.finetuning import run
+    from albert_tf2.finetuning import run as tuning
 
     folder = samples.write_lcqmc(tmp_path / "data")
     short = dict(max_train_steps=6, checkpoint_every=2, log_every=1)
     run("lcqmc", folder, checkpoint, tmp_path / "whole", **short)
 
-    train_on = run.Run._train_on
+    train_on = tuning.Run._train_on
 
     def stop_at_five(self, indices, number):
         if number == 4:
             raise KeyboardInterrupt
         return train_on(self, indices, number)
 
-    monkeypatch.setattr(run.Run, "_train_on", stop_at_five)
+    monkeypatch.setattr(tuning.Run, "_train_on", stop_at_five)
     with pytest.raises(KeyboardInterrupt):
         run("lcqmc", folder, checkpoint, tmp_path / "cut", **short)
     monkeypatch.undo()
@@ -193,10 +193,10 @@ def test_early_stopping_keeps_the_best(tmp_path, checkpoint):
 
 
 def test_a_loss_that_is_lost_stops_the_run(tmp_path, checkpoint, monkeypatch):
-    from albert_tf2.finetuning import run
+    from albert_tf2.finetuning import run as tuning
 
     monkeypatch.setattr(
-        run,
+        tuning,
         "loss_sum",
         lambda kind, logits, labels, weights: logits[0, 0] * float("nan"),
     )
@@ -214,13 +214,15 @@ def test_a_loss_that_is_lost_stops_the_run(tmp_path, checkpoint, monkeypatch):
 
 
 def test_class_weights_balance(tmp_path):
-    from albert_tf2.finetuning import run
+    from albert_tf2.finetuning import run as tuning
     from albert_tf2.tasks import registry
     from albert_tf2.tasks.text_rows import TextRow
 
     task = registry.create("lcqmc")
     rows = [TextRow(0, "甲", "乙", label) for label in "0111"]
-    np.testing.assert_allclose(run.balanced_weights(task, rows), [4 / 2, 4 / 6])
+    np.testing.assert_allclose(
+        tuning.balanced_weights(task, rows), [4 / 2, 4 / 6]
+    )
 
 
 TWO_REPLICAS = """

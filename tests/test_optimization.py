@@ -1,13 +1,18 @@
 """LAMB and AdamW against NumPy and against the originals' own updates."""
 
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from albert_tf2 import AlbertConfig, features
 from albert_tf2.errors import UserError
+from albert_tf2.keras_api import keras
 from albert_tf2.model.albert import AlbertPretrainer
+from albert_tf2.recipes import FinetuneRecipe, PretrainRecipe
 from albert_tf2.training import optimization
+from albert_tf2.training.precision import Update, scales_loss, unwrapped
 
 SHAPES = {
     "dense/kernel": (3, 4),
@@ -17,24 +22,57 @@ SHAPES = {
 }
 
 
-def lamb_of_the_paper(weights, gradients, *, rate, decay, adapts):
+def has_decay(name):
+    return not ("bias" in name or "LayerNorm" in name)
+
+
+def lamb_of_the_paper(
+    weights,
+    gradients,
+    *,
+    rate,
+    decay,
+    adapts,
+    betas=(0.9, 0.999),
+    epsilon=1e-6,
+):
     """Algorithm 2 of 1904.00962, in float64; phi is the identity."""
     m = {name: np.zeros_like(value) for name, value in weights.items()}
     v = {name: np.zeros_like(value) for name, value in weights.items()}
+    b1, b2 = betas
     for step, gradient in enumerate(gradients, start=1):
         for name, g in gradient.items():
-            m[name] = 0.9 * m[name] + 0.1 * g
-            v[name] = 0.999 * v[name] + 0.001 * g**2
-            r = (m[name] / (1 - 0.9**step)) / (
-                np.sqrt(v[name] / (1 - 0.999**step)) + 1e-6
+            m[name] = b1 * m[name] + (1 - b1) * g
+            v[name] = b2 * v[name] + (1 - b2) * g**2
+            r = (m[name] / (1 - b1**step)) / (
+                np.sqrt(v[name] / (1 - b2**step)) + epsilon
             )
-            if not ("bias" in name or "LayerNorm" in name):
+            if has_decay(name):
                 r += decay * weights[name]
             ratio = 1.0
             norms = np.linalg.norm(weights[name]), np.linalg.norm(r)
             if adapts(name) and min(norms) > 0:
                 ratio = norms[0] / norms[1]
             weights[name] = weights[name] - rate * ratio * r
+    return weights
+
+
+def adamw_of_the_paper(
+    weights, gradients, *, rate, decay, betas, epsilon, corrects
+):
+    """Algorithm 2 of 1711.05101; epsilon beside the uncorrected root of v."""
+    m = {name: np.zeros_like(value) for name, value in weights.items()}
+    v = {name: np.zeros_like(value) for name, value in weights.items()}
+    b1, b2 = betas
+    for step, gradient in enumerate(gradients, start=1):
+        scale = np.sqrt(1 - b2**step) / (1 - b1**step) if corrects else 1.0
+        for name, g in gradient.items():
+            m[name] = b1 * m[name] + (1 - b1) * g
+            v[name] = b2 * v[name] + (1 - b2) * g**2
+            if has_decay(name):
+                weights[name] = weights[name] * (1 - rate * decay)
+            change = m[name] / (np.sqrt(v[name]) + epsilon)
+            weights[name] = weights[name] - rate * scale * change
     return weights
 
 
@@ -69,14 +107,172 @@ def test_lamb_is_the_papers_over_ten_steps(adaptation):
         gradients,
         rate=0.02,
         decay=0.1,
-        adapts=lambda name: (
-            adaptation == "paper" or not ("bias" in name or "LayerNorm" in name)
-        ),
+        adapts=lambda name: adaptation == "paper" or has_decay(name),
     )
     for name, variable in variables.items():
         np.testing.assert_allclose(
             variable, expected[name], atol=2e-6, err_msg=name
         )
+
+
+def apply_all(optimizer, weights, gradients):
+    """Applies the gradients of some steps; returns the new weights."""
+    variables = {
+        name: tf.Variable(value.astype(np.float32), name=name)
+        for name, value in weights.items()
+    }
+    for gradient in gradients:
+        optimizer.apply_gradients(
+            (tf.constant(gradient[name], tf.float32), variable)
+            for name, variable in variables.items()
+        )
+    return {name: variable.numpy() for name, variable in variables.items()}
+
+
+# Each far from its default, and large enough to be seen.
+SETTINGS = [
+    {"beta_1": 0.5},
+    {"beta_2": 0.7},
+    {"epsilon": 0.3},
+    {"weight_decay": 0.4},
+    {},
+]
+
+
+@pytest.mark.parametrize("changes", SETTINGS, ids=str)
+@pytest.mark.parametrize("name", ["lamb", "adamw"])
+def test_every_setting_has_its_effect(name, changes):
+    weights, gradients = random_problem(6)
+    # Gradients of any size are used as they are: clipping is the step's.
+    gradients = [
+        {key: g * 30.0**number for key, g in gradient.items()}
+        for number, gradient in enumerate(gradients)
+    ]
+    settings = dict(beta_1=0.9, beta_2=0.999, epsilon=1e-6, weight_decay=0.01)
+    settings |= changes
+    optimizer = optimization.create_optimizer(name, 0.02, **settings)
+    found = apply_all(optimizer, weights, gradients)
+    shared = dict(
+        rate=0.02,
+        decay=settings["weight_decay"],
+        betas=(settings["beta_1"], settings["beta_2"]),
+        epsilon=settings["epsilon"],
+    )
+    if name == "lamb":
+        expected = lamb_of_the_paper(
+            weights, gradients, adapts=lambda _: True, **shared
+        )
+    else:
+        expected = adamw_of_the_paper(
+            weights, gradients, corrects=True, **shared
+        )
+    for key, value in found.items():
+        np.testing.assert_allclose(value, expected[key], atol=1e-5, err_msg=key)
+
+
+def test_adamw_without_correction_is_adam_with_decay_alone():
+    weights, gradients = random_problem(4)
+    optimizer = optimization.create_optimizer(
+        "adamw", 0.02, weight_decay=0.3, bias_correction=False
+    )
+    found = apply_all(optimizer, weights, gradients)
+    expected = adamw_of_the_paper(
+        weights,
+        gradients,
+        rate=0.02,
+        decay=0.3,
+        betas=(0.9, 0.999),
+        epsilon=1e-6,
+        corrects=False,
+    )
+    for key, value in found.items():
+        np.testing.assert_allclose(value, expected[key], atol=2e-5, err_msg=key)
+
+
+def test_adamw_takes_sparse_gradients():
+    variable = tf.Variable(tf.ones([3, 2]), name="embeddings")
+    optimizer = optimization.create_optimizer("adamw", 0.1, weight_decay=0.5)
+    gradient = tf.IndexedSlices(tf.fill([1, 2], 0.3), [1])
+    optimizer.apply_gradients([(gradient, variable)])
+    np.testing.assert_allclose(
+        variable, [[0.95] * 2, [0.85] * 2, [0.95] * 2], atol=1e-4
+    )
+
+
+def test_adamw_needs_nothing_beyond_the_core(monkeypatch):
+    monkeypatch.setitem(sys.modules, "official", None)
+    monkeypatch.setitem(sys.modules, "official.modeling", None)
+    for name in [n for n in sys.modules if n.startswith("official.")]:
+        monkeypatch.setitem(sys.modules, name, None)
+    weights, gradients = random_problem(1)
+    apply_all(optimization.create_optimizer("adamw", 1e-3), weights, gradients)
+    if not tf.__version__.startswith("2.15."):
+        with pytest.raises(UserError, match="LAMB comes with"):
+            optimization.create_optimizer("lamb", 1e-3)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+@pytest.mark.parametrize("recipe_class", [PretrainRecipe, FinetuneRecipe])
+@pytest.mark.parametrize("name", ["lamb", "adamw"])
+def test_a_recipes_optimizer_has_its_fields(name, recipe_class, precision):
+    settings = dict(beta_1=0.5, beta_2=0.7, epsilon=0.3, weight_decay=0.4)
+    settings |= dict(lamb_adaptation="google", bias_correction=False)
+    recipe = recipe_class(optimizer=name, precision=precision, **settings)
+    weights, gradients = random_problem(3)
+    variables = [
+        tf.Variable(value.astype(np.float32), name=key)
+        for key, value in weights.items()
+    ]
+    optimizer = optimization.recipe_optimizer(recipe, 0.02, variables)
+    assert len(unwrapped(optimizer).variables()) == 1 + 2 * len(variables)
+    assert scales_loss(optimizer) is (precision == "mixed_float16")
+    for gradient in gradients:
+        values = [tf.constant(g, tf.float32) for g in gradient.values()]
+        unwrapped(optimizer).apply_gradients(
+            zip(values, variables, strict=True)
+        )
+    plain = optimization.create_optimizer(name, 0.02, **settings)
+    expected = apply_all(plain, weights, gradients)
+    for variable, value in zip(variables, expected.values(), strict=True):
+        np.testing.assert_array_equal(variable, value)
+
+
+@pytest.mark.parametrize("fuses", [False, True])
+@pytest.mark.parametrize("clip_norm", [0.5, 3.0, 100.0])
+def test_an_update_clips_once_by_the_global_norm(clip_norm, fuses):
+    """Gradient descent shows what reaches the optimizer: w - 1.0 * g."""
+    variables = [tf.Variable([0.0, 0.0]), tf.Variable([[0.0]])]
+    update = Update(
+        keras.optimizers.legacy.SGD(1.0),
+        variables,
+        clip_norm=clip_norm,
+        fuses=fuses,
+    )
+    norm = update([tf.constant([3.0, 4.0]), tf.constant([[12.0]])])
+    assert float(norm) == pytest.approx(13.0)
+    share = min(1.0, clip_norm / 13.0)
+    np.testing.assert_allclose(
+        variables[0], [-3 * share, -4 * share], rtol=1e-5
+    )
+    np.testing.assert_allclose(variables[1], [[-12 * share]], rtol=1e-5)
+
+
+def test_a_step_that_overflows_is_skipped_and_the_scale_halved():
+    variable = tf.Variable([1.0])
+    optimizer = optimization.create_optimizer(
+        "adamw", 0.1, precision="mixed_float16"
+    )
+    update = Update(optimizer, [variable])
+    loss = update.scaled(tf.constant(2.0))
+    scale = float(loss) / 2
+    assert scale == float(optimizer.loss_scale) > 1
+    assert not np.isfinite(float(update([tf.constant([np.inf])])))
+    assert float(variable[0]) == 1.0
+    assert float(optimizer.loss_scale) == scale / 2
+    update.scaled(loss)
+    norm = update([tf.constant([0.25 * scale / 2])])
+    assert float(norm) == pytest.approx(0.25)
+    assert float(variable[0]) < 1.0
 
 
 def test_adamw_decays_apart_from_the_moments():
@@ -219,19 +415,48 @@ def test_schedule_warms_up_decays_and_scales():
     assert short.warmup_steps == 10  # else it would never reach its rate
 
 
+def test_the_rate_ends_where_it_should():
+    schedule = optimization.WarmupLinearDecay(
+        1.0, train_steps=100, warmup_steps=10, end_learning_rate=0.2
+    )
+    found = [float(schedule(step)) for step in (5, 10, 50, 100, 200)]
+    np.testing.assert_allclose(found, [0.5, 0.92, 0.6, 0.2, 0.2], atol=1e-6)
+    restored = optimization.WarmupLinearDecay(**schedule.get_config())
+    assert float(restored(100)) == pytest.approx(0.2)
+
+
 def test_rates_scale_with_the_square_root_of_the_batch():
     rate = optimization.scaled_learning_rate
     assert rate(1e-3, 4096, 1024) == pytest.approx(2e-3)
     assert rate(1e-3, 4096, None) == 1e-3
 
 
-def test_trust_ratios_are_those_of_the_next_update():
-    variable = tf.Variable([[3.0, 4.0]], name="dense/kernel")
-    optimizer = optimization.create_optimizer("lamb", 0.0, weight_decay=0.0)
-    optimizer.apply_gradients([(tf.constant([[0.2, -0.7]]), variable)])
-    # After one step u = m_hat / sqrt(v_hat) = sign(g), of norm sqrt(2).
-    ratios = optimization.trust_ratios(optimizer, [variable], weight_decay=0.0)
-    assert float(ratios["dense/kernel"]) == pytest.approx(5 / 2**0.5, rel=1e-4)
+@pytest.mark.parametrize("corrects", [True, False])
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_trust_ratios_are_those_of_the_last_update(decay, corrects):
+    variables = [
+        tf.Variable([[3.0, 4.0]], name="dense/kernel"),
+        tf.Variable([3.0, 4.0], name="dense/bias"),
+    ]
+    optimizer = optimization.create_optimizer(
+        "lamb", 0.0, weight_decay=decay, bias_correction=corrects
+    )
+    optimizer.apply_gradients(
+        [
+            (tf.constant([[0.2, -0.7]]), variables[0]),
+            (tf.constant([0.2, -0.7]), variables[1]),
+        ]
+    )
+    ratios = optimization.trust_ratios(
+        optimizer, variables, weight_decay=decay, bias_correction=corrects
+    )
+    # After one step u = m_hat / sqrt(v_hat) = sign(g), uncorrected
+    # 0.1 / sqrt(0.001) times as long; what decays adds its own.
+    update = np.array([1.0, -1.0]) * (1 if corrects else 0.1 / 0.001**0.5)
+    for variable, own in zip(variables, (decay, 0.0), strict=True):
+        expected = 5 / np.linalg.norm(update + own * np.array([3.0, 4.0]))
+        name = variable.name.removesuffix(":0")
+        assert float(ratios[name]) == pytest.approx(expected, rel=1e-3)
 
 
 def test_wrong_names_are_told():

@@ -18,12 +18,13 @@ from albert_tf2 import features
 from albert_tf2.errors import UserError
 from albert_tf2.finetuning import feeding
 from albert_tf2.finetuning.model import TaskModel, loss_sum
-from albert_tf2.keras_api import keras
 from albert_tf2.model import fusion
 from albert_tf2.recipes import FinetuneRecipe
 from albert_tf2.tasks import base
 from albert_tf2.tasks.encoding import collate, training_order
 from albert_tf2.training import optimization
+from albert_tf2.training.distribution import all_reduce
+from albert_tf2.training.precision import Update
 from albert_tf2.training.run_log import RunLog
 
 # Fused passes are compiled anew for every length of batch, for a second or
@@ -54,11 +55,8 @@ class Run:
         self.schedule = make_schedule(self.recipe, self.total)
         fuses = self.total >= FUSED_FROM_STEPS and fusion.suits_devices()
         with tuner.strategy.scope():
-            self.optimizer = make_optimizer(
-                self.recipe,
-                self.total,
-                tuner.model.trainable_variables,
-                fuses=fuses,
+            self.optimizer = optimization.recipe_optimizer(
+                self.recipe, self.schedule, tuner.model.trainable_variables
             )
         # Ordinary variables, outside the scope: the host alone reads them.
         self.step = tf.Variable(0, dtype=tf.int64, name="step")
@@ -226,42 +224,6 @@ def make_schedule(
     )
 
 
-def make_optimizer(
-    recipe: FinetuneRecipe,
-    total_steps: int,
-    variables: Sequence[tf.Variable],
-    *,
-    fuses: bool = False,
-) -> keras.optimizers.Optimizer:
-    """Returns AdamW or LAMB with the originals' schedule, slots created.
-
-    Differs from the originals: AdamW corrects the bias of its moments, whose
-    lack makes small fine-tuning sets fail for some seeds (2006.05987). It is
-    Keras' own, so that fine-tuning needs nothing beyond the core. `fuses` has
-    its updates compiled, which a small batch spends half its time in.
-    """
-    schedule = make_schedule(recipe, total_steps)
-    moments = {
-        "weight_decay": recipe.weight_decay,
-        "beta_1": recipe.beta_1,
-        "beta_2": recipe.beta_2,
-        "epsilon": recipe.epsilon,
-    }
-    if recipe.optimizer == "lamb":
-        return optimization.create_optimizer(
-            "lamb",
-            schedule,
-            lamb_adaptation=recipe.lamb_adaptation,
-            **moments,
-        )
-    optimizer = keras.optimizers.AdamW(schedule, jit_compile=fuses, **moments)
-    optimizer.exclude_from_weight_decay(var_names=list(optimization.NO_DECAY))
-    if recipe.precision == "mixed_float16":
-        optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
-    optimizer.build(variables)
-    return optimizer
-
-
 def make_train_step(
     model: TaskModel,
     optimizer: Any,
@@ -277,20 +239,15 @@ def make_train_step(
 
     Args:
         model: What to train.
-        optimizer: Of `make_optimizer`.
+        optimizer: Of `optimization.recipe_optimizer`.
         strategy: The devices.
         recipe: Its clipping and compiling.
         fuses: Whether to compile element-wise chains (`fusion`), unless the
             recipe has everything compiled.
     """
     variables = model.trainable_variables
-    scaled = isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer)
-    # Whether `apply_gradients` sums over replicas is said in two ways.
-    is_legacy = isinstance(optimizer, keras.optimizers.legacy.Optimizer)
-    already_summed = (
-        {"experimental_aggregate_gradients": False}
-        if is_legacy
-        else {"skip_gradients_aggregation": True}
+    update = Update(
+        optimizer, variables, clip_norm=recipe.clip_norm, fuses=fuses
     )
 
     @tf.function(jit_compile=recipe.jit_compile)
@@ -308,24 +265,17 @@ def make_train_step(
             )
             # The weight of the global batch, so that replicas add up.
             loss /= batch["total_weight"]
-            target = optimizer.get_scaled_loss(loss) if scaled else loss
+            target = update.scaled(loss)
         gradients = tape.gradient(
             target,
             variables,
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
-        if scaled:
-            gradients = optimizer.get_unscaled_gradients(gradients)
         return loss, [tf.convert_to_tensor(g) for g in gradients]
 
     def replica_step(batch):
         loss, gradients = loss_and_gradients(batch)
-        context = tf.distribute.get_replica_context()
-        gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-        gradients, _ = tf.clip_by_global_norm(gradients, recipe.clip_norm)
-        optimizer.apply_gradients(
-            zip(gradients, variables, strict=True), **already_summed
-        )
+        update(all_reduce(gradients))
         return loss
 
     @tf.function(reduce_retracing=True)

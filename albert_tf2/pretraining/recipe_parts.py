@@ -1,12 +1,9 @@
-"""What a recipe resolves to: model, masker, rate, optimizer, precision."""
-
-import contextlib
+"""What a recipe resolves to: model, masker, rate."""
 
 import tensorflow as tf
 
 from albert_tf2.config import AlbertConfig
 from albert_tf2.errors import UserError
-from albert_tf2.keras_api import keras
 from albert_tf2.recipes import PretrainRecipe
 from albert_tf2.records.masking import Masker
 from albert_tf2.records.pipeline import RecordSet
@@ -83,31 +80,3 @@ def create_schedule(
         end_learning_rate=recipe.end_learning_rate,
         scale=scale,
     )
-
-
-def create_optimizer(recipe: PretrainRecipe, learning_rate):
-    """Returns the recipe's optimizer; float16 needs a scaled loss."""
-    optimizer = optimization.create_optimizer(
-        recipe.optimizer,
-        learning_rate,
-        weight_decay=recipe.weight_decay,
-        beta_1=recipe.beta_1,
-        beta_2=recipe.beta_2,
-        epsilon=recipe.epsilon,
-        lamb_adaptation=recipe.lamb_adaptation,
-        bias_correction=recipe.bias_correction,
-    )
-    if recipe.precision == "mixed_float16":
-        optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
-    return optimizer
-
-
-@contextlib.contextmanager
-def model_precision(precision: str):
-    """Sets how layers that are built in this block compute."""
-    before = keras.mixed_precision.global_policy()
-    keras.mixed_precision.set_global_policy(precision)
-    try:
-        yield
-    finally:
-        keras.mixed_precision.set_global_policy(before)

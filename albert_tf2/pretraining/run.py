@@ -27,10 +27,8 @@ from albert_tf2.model.albert import AlbertPretrainer
 from albert_tf2.pretraining.evaluation import Evaluator
 from albert_tf2.pretraining.recipe_parts import (
     create_masker,
-    create_optimizer,
     create_schedule,
     model_config,
-    model_precision,
     predictions_of,
 )
 from albert_tf2.pretraining.step import METRICS, PretrainStep
@@ -38,6 +36,7 @@ from albert_tf2.recipes import PretrainRecipe
 from albert_tf2.records import pipeline
 from albert_tf2.training import guard, optimization, run_folder
 from albert_tf2.training.distribution import create_strategy, shares, worker_of
+from albert_tf2.training.precision import model_precision, unwrapped
 from albert_tf2.training.run_log import EVALUATION, RunLog, Timer, read_rows
 from albert_tf2.training.snapshots import Snapshots
 
@@ -159,10 +158,8 @@ class Run:
                 np.zeros(len(METRICS) + 1), trainable=False
             )
             self.schedule = create_schedule(recipe, scale=self.rate_scale)
-            self.optimizer = create_optimizer(recipe, self.schedule)
-            # Slots now, so that a checkpoint restores into them.
-            self._inner_optimizer._create_all_weights(
-                self.model.trainable_variables
+            self.optimizer = optimization.recipe_optimizer(
+                recipe, self.schedule, self.model.trainable_variables
             )
         self.train_step = PretrainStep(
             self.model,
@@ -182,10 +179,6 @@ class Run:
             return rows.stack()  # [count, metrics]
 
         self._train_steps = train_steps
-
-    @property
-    def _inner_optimizer(self):
-        return getattr(self.optimizer, "inner_optimizer", self.optimizer)
 
     def say(self, text: str) -> None:
         """Prints on the first worker, above the bar if there is one."""
@@ -394,7 +387,7 @@ class Run:
         ratios = {}
         if self.recipe.optimizer == "lamb":
             ratios = optimization.trust_ratios(
-                self._inner_optimizer,
+                unwrapped(self.optimizer),
                 self.model.trainable_variables,
                 weight_decay=self.recipe.weight_decay,
                 bias_correction=self.recipe.bias_correction,

@@ -18,6 +18,8 @@ from albert_tf2.keras_api import keras
 from albert_tf2.model import fusion, losses
 from albert_tf2.model.albert import AlbertPretrainer
 from albert_tf2.records.pipeline import split_batch
+from albert_tf2.training.distribution import all_reduce
+from albert_tf2.training.precision import Update
 
 # What a step reports, in this order.
 METRICS = (
@@ -30,19 +32,6 @@ METRICS = (
     "tokens",  # not padding
     "examples",  # pairs
 )
-
-
-def _is_only_replica() -> bool:
-    replica = tf.distribute.get_replica_context()
-    return replica is None or replica.num_replicas_in_sync == 1
-
-
-def _all_reduce(values):
-    """Sums over all replicas; outside a strategy there is one."""
-    if _is_only_replica():
-        return values
-    replica = tf.distribute.get_replica_context()
-    return replica.all_reduce(tf.distribute.ReduceOp.SUM, values)
 
 
 class PretrainStep:
@@ -61,45 +50,31 @@ class PretrainStep:
 
         Args:
             model: The model to train.
-            optimizer: Of `optimization.create_optimizer`; for float16
-                wrapped in Keras' `LossScaleOptimizer`.
+            optimizer: Of `optimization.create_optimizer`.
             accumulation_steps: The parts that a replica's batch is cut into.
             clip_norm: The largest global norm of the gradients.
             jit_compile: Compile loss and gradients with XLA.
         """
         self.model = model
-        self.optimizer = optimizer
         self.accumulation_steps = accumulation_steps
-        self.clip_norm = clip_norm
-        self.scales_loss = isinstance(
-            optimizer, keras.mixed_precision.LossScaleOptimizer
-        )
         self.fuses = not jit_compile and fusion.suits_devices()
+        self._update = Update(
+            optimizer,
+            model.trainable_variables,
+            clip_norm=clip_norm,
+            fuses=self.fuses,
+        )
         # The update is apart: what crosses replicas cannot be compiled on its
         # own.
         self._compute = tf.function(
             self.gradients, jit_compile=True if jit_compile else None
         )
-        self._fused_update = tf.function(self._update, jit_compile=True)
 
     def __call__(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
-        weights = _all_reduce(losses.batch_weights(batch))
+        weights = all_reduce(losses.batch_weights(batch))
         gradients, sums = self._compute(batch, weights)
-        *gradients, sums = _all_reduce([*gradients, sums])
-        if self.scales_loss:
-            gradients = self.optimizer.get_unscaled_gradients(gradients)
-        alone = self.fuses and not self.scales_loss and _is_only_replica()
-        update = self._fused_update if alone else self._update
-        return _metrics(sums, update(gradients))
-
-    def _update(self, gradients: list[tf.Tensor]) -> tf.Tensor:
-        """Clips and applies the gradients; returns their global norm."""
-        gradients, norm = tf.clip_by_global_norm(gradients, self.clip_norm)
-        self.optimizer.apply_gradients(
-            zip(gradients, self.model.trainable_variables, strict=True),
-            experimental_aggregate_gradients=False,
-        )
-        return norm
+        *gradients, sums = all_reduce([*gradients, sums])
+        return _metrics(sums, self._update(gradients))
 
     def gradients(
         self, batch: dict[str, tf.Tensor], weights: dict[str, tf.Tensor]
@@ -138,8 +113,7 @@ class PretrainStep:
             outputs = self.model.logits(inputs, training=True)
             sums = losses.pretraining_sums(outputs, labels)
             loss = losses.means(sums, weights)["loss"]
-            if self.scales_loss:
-                loss = self.optimizer.get_scaled_loss(loss)
+            loss = self._update.scaled(loss)
         gradients = tape.gradient(loss, self.model.trainable_variables)
         # Lookups give sparse gradients; sums over replicas want dense ones.
         gradients = [tf.convert_to_tensor(value) for value in gradients]
@@ -190,7 +164,7 @@ class EvaluationStep:
         guess = tf.gather(self.unigram, labels[features.MASKED_LM_IDS])
         guess *= labels[features.MASKED_LM_WEIGHTS]
         unigram_nll = -tf.reduce_sum(guess)
-        return _all_reduce(tf.concat([sums, [unigram_nll]], 0))
+        return all_reduce(tf.concat([sums, [unigram_nll]], 0))
 
 
 def evaluation_metrics(sums) -> dict[str, float]:

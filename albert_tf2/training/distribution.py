@@ -124,3 +124,17 @@ def shares(
         "workers": workers,
         "replicas": strategy.num_replicas_in_sync // workers,
     }
+
+
+def is_only_replica() -> bool:
+    """Whether nobody else computes this step."""
+    replica = tf.distribute.get_replica_context()
+    return replica is None or replica.num_replicas_in_sync == 1
+
+
+def all_reduce(values):
+    """Sums over all replicas, in one; outside a strategy there is one."""
+    if is_only_replica():
+        return values
+    replica = tf.distribute.get_replica_context()
+    return replica.all_reduce(tf.distribute.ReduceOp.SUM, values)

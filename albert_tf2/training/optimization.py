@@ -10,6 +10,17 @@ Garden's, or TensorFlow Addons' where that exists (TensorFlow 2.15):
 Both libraries tie the trust ratio |w| / |u| to weight decay: a variable that
 does not decay silently does not adapt either, as in google's ALBERT. The
 paper and albert_zh adapt every variable; `lamb_adaptation` says which.
+
+AdamW (1711.05101) is Keras' own Adam with decay added, for pre-training and
+fine-tuning alike:
+
+    w = w - rate * decay * w
+    w = w - rate * m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps')
+
+Keras has an AdamW too, but on its newer optimizers, which cannot leave the
+bias of the moments uncorrected, as the originals do, and are driven and saved
+in another way than LAMB; Model Garden has this one, but fine-tuning needs
+nothing beyond the core. The legacy Adam is one kernel for each variable.
 """
 
 import re
@@ -19,7 +30,9 @@ import tensorflow as tf
 
 from albert_tf2.errors import UserError, check_choice
 from albert_tf2.keras_api import keras
+from albert_tf2.recipes import FinetuneRecipe, PretrainRecipe
 from albert_tf2.settings import LAMB_ADAPTATIONS, OPTIMIZERS
+from albert_tf2.training.precision import FLOAT16, unwrapped
 
 # LayerNorm and biases do not decay, in any of the originals.
 NO_DECAY = ("LayerNorm", "bias")
@@ -123,15 +136,38 @@ def _lamb_class():
     return LAMB, "weight_decay_rate"
 
 
-def _adamw_class():
-    try:
-        from official.modeling.optimization.legacy_adamw import AdamWeightDecay
-    except ImportError as error:
-        raise UserError(
-            "AdamW comes with tf-models-official, which is not installed: "
-            "pip install 'albert-tf2[train]'"
-        ) from error
-    return AdamWeightDecay
+class AdamW(keras.optimizers.legacy.Adam):
+    """Adam whose weights decay apart from the moments (see the module).
+
+    A step reads the rate once, so decay and update have the same.
+    """
+
+    def __init__(self, *args, weight_decay: float, name="AdamW", **kwargs):
+        super().__init__(*args, name=name, **kwargs)
+        self.weight_decay = weight_decay
+
+    def _decay(self, var: tf.Variable, apply_state) -> list[tf.Operation]:
+        if not self.weight_decay or not decays(var.name):
+            return []
+        kind = (var.device, var.dtype.base_dtype)
+        coefficients = (apply_state or {}).get(
+            kind
+        ) or self._fallback_apply_state(*kind)
+        change = coefficients["lr_t"] * var * self.weight_decay
+        return [var.assign_sub(change, use_locking=self._use_locking)]
+
+    def _resource_apply_dense(self, grad, var, apply_state=None):
+        with tf.control_dependencies(self._decay(var, apply_state)):
+            return super()._resource_apply_dense(grad, var, apply_state)
+
+    def _resource_apply_sparse(self, grad, var, indices, apply_state=None):
+        with tf.control_dependencies(self._decay(var, apply_state)):
+            return super()._resource_apply_sparse(
+                grad, var, indices, apply_state
+            )
+
+    def get_config(self):
+        return super().get_config() | {"weight_decay": self.weight_decay}
 
 
 def _without_bias_correction(optimizer_class: type) -> type:
@@ -157,8 +193,9 @@ def create_optimizer(
     epsilon: float = 1e-6,
     lamb_adaptation: str = "paper",
     bias_correction: bool = True,
+    precision: str = "float32",
 ) -> keras.optimizers.legacy.Optimizer:
-    """Returns LAMB or AdamW; gradients are clipped by the caller.
+    """Returns LAMB or AdamW; `precision.Update` clips and applies.
 
     Args:
         name: "lamb" or "adamw".
@@ -170,6 +207,7 @@ def create_optimizer(
         lamb_adaptation: "paper" scales every variable by its trust ratio,
             "google" all but `NO_DECAY`.
         bias_correction: False gives the originals' update.
+        precision: With mixed_float16 the loss is scaled.
     """
     check_choice("optimizer", name, OPTIMIZERS)
     check_choice("lamb_adaptation", lamb_adaptation, LAMB_ADAPTATIONS)
@@ -178,23 +216,48 @@ def create_optimizer(
         "beta_1": beta_1,
         "beta_2": beta_2,
         "epsilon": epsilon,
-        "exclude_from_weight_decay": list(NO_DECAY),
     }
     if name == "adamw":
-        optimizer_class = _adamw_class()
-        # Clipping happens once, over all replicas and accumulated parts.
-        own = {"weight_decay_rate": weight_decay, "gradient_clip_norm": 0.0}
+        optimizer_class, own = AdamW, {"weight_decay": weight_decay}
     else:
         optimizer_class, decay_argument = _lamb_class()
         own = {
             decay_argument: weight_decay,
+            "exclude_from_weight_decay": list(NO_DECAY),
             "exclude_from_layer_adaptation": [_NOTHING]
             if lamb_adaptation == "paper"
             else list(NO_DECAY),
         }
     if not bias_correction:
         optimizer_class = _without_bias_correction(optimizer_class)
-    return optimizer_class(**shared, **own)
+    optimizer = optimizer_class(**shared, **own)
+    if precision == FLOAT16:
+        return keras.mixed_precision.LossScaleOptimizer(optimizer)
+    return optimizer
+
+
+def recipe_optimizer(
+    recipe: PretrainRecipe | FinetuneRecipe,
+    schedule: WarmupLinearDecay,
+    variables: Sequence[tf.Variable],
+) -> keras.optimizers.legacy.Optimizer:
+    """Returns a recipe's optimizer for some variables, its slots created.
+
+    With the slots there, a checkpoint is restored into them at once.
+    """
+    optimizer = create_optimizer(
+        recipe.optimizer,
+        schedule,
+        weight_decay=recipe.weight_decay,
+        beta_1=recipe.beta_1,
+        beta_2=recipe.beta_2,
+        epsilon=recipe.epsilon,
+        lamb_adaptation=recipe.lamb_adaptation,
+        bias_correction=recipe.bias_correction,
+        precision=recipe.precision,
+    )
+    unwrapped(optimizer)._create_all_weights(variables)
+    return optimizer
 
 
 def describe_variables(
