@@ -23,10 +23,10 @@ from pathlib import Path
 from albert_tf2 import command_line, paths
 from albert_tf2.errors import UserError
 from albert_tf2.recipes import PretrainRecipe, load_recipe
+from albert_tf2.training.run_log import EVALUATION, read_rows
 
 RECIPE = "pretrain_quickstart.yaml"
 SETTINGS = "quickstart.json"
-EVALUATION = "evaluation.jsonl"  # a row per evaluation, written by pretrain
 
 
 def sample(*parts: str) -> Path:
@@ -140,17 +140,9 @@ def plan(args, recipe: PretrainRecipe, recipe_file: Path) -> list[Stage]:
     return stages
 
 
-def evaluations(path: Path) -> list[dict[str, float]]:
-    """Returns the held-out evaluations of a run so far, the oldest first."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
-
-
 def trained_steps(path: Path) -> int:
     """Returns the step of a run's newest evaluation, -1 before any."""
-    return int(([{"step": -1}, *evaluations(path)])[-1]["step"])
+    return int(([{"step": -1}, *read_rows(path)])[-1]["step"])
 
 
 def check_settings(workdir: Path, settings: dict) -> None:
@@ -192,7 +184,7 @@ def run_stages(stages: Sequence[Stage], say: Callable[[str], None]) -> None:
 def summary(workdir: Path) -> list[tuple[str, str]]:
     """Returns what a run achieved, and where it lies: rows of a table."""
     manifest = paths.read_json(workdir / "records" / "manifest.json")
-    first, *_, last = evaluations(workdir / "pretrain" / EVALUATION)
+    first, *_, last = read_rows(workdir / "pretrain" / EVALUATION)
     tuned = paths.read_json(workdir / "hub_example.json")
     counts = manifest["counts"]
     return [

@@ -26,10 +26,12 @@ from albert_tf2.training import optimization
 from albert_tf2.training.distribution import all_reduce
 from albert_tf2.training.precision import Update
 from albert_tf2.training.run_log import RunLog
+from albert_tf2.training.snapshots import Snapshots
 
 # Fused passes are compiled anew for every length of batch, for a second or
 # two: shorter runs would not earn that back.
 FUSED_FROM_STEPS = 500
+KEPT_CHECKPOINTS = 2
 
 
 class Run:
@@ -60,7 +62,10 @@ class Run:
             )
         # Ordinary variables, outside the scope: the host alone reads them.
         self.step = tf.Variable(0, dtype=tf.int64, name="step")
-        self.best_value = tf.Variable(-1.0, name="best_value")
+        # As wide as the figures: rounded, a figure would beat itself.
+        self.best_value = tf.Variable(
+            -np.inf, dtype=tf.float64, name="best_value"
+        )
         self.best_step = tf.Variable(0, dtype=tf.int64, name="best_step")
         self.worse = tf.Variable(0, dtype=tf.int64, name="worse")
         self.train_step = make_train_step(
@@ -70,7 +75,7 @@ class Run:
             self.recipe,
             fuses=fuses,
         )
-        self.manager = tf.train.CheckpointManager(
+        self.snapshots = Snapshots(
             tf.train.Checkpoint(
                 model=tuner.model,
                 optimizer=self.optimizer,
@@ -79,8 +84,9 @@ class Run:
                 best_step=self.best_step,
                 worse=self.worse,
             ),
-            str(tuner.workdir / "checkpoints"),
-            max_to_keep=1,
+            tuner.workdir,
+            keep=KEPT_CHECKPOINTS,
+            report=tuner.say,
         )
 
     def execute(self) -> dict[str, Any]:
@@ -124,18 +130,17 @@ class Run:
 
     def _save(self, number: int) -> None:
         self.step.assign(number)
-        self.manager.save(checkpoint_number=number)
+        self.snapshots.save(number)
 
     def _restore(self) -> None:
-        path = self.manager.latest_checkpoint
-        if path:
-            self.manager.checkpoint.restore(path)
+        if self.snapshots.restore_newest():
             self.tuner.say(f"resumed at step {int(self.step)} of {self.total}")
         self.log = RunLog(
             self.tuner.workdir,
             start_step=int(self.step),
             train_steps=self.total,
             progress=False,
+            say=self.tuner.say,
         )
 
     def _train_on(self, indices: np.ndarray, number: int) -> tf.Tensor:
@@ -186,12 +191,8 @@ class Run:
                 "loss": loss,
                 "learning_rate": float(self.schedule(number - 1)),
                 "steps_per_second": round(rate, 3),
-            }
-        )
-        left = (self.total - number) / rate
-        self.tuner.say(
-            f"step {number}/{self.total}  loss {loss:.4f}  "
-            f"{rate:.2f} steps/s  {left / 60:.1f} min left"
+            },
+            {},
         )
 
     def _evaluate(self, number: int) -> None:

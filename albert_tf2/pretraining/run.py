@@ -292,12 +292,14 @@ class Run:
         step = int(self.step.numpy())
         iterator = iter(self._training_batches(step))
         timer = Timer()
-        prefix = self.snapshots.prefixes[-1] if step else ""
+        prefix = self.snapshots.newest if step else ""
+        traced = False
         while step < recipe.train_steps:
             count = self._steps_until_something(step)
-            timer.start(count)
+            timer.start()
             rows = self._train_steps(iterator, tf.constant(count)).numpy()
-            timer.stop()
+            timer.stop(count if traced else 0)
+            traced = True
             self.guard.check(step, rows[:, 0].tolist())
             step += count
             self.step.assign(step)
@@ -371,17 +373,21 @@ class Run:
         row: dict[str, Any] = {"step": step} | means
         row["learning_rate"] = float(self.schedule(step - 1))
         predictions = predictions_of(self.recipe, self.records)
-        row |= timer.rates(
-            tokens=row.pop("tokens"),
-            examples=row.pop("examples"),
-            flops=self.recipe.global_batch_size
+        per_step = {
+            "steps": 1.0,
+            "tokens": row.pop("tokens"),
+            "examples": row.pop("examples"),
+            "flops": self.recipe.global_batch_size
             * flops.training_flops(
                 self.config,
                 self.records.max_seq_length,
                 predictions,
                 predictions + self.records.max_pairs,
             ),
-        )
+        }
+        if speed := timer.speed():
+            for name, value in per_step.items():
+                row[f"{name}_per_second"] = value * speed
         if self._peak is not None and "flops_per_second" in row:
             row["share_of_measured_peak"] = row["flops_per_second"] / self._peak
         ratios = {}

@@ -1,34 +1,76 @@
 """What a run shows: one source of numbers, four places.
 
 metrics.jsonl      a row per logged step: `step`, `loss`, rates, speed
-evaluation.jsonl   a row per evaluation on the held-out documents
+evaluation.jsonl   a row per evaluation on the held-out rows
 tensorboard/       the same numbers as scalars
-the terminal       a progress bar with rate, remaining time and losses
+the terminal       a progress bar with rate, remaining time and losses, or
+                   a line per logged step
+
+Each step has one row, a row is always JSON (a number that is none is null),
+and no row that could be read is ever dropped for one that could not.
 """
 
 import json
+import math
 import sys
 import time
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from albert_tf2 import files
+from albert_tf2 import paths
+from albert_tf2.errors import UserError
 
 METRICS, EVALUATION = "metrics.jsonl", "evaluation.jsonl"
+# Lines that are no rows are kept beside the file, under this ending.
+DAMAGED = ".damaged"
+
+Row = dict[str, Any]
 
 
-def read_rows(path: files.PathLike) -> list[dict[str, Any]]:
-    """Reads the rows of a .jsonl file; an unfinished last row is left out."""
-    path = Path(path)
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+def read_rows(path: paths.PathLike) -> list[Row]:
+    """Reads the rows of a run's .jsonl file; what is no row is left out."""
+    return _parse(_content(path))[0]
+
+
+def _content(path: paths.PathLike) -> bytes:
+    return paths.read_bytes(path) if paths.is_file(path) else b""
+
+
+def _parse(content: bytes) -> tuple[list[Row], list[bytes]]:
+    """Returns the rows, sorted, one per step, and the lines that are none.
+
+    Of several rows of one step the last one counts. A last line without its
+    end is no damage: a killed process was writing it.
+    """
+    rows, damaged = {}, []
+    *lines, last = content.split(b"\n")
+    for line in [*lines, last]:
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break  # a killed process was writing it
-    return rows
+            # NaN is no JSON, though Python reads and writes it.
+            row = json.loads(line, parse_constant=lambda _: None)
+            rows[_step(row)] = row
+        except (ValueError, RecursionError):
+            if line.strip() and line is not last:
+                damaged.append(line)
+    return [rows[step] for step in sorted(rows)], damaged
+
+
+def _step(row: Any) -> int:
+    step = row.get("step") if isinstance(row, dict) else None
+    if type(step) is not int:
+        raise ValueError("a row has a whole number as `step`")
+    return step
+
+
+def to_json(row: Row) -> str:
+    """Returns a row as a line of JSON, with null for NaN and infinity."""
+    finite = {
+        key: None
+        if isinstance(value, float) and not math.isfinite(value)
+        else value
+        for key, value in row.items()
+    }
+    return json.dumps(finite, ensure_ascii=False, allow_nan=False)
 
 
 class RunLog:
@@ -36,12 +78,13 @@ class RunLog:
 
     def __init__(
         self,
-        workdir: Path,
+        workdir: paths.PathLike,
         *,
         start_step: int,
         train_steps: int,
         enabled: bool = True,
         progress: bool = True,
+        say: Callable[[str], None] = print,
     ):
         """Continues the files of a run.
 
@@ -49,118 +92,164 @@ class RunLog:
             workdir: The run's folder.
             start_step: Rows of later steps are dropped: the run that wrote
                 them was killed before its next checkpoint.
-            train_steps: The end of the progress bar.
+            train_steps: The last step.
             enabled: False on workers that share the folder.
-            progress: Whether to show the bar.
+            progress: Whether to show a bar, and not a line per logged step.
+            say: Takes lines for the console while there is no bar.
         """
         self.workdir = workdir
+        self.train_steps = train_steps
         self.enabled = enabled
+        self._progress = progress
+        self._say = say
+        self._step = max(start_step, 0)
         self._bar = self._writer = None
         if not enabled:
             return
-        for name in (METRICS, EVALUATION):
-            path = workdir / name
-            rows = [r for r in read_rows(path) if r["step"] <= start_step]
-            with files.atomic_file(path) as stream:
-                stream.writelines(json.dumps(row) + "\n" for row in rows)
+        self._drop_rows_after(start_step)
         import tensorflow as tf  # here: drawing reads rows without it
 
-        self._summary = tf.summary
+        self._summary, self._errors = tf.summary, tf.errors
         self._writer = tf.summary.create_file_writer(
-            str(workdir / "tensorboard")
+            paths.for_tensorflow(paths.join(workdir, "tensorboard"))
         )
-        if progress:
-            from tqdm import tqdm
 
-            self._bar = tqdm(
-                total=train_steps,
-                initial=max(start_step, 0),
-                unit="step",
-                dynamic_ncols=True,
-                smoothing=0.1,
-                mininterval=1.0,
-            )
+    def _drop_rows_after(self, step: int) -> None:
+        for name in (METRICS, EVALUATION):
+            path = paths.join(self.workdir, name)
+            content = _content(path)
+            rows, damaged = _parse(content)
+            self._put_aside(path, damaged)
+            kept = [to_json(row) for row in rows if row["step"] <= step]
+            text = "".join(f"{line}\n" for line in kept)
+            if text.encode() != content:
+                with paths.atomic_file(path) as stream:
+                    stream.write(text)
+
+    def _put_aside(self, path: str, damaged: Sequence[bytes]) -> None:
+        if not damaged:
+            return
+        for line in damaged:
+            text = line.decode("utf-8", "backslashreplace")
+            paths.append_line(f"{path}{DAMAGED}", text)
+        self.say(
+            f"note: {len(damaged)} line(s) of {path} are damaged; they are in "
+            f"{path}{DAMAGED} now, the other rows stay"
+        )
 
     def say(self, text: str) -> None:
-        """Prints a line above the progress bar."""
+        """Prints a line, above the progress bar if there is one."""
         if not self.enabled:
             return
-        if self._bar is not None:
-            self._bar.write(text, file=sys.stdout)
+        if self._bar is None:
+            self._say(text)
         else:
-            print(text)
+            self._bar.write(text, file=sys.stdout)
         sys.stdout.flush()
 
     def advance(self, steps: int, losses: dict[str, float]) -> None:
         """Moves the bar and shows the newest losses."""
-        if self._bar is not None:
-            shown = {name: f"{value:.3f}" for name, value in losses.items()}
-            self._bar.set_postfix(shown, refresh=False)
+        self._step += steps
+        if not self.enabled or not self._progress:
+            return
+        if self._bar is None:
+            self._bar = self._new_bar()
+        else:
             self._bar.update(steps)
+        shown = {name: f"{value:.3f}" for name, value in losses.items()}
+        self._bar.set_postfix(shown, refresh=False)
+
+    def _new_bar(self):
+        # After the first steps: what compiling them prints cannot break it,
+        # and its estimates know nothing of that time.
+        from tqdm import tqdm
+
+        return tqdm(
+            total=self.train_steps,
+            initial=self._step,
+            unit="step",
+            dynamic_ncols=True,
+            smoothing=0.1,
+            mininterval=1.0,
+        )
 
     def rewind(self, step: int) -> None:
-        """Sets the bar back, after a rollback."""
+        """Goes back to a step: drops the rows of later ones."""
+        self._step = step
+        if self.enabled:
+            self._drop_rows_after(step)
         if self._bar is not None:
             self._bar.n = step
             self._bar.refresh()
 
-    def training(
-        self, row: dict[str, Any], histograms: dict[str, Any] | None = None
-    ) -> None:
+    def training(self, row: Row, scalars: dict[str, float]) -> None:
         """Writes a row of `metrics.jsonl` and its scalars.
 
         Args:
-            row: With `step`.
-            histograms: More scalars, for TensorBoard alone.
+            row: With `step` and `loss`, and `steps_per_second` if known.
+            scalars: More of them, for TensorBoard alone.
         """
-        self._write(METRICS, row, "train", histograms or {})
+        self._write(METRICS, row, "train", scalars)
+        if self._progress:
+            return
+        speed = row.get("steps_per_second")
+        left = ""
+        if speed:
+            minutes = (self.train_steps - row["step"]) / speed / 60
+            left = f"  {speed:.2f} steps/s  {minutes:.1f} min left"
+        self.say(
+            f"step {row['step']}/{self.train_steps}  "
+            f"loss {row['loss']:.4f}{left}"
+        )
 
-    def evaluation(self, row: dict[str, Any]) -> None:
+    def evaluation(self, row: Row) -> None:
         """Writes a row of `evaluation.jsonl` and its scalars."""
         self._write(EVALUATION, row, "eval", {})
 
-    def _write(self, name, row, group, more) -> None:
+    def _write(self, name: str, row: Row, group: str, scalars) -> None:
         if not self.enabled:
             return
-        with open(self.workdir / name, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row) + "\n")
-        with self._writer.as_default(step=row["step"]):
-            for key, value in (row | more).items():
-                if key != "step":
-                    self._summary.scalar(f"{group}/{key}", value)
-        self._writer.flush()
+        paths.append_line(paths.join(self.workdir, name), to_json(row))
+        try:
+            with self._writer.as_default(step=row["step"]):
+                for key, value in (row | scalars).items():
+                    if key != "step" and isinstance(value, int | float):
+                        self._summary.scalar(f"{group}/{key}", value)
+            self._writer.flush()
+        except self._errors.OpError as error:
+            raise UserError(
+                f"{self.workdir}/tensorboard could not be written "
+                f"({error.message[:160]}): free some space and run the same "
+                "command again"
+            ) from error
 
     def close(self) -> None:
         """Ends the bar and flushes the files."""
         if self._bar is not None:
             self._bar.close()
+            self._bar = None
         if self._writer is not None:
             self._writer.close()
 
 
 class Timer:
-    """Wall time of training steps alone, without the first, traced call."""
+    """Wall time of training steps alone: no tracing, evaluating or saving."""
 
     def __init__(self):
-        self.steps, self.seconds, self._traced = 0, 0.0, False
+        self._steps, self._seconds, self._began = 0, 0.0, 0.0
 
-    def start(self, steps: int) -> None:
-        self._steps, self._began = steps, time.perf_counter()
+    def start(self) -> None:
+        """Starts the clock for some steps."""
+        self._began = time.perf_counter()
 
-    def stop(self) -> None:
-        if self._traced:
-            self.steps += self._steps
-            self.seconds += time.perf_counter() - self._began
-        self._traced = True
+    def stop(self, steps: int) -> None:
+        """Counts the steps since `start`; 0 leaves their time out."""
+        if steps:
+            self._steps += steps
+            self._seconds += time.perf_counter() - self._began
 
-    def rates(self, **per_step: float) -> dict[str, float]:
-        """Returns `<name>_per_second` since the last call, if known."""
-        steps, seconds = self.steps, self.seconds
-        self.steps, self.seconds = 0, 0.0
-        if not steps:
-            return {}
-        speed = steps / seconds
-        return {"steps_per_second": speed} | {
-            f"{name}_per_second": value * speed
-            for name, value in per_step.items()
-        }
+    def speed(self) -> float | None:
+        """Returns steps per second since the last call, if known."""
+        steps, seconds = self._steps, self._seconds
+        self._steps, self._seconds = 0, 0.0
+        return steps / seconds if steps else None

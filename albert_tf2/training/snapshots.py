@@ -1,77 +1,103 @@
 """Checkpoints of a run: saved whole, restored exactly, damage survived."""
 
-import shutil
+import re
 from collections.abc import Callable
-from pathlib import Path
 
 import tensorflow as tf
 
+from albert_tf2 import paths
 from albert_tf2.errors import UserError
 
 FOLDER, NAME = "checkpoints", "ckpt"
+# The parts of a checkpoint, and what a killed process leaves: ckpt-8_temp.
+_FILE = re.compile(rf"{NAME}-(\d+)(\.index|\.data-|_temp).*")
+
+
+def reason_of(error: Exception) -> str:
+    """Returns the first line of what TensorFlow or the system says."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:160]
 
 
 class Snapshots:
     """The newest few checkpoints under `workdir/checkpoints/ckpt-STEP`.
 
-    TensorFlow writes a checkpoint under temporary names and lists it in the
-    file `checkpoint` last, so a killed process leaves the older ones usable.
+    TensorFlow writes a checkpoint under temporary names and its index last,
+    so what has an index is whole. The folder itself is looked at: the file
+    `checkpoint`, which lists them for other programs, may be lost or cut off
+    on the way from another machine.
     """
 
     def __init__(
         self,
         checkpoint: tf.train.Checkpoint,
-        workdir: Path,
+        workdir: paths.PathLike,
         *,
         keep: int,
         worker: int = 0,
         report: Callable[[str], None] = print,
     ):
-        """Looks at what there is.
+        """Writes and reads nothing yet.
 
         Args:
             checkpoint: What to save.
-            workdir: The run's folder.
+            workdir: The run's folder, local or one that TensorFlow serves.
             keep: How many checkpoints stay.
             worker: Only worker 0 keeps what it writes; the others must take
                 part in saving, and write to a folder that is thrown away.
             report: Receives a sentence about damage.
         """
         self.checkpoint = checkpoint
-        self.folder = workdir / FOLDER
+        self.folder = paths.join(paths.for_tensorflow(workdir), FOLDER)
+        self.keep = keep
         self.report = report
         self._scratch = None
-        target = self.folder
         if worker:
-            target = self._scratch = workdir / f".worker-{worker}"
-        self._manager = tf.train.CheckpointManager(
-            checkpoint, str(target), max_to_keep=keep, checkpoint_name=NAME
+            self._scratch = paths.join(
+                paths.for_tensorflow(workdir), f".worker-{worker}"
+            )
+
+    def _files(self) -> list[tuple[int, str]]:
+        """Returns the files of all checkpoints, each with its step."""
+        found = map(_FILE.fullmatch, paths.names(self.folder))
+        return [(int(match[1]), match[0]) for match in found if match]
+
+    def _prefix(self, step: int) -> str:
+        return paths.join(self.folder, f"{NAME}-{step}")
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps of the checkpoints that are there, oldest first."""
+        return sorted(
+            step
+            for step, name in self._files()
+            if name == f"{NAME}-{step}.index"
         )
 
     @property
-    def prefixes(self) -> list[str]:
-        """The checkpoints that are listed, oldest first."""
-        state = tf.train.get_checkpoint_state(str(self.folder))
-        return list(state.all_model_checkpoint_paths) if state else []
+    def newest(self) -> str:
+        """The prefix of the newest checkpoint; empty before the first."""
+        steps = self.steps
+        return self._prefix(steps[-1]) if steps else ""
 
     def restore_newest(self) -> str | None:
         """Restores the newest checkpoint that is whole; None if none is."""
-        prefixes = self.prefixes
-        for prefix in reversed(prefixes):
+        steps = self.steps
+        for step in reversed(steps):
+            prefix = self._prefix(step)
             try:
-                status = self.checkpoint.restore(prefix)
+                status = self.checkpoint.read(prefix)
                 status.assert_existing_objects_matched()
                 return prefix
             except Exception as error:  # every reader raises its own kind
-                reason = str(error).strip().splitlines()[0][:160]
                 self.report(
                     f"checkpoint {prefix} is damaged or of another model "
-                    f"({type(error).__name__}: {reason}); trying the one "
-                    "before"
+                    f"({type(error).__name__}: {reason_of(error)}); trying "
+                    "the one before"
                 )
-        if prefixes:
+        if steps:
             raise UserError(
-                f"{self.folder}: none of {len(prefixes)} checkpoints can be "
+                f"{self.folder}: none of {len(steps)} checkpoints can be "
                 "restored; if the model or optimizer was changed on purpose, "
                 "choose another workdir and pass --init_checkpoint"
             )
@@ -79,24 +105,42 @@ class Snapshots:
 
     def save(self, step: int) -> str:
         """Saves under `ckpt-STEP`, then drops what is over the limit."""
-        try:
-            prefix = self._manager.save(checkpoint_number=step)
-        except (tf.errors.OpError, OSError) as error:
-            last = self.prefixes[-1] if self.prefixes else "none"
-            self._remove_leftovers(step)
-            reason = str(error).strip().splitlines()[0][:160]
-            raise UserError(
-                f"{self.folder}/{NAME}-{step} could not be written "
-                f"({reason}): free some space and run the same command "
-                f"again; the last good checkpoint is {last}"
-            ) from error
+        prefix = self._prefix(step)
         if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            self.checkpoint.write(paths.join(self._scratch, NAME))
+            paths.remove_folder(self._scratch)
+            return prefix
+        before = [other for other in self.steps if other != step]
+        try:
+            self.checkpoint.write(prefix)
+            # Those of later steps could not be restored, or the run had gone
+            # on from them.
+            kept = [other for other in before if other < step]
+            kept = [*kept, step][-self.keep :]
+            self._list(kept)
+        except (tf.errors.OpError, OSError) as error:
+            self._remove(lambda other: other == step)
+            last = self._prefix(before[-1]) if before else "none"
+            raise UserError(
+                f"{prefix} could not be written ({reason_of(error)}): free "
+                "some space and run the same command again; the last good "
+                f"checkpoint is {last}"
+            ) from error
+        self._remove(lambda other: other not in kept)
         return prefix
 
-    def _remove_leftovers(self, step: int) -> None:
-        for path in self.folder.glob(f"{NAME}-{step}*"):
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+    def _list(self, steps: list[int]) -> None:
+        """Writes the file `checkpoint`, for `tf.train.latest_checkpoint`."""
+        prefixes = [self._prefix(step) for step in steps]
+        tf.compat.v1.train.update_checkpoint_state(
+            self.folder, prefixes[-1], prefixes
+        )
+
+    def _remove(self, is_unwanted: Callable[[int], bool]) -> None:
+        for step, name in self._files():
+            if is_unwanted(step):
+                path = paths.join(self.folder, name)
+                if paths.is_dir(path):
+                    paths.remove_folder(path)
+                else:
+                    paths.remove_file(path)

@@ -1,0 +1,188 @@
+"""The rows of a run: each step once, always JSON, nothing lost."""
+
+import json
+
+import pytest
+import tensorflow as tf
+
+from albert_tf2.training.run_log import RunLog, Timer, read_rows
+
+
+def opened(workdir, start_step, **options):
+    options = {"train_steps": 12, "progress": False} | options
+    return RunLog(workdir, start_step=start_step, **options)
+
+
+def rows_of(*steps, **more):
+    return [{"step": step, "loss": step / 2} | more for step in steps]
+
+
+def write(path, rows, end="\n"):
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    path.write_text(text.removesuffix("\n") + end, encoding="utf-8")
+
+
+def test_a_log_goes_on_where_its_checkpoint_is(tmp_path):
+    write(tmp_path / "metrics.jsonl", rows_of(2, 4, 6, 8))
+    write(tmp_path / "evaluation.jsonl", rows_of(0, 6))
+    log = opened(tmp_path, 5)
+    log.training({"step": 6, "loss": 1.0}, {})
+    log.close()
+    assert read_rows(tmp_path / "metrics.jsonl") == [
+        *rows_of(2, 4),
+        {"step": 6, "loss": 1.0},
+    ]
+    assert read_rows(tmp_path / "evaluation.jsonl") == rows_of(0)
+
+
+def test_after_a_rollback_each_step_stands_once(tmp_path):
+    log = opened(tmp_path, -1)
+    for step in (2, 4, 6, 8):
+        log.training({"step": step, "loss": 0.5}, {})
+    log.evaluation({"step": 6, "loss": 0.5})
+    log.rewind(5)
+    for step in (6, 8):
+        log.training({"step": step, "loss": 0.25}, {})
+    log.close()
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["step"] for row in rows] == [2, 4, 6, 8]
+    assert [row["loss"] for row in rows] == [0.5, 0.5, 0.25, 0.25]
+    assert read_rows(tmp_path / "evaluation.jsonl") == []
+
+
+def test_rows_that_stand_twice_are_mended(tmp_path):
+    write(tmp_path / "metrics.jsonl", rows_of(2, 4, 6, 8))
+    with open(tmp_path / "metrics.jsonl", "a") as stream:
+        stream.write('{"step": 6, "loss": 9.0}\n{"step": 8, "loss": 9.5}\n')
+    opened(tmp_path, 12).close()
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    losses = [(r["step"], r["loss"]) for r in map(json.loads, lines)]
+    assert losses == [(2, 1.0), (4, 2.0), (6, 9.0), (8, 9.5)]
+
+
+def strict(text):
+    """Parses as others do, who know no NaN."""
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_numbers_that_are_none_are_null(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": NaN}\n')
+    log = opened(tmp_path, 1)
+    log.training({"step": 2, "loss": 1.0, "norm": float("inf")}, {})
+    log.close()
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [strict(line) for line in lines] == [
+        {"step": 1, "loss": None},
+        {"step": 2, "loss": 1.0, "norm": None},
+    ]
+
+
+DAMAGE = {
+    "not UTF-8": b'{"step": 4, "loss": "\xff\xfe"}',
+    "half a row": b'{"step": 4, "lo',
+    "no step": b'{"loss": 2.0}',
+    "a step that is none": b'{"step": "4"}',
+    "a bare number": b"4",
+    "a list": b"[4]",
+    "brackets": b"[" * 100_000,
+    "digits": b'{"step": ' + b"9" * 5000 + b"}",
+}
+
+
+@pytest.mark.parametrize("line", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_line_costs_no_other_and_is_kept_aside(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    whole = [json.dumps(row).encode() for row in rows_of(2, 6)]
+    path.write_bytes(b"\n".join([whole[0], line, whole[1], b""]))
+    assert read_rows(path) == rows_of(2, 6)
+    told = []
+    opened(tmp_path, 6, say=told.append).close()
+    assert read_rows(path) == rows_of(2, 6)
+    (sentence,) = told
+    assert "1 line(s)" in sentence and "metrics.jsonl.damaged" in sentence
+    kept = (tmp_path / "metrics.jsonl.damaged").read_text()
+    assert kept == line.decode("utf-8", "backslashreplace") + "\n"
+    # The next start finds nothing to tell.
+    opened(tmp_path, 6, say=pytest.fail).close()
+
+
+@pytest.mark.parametrize("end", ["", '\n{"step": 6, "lo'])
+def test_a_row_that_a_killed_process_was_writing_is_left_out(tmp_path, end):
+    write(tmp_path / "metrics.jsonl", rows_of(2, 4), end=end)
+    log = opened(tmp_path, 4, say=pytest.fail)
+    log.close()
+    with open(tmp_path / "metrics.jsonl", "a") as stream:
+        stream.write('{"step": 6}\n')
+    assert read_rows(tmp_path / "metrics.jsonl") == [
+        *rows_of(2, 4),
+        {"step": 6},
+    ]
+    assert not (tmp_path / "metrics.jsonl.damaged").exists()
+
+
+def test_rows_on_a_file_system_of_tensorflow():
+    workdir = "ram://logged/run"
+    for start, steps in ((-1, (2, 4)), (2, (4, 6))):
+        log = opened(workdir, start)
+        for step in steps:
+            log.training({"step": step, "loss": 0.0}, {})
+        log.close()
+    rows = read_rows(f"{workdir}/metrics.jsonl")
+    assert [row["step"] for row in rows] == [2, 4, 6]
+    assert tf.io.gfile.listdir(f"{workdir}/tensorboard")
+
+
+def test_lines_say_speed_and_time_left_once_they_are_known(tmp_path):
+    told = []
+    log = opened(tmp_path, -1, say=told.append)
+    log.training({"step": 2, "loss": 0.71234}, {})
+    log.training({"step": 6, "loss": 0.5, "steps_per_second": 0.05}, {})
+    log.close()
+    assert told == [
+        "step 2/12  loss 0.7123",
+        "step 6/12  loss 0.5000  0.05 steps/s  2.0 min left",
+    ]
+
+
+def test_the_bar_begins_after_the_first_steps(tmp_path, capsys):
+    """So nothing that compiling prints can break it, nor its estimate."""
+    log = opened(tmp_path, 4, progress=True)
+    log.say("compiling")
+    assert capsys.readouterr() == ("compiling\n", "")
+    log.advance(2, {"loss": 0.5})
+    log.say("a line above the bar")
+    log.advance(3, {"loss": 0.25})
+    bar = log._bar
+    log.close()
+    assert (bar.initial, bar.n, bar.total) == (6, 9, 12)
+    captured = capsys.readouterr()
+    assert "a line above the bar" in captured.out and "9/12" in captured.err
+
+
+def test_other_workers_write_nothing(tmp_path):
+    log = opened(tmp_path, -1, enabled=False, progress=True, say=pytest.fail)
+    log.advance(1, {})
+    log.training({"step": 1, "loss": 0.0}, {})
+    log.rewind(0)
+    log.say("nothing")
+    log.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_timer_leaves_out_what_was_no_step(monkeypatch):
+    clock = iter([0.0, 20.0, 22.0])
+    monkeypatch.setattr("time.perf_counter", clock.__next__)
+    timer = Timer()
+    assert timer.speed() is None
+    timer.start()
+    timer.stop(0)  # it was compiled
+    assert timer.speed() is None
+    timer.start()
+    timer.stop(8)
+    assert timer.speed() == 4.0
+    assert timer.speed() is None
