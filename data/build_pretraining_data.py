@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--num_workers",
         type=int,
-        default=os.cpu_count(),
+        default=workers.available_cores(),
         help="processes; the records do not depend on it (%(default)s)",
     )
     flags = parser.parse_args(argv)

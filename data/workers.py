@@ -25,6 +25,52 @@ KILLED = (
 )
 
 
+def available_cores(
+    groups: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup"
+) -> int:
+    """Returns how many cores this process may use.
+
+    A container sees all cores of its machine, but is stopped for the rest of
+    each period when it has used up its share of them.
+
+    Args:
+        groups: Where Linux tells the control groups of this process.
+        root: Where their limits are mounted.
+    """
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        cores = os.cpu_count() or 1
+    return max(1, min([cores, *_quotas(groups, root)]))
+
+
+def _quotas(groups: str, root: str) -> Iterator[int]:
+    """Yields the limits of the control groups that this process is in."""
+    for line in _lines(groups):
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = os.path.join(root, controllers).rstrip("/")
+        folder = os.path.normpath(f"{top}/{path}")
+        while folder.startswith(top):  # a group's parents limit it too
+            fields = " ".join(_lines(f"{folder}/cpu.max")).split()
+            fields = fields or [
+                *_lines(f"{folder}/cpu.cfs_quota_us"),
+                *_lines(f"{folder}/cpu.cfs_period_us"),
+            ]
+            if len(fields) == 2 and fields[0] not in ("max", "-1"):
+                yield -(-int(fields[0]) // int(fields[1]))
+            folder = os.path.dirname(folder)
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return stream.read().splitlines()
+    except OSError:
+        return []
+
+
 class Workers:
     """Worker processes; with one worker, this process does the work."""
 
