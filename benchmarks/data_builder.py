@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from albert_tf2 import command_line
-from albert_tf2.data import build_pretraining_data, corpus, parts
+from albert_tf2.data import build_pretraining_data, corpus, parts, units
 from albert_tf2.data.build_config import BuildConfig
 from albert_tf2.data.words import default_segmenter
 from albert_tf2.errors import UserError
@@ -84,12 +84,12 @@ def measure_stages(flags: Any, files: Sequence, folder: str) -> None:
         ),
     )
     builder = plan.part_builder()
-    units = [unit for file in files for unit in corpus.units(file)]
-    builder.build(units[0])
+    found = [unit for file in files for unit in units.of_file(file)]
+    builder.build(found[0])
     builder.seconds = dict.fromkeys(parts.STAGES, 0.0)
     total = 0
     path = os.path.join(folder, "one.part")
-    for unit in units:
+    for unit in found:
         part = builder.build(unit)
         begin = time.process_time()
         parts.write_part(path, part)
@@ -166,7 +166,7 @@ def measure_albert_zh(
     sample = os.path.join(folder, "sample.txt")
     limit = int(flags.megabytes * 1e6)
     with open(sample, "wb") as stream:
-        for document in corpus.read_documents(files):
+        for document in units.read_documents(files):
             stream.write("\n".join([*document, "", ""]).encode())
             if stream.tell() >= limit:
                 break

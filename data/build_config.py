@@ -11,7 +11,7 @@ from albert_tf2.settings import (
     setting,
 )
 
-from .corpus import UNIT_BYTES
+from .units import UNIT_BYTES
 from .words import SEGMENTERS
 
 # One pair for every 32 tokens: at 512 even lines of chat fill a row.

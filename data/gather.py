@@ -24,7 +24,7 @@ from typing import IO
 from albert_tf2 import paths
 from albert_tf2.errors import UserError
 
-from . import corpus, parts, records, shards
+from . import parts, records, shards, units
 
 # Rows are held back until they take so many bytes, then written to all
 # spools: few writes, and little memory.
@@ -58,7 +58,7 @@ def deal_part(
     held_back = rows.pop((parts.CONTINUED, 0), None)
     if held_back is not None:
         file_number, unit_index = parts.place_of(name)
-        unit = corpus.Unit(plan.files[file_number], unit_index)
+        unit = units.Unit(plan.files[file_number], unit_index)
         frames = records.split_frames(held_back)
         dealt = parts.deal(
             plan.config, unit, continued, frames, draw="continued"

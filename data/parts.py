@@ -23,7 +23,7 @@ from albert_tf2.text.bulk_tokenization import BulkTokenizer, BulkTokens
 from albert_tf2.text.normalization import normalize
 from albert_tf2.text.tokenization import Tokenizer, Vocabulary
 
-from . import corpus, records, segments
+from . import records, segments, units
 from .build_config import BuildConfig
 from .words import Segmenter, Term
 
@@ -117,7 +117,7 @@ class PartBuilder:
         # CPU seconds of each stage since the beginning, for benchmarks.
         self.seconds = dict.fromkeys(STAGES, 0.0)
 
-    def build(self, unit: corpus.Unit) -> Part:
+    def build(self, unit: units.Unit) -> Part:
         """Reads and processes a unit."""
         counts: collections.Counter[str] = collections.Counter()
         with self._stage("read"):
@@ -140,11 +140,11 @@ class PartBuilder:
         return Part(Head(dict(counts), joint, continued), groups)
 
     def _read(
-        self, unit: corpus.Unit, counts: collections.Counter
+        self, unit: units.Unit, counts: collections.Counter
     ) -> tuple[str, bool]:
         """Returns a unit's text, and whether it may begin in a document."""
-        content = corpus.read_unit(unit)
-        decoded = corpus.decode(
+        content = units.read_unit(unit)
+        decoded = units.decode(
             content, unit.file, on_error=self.config.on_error
         )
         counts["bytes"] += len(content.data)
@@ -158,7 +158,7 @@ class PartBuilder:
 
     def _pairs(
         self,
-        unit: corpus.Unit,
+        unit: units.Unit,
         found: "Documents",
         begins_inside: bool,
         word_starts: np.ndarray,
@@ -214,7 +214,7 @@ class PartBuilder:
 
     def _groups(
         self,
-        unit: corpus.Unit,
+        unit: units.Unit,
         pairs: Mapping[str, list[segments.SegmentPair]],
         ids: np.ndarray,
         word_starts: np.ndarray,
@@ -274,7 +274,7 @@ def num_shards(config: BuildConfig, subset: str) -> int:
 
 def deal(
     config: BuildConfig,
-    unit: corpus.Unit,
+    unit: units.Unit,
     subset: str,
     frames: Sequence[bytes | memoryview],
     draw: str = "shard",

@@ -23,7 +23,7 @@ from albert_tf2 import command_line, paths
 from albert_tf2.errors import UserError
 from albert_tf2.text.tokenization import Vocabulary, is_chinese
 
-from . import corpus, parts
+from . import corpus, parts, units
 from .build_config import BuildConfig
 from .words import default_segmenter
 
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     total = sum(file.size for file in files)
     with tqdm(total=total, unit="B", unit_scale=True, desc="report") as bar:
         for file in files:
-            for unit in corpus.units(file):
+            for unit in units.of_file(file):
                 analysis.add(unit)
                 bar.update(unit.progress)
         bar.update(total - bar.n)
@@ -98,7 +98,7 @@ class Analysis(parts.PartBuilder):
         self.document_lengths: Counter[int] = Counter()
         self._seen: set[bytes] = set()
 
-    def add(self, unit: corpus.Unit) -> None:
+    def add(self, unit: units.Unit) -> None:
         """Counts what is in a unit."""
         found: Counter[str] = Counter()
         text, _ = self._read(unit, found)
@@ -106,7 +106,7 @@ class Analysis(parts.PartBuilder):
         counted = np.bincount(codes)
         self.code_counts[: len(counted)] += counted
         self._look_at_tokens(text)
-        for document in corpus.documents(text):
+        for document in units.documents(text):
             content = "\n".join(document).encode("utf-8", "surrogatepass")
             key = hashlib.blake2b(content, digest_size=12).digest()
             found["duplicate_documents"] += key in self._seen

@@ -17,7 +17,7 @@ from albert_tf2 import paths
 from albert_tf2.errors import UserError
 from albert_tf2.text.tokenization import Vocabulary
 
-from . import corpus, parts, records, segments
+from . import corpus, parts, records, segments, units
 from .build_config import BuildConfig
 from .words import Term
 
@@ -91,7 +91,7 @@ def shards_of(config: BuildConfig) -> list[tuple[str, int]]:
 
 
 def make_part(
-    plan: Plan, builder: parts.PartBuilder, path: str, unit: corpus.Unit
+    plan: Plan, builder: parts.PartBuilder, path: str, unit: units.Unit
 ) -> parts.Head:
     """Turns one unit into a part on disk: the work of a worker."""
     part = builder.build(unit)

@@ -18,7 +18,7 @@ from typing import Any
 from albert_tf2 import command_line
 from albert_tf2.errors import UserError
 
-from . import build_pretraining_data, corpus, gather, parts, shards
+from . import build_pretraining_data, gather, parts, shards, units
 from .census import Census
 
 PROG = "python -m albert_tf2.data.spark_build"
@@ -202,8 +202,8 @@ def tasks_of(plan: shards.Plan) -> list[Task]:
         if file.compression:
             tasks.append((number, None))
         else:
-            units = corpus.units(file, plan.config.unit_bytes)
-            tasks.extend((number, unit.index) for unit in units)
+            found = units.of_file(file, plan.config.unit_bytes)
+            tasks.extend((number, unit.index) for unit in found)
     return tasks
 
 
@@ -213,12 +213,12 @@ def _make_parts(plan: shards.Plan, tasks: Iterator[Task]) -> Iterator[Census]:
     census = Census()
     for number, index in tasks:
         size = plan.config.unit_bytes
-        units: Iterable[corpus.Unit] = (
-            corpus.units(plan.files[number], size)
+        some: Iterable[units.Unit] = (
+            units.of_file(plan.files[number], size)
             if index is None
-            else [corpus.Unit(plan.files[number], index, size)]
+            else [units.Unit(plan.files[number], index, size)]
         )
-        for unit in units:
+        for unit in some:
             path = plan.part_path(number, unit.index)
             head = parts.load_head(path)
             if head is None:

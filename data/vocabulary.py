@@ -32,7 +32,7 @@ from albert_tf2.text.tokenization import (
     split_words,
 )
 
-from . import corpus
+from . import corpus, units
 
 PROG = "python -m albert_tf2.data.vocabulary"
 NUM_UNUSED = 99
@@ -149,9 +149,9 @@ def count_words(
     total = sum(file.size for file in files)
     with tqdm(total=total, unit="B", unit_scale=True, desc="words") as bar:
         for file in files:
-            for unit in corpus.units(file):
-                content = corpus.read_unit(unit)
-                text = corpus.decode(content, file, on_error=on_error).text
+            for unit in units.of_file(file):
+                content = units.read_unit(unit)
+                text = units.decode(content, file, on_error=on_error).text
                 text = normalize(text) if fold else text
                 cut = bulk.cut(text)
                 counts.update(cut.runs(text))

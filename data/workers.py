@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from albert_tf2.errors import UserError
 
-from . import corpus, gather, parts, shards
+from . import gather, parts, shards, units
 from .census import Census
 
 KILLED = (
@@ -227,7 +227,7 @@ def _tasks(plan: shards.Plan) -> Iterator[tuple]:
     """Yields the place of every part, its unit, and whether it is there."""
     there = frozenset(shards.part_names(plan))
     for file_number, file in enumerate(plan.files):
-        for unit in corpus.units(file, plan.config.unit_bytes):
+        for unit in units.of_file(file, plan.config.unit_bytes):
             name = parts.part_name(file_number, unit.index)
             yield (file_number, unit.index), unit, name in there
 
@@ -259,7 +259,7 @@ def _die_with_parent(parent: int) -> None:
 
 
 def make_part(
-    place: tuple[int, int], unit: corpus.Unit, is_there: bool
+    place: tuple[int, int], unit: units.Unit, is_there: bool
 ) -> tuple[tuple[int, int], parts.Head, int]:
     """Turns a unit into a part on disk, unless an earlier run did.
 

@@ -19,6 +19,7 @@ from albert_tf2.data import (
     parts,
     records,
     shards,
+    units,
     workers,
 )
 from albert_tf2.data.build_config import BuildConfig
@@ -96,7 +97,7 @@ def test_every_token_is_stored_once_and_counted(texts, vocab_file, tmp_path):
     )
     vocabulary = Vocabulary.load(vocab_file)
     tokenizer = Tokenizer(vocabulary)
-    documents = list(corpus.read_documents(corpus.find_files(texts)))
+    documents = list(units.read_documents(corpus.find_files(texts)))
     sentences = [tokenizer.tokenize(s).ids for d in documents for s in d]
     assert counts["documents"] == len(documents) == 180
     assert counts["sentences"] == len(sentences)

@@ -5,7 +5,7 @@ import gzip
 import pytest
 
 from albert_tf2 import UserError
-from albert_tf2.data import corpus
+from albert_tf2.data import corpus, units
 
 SIZE = 64  # bytes of a unit in these tests
 
@@ -18,12 +18,12 @@ def write(path, content):
 
 
 def contents(file):
-    return [corpus.read_unit(unit) for unit in corpus.units(file, SIZE)]
+    return [units.read_unit(unit) for unit in units.of_file(file, SIZE)]
 
 
 def text_of(file, on_error="fail"):
-    return corpus.decode(
-        corpus.read_unit(next(corpus.units(file))), file, on_error=on_error
+    return units.decode(
+        units.read_unit(next(units.of_file(file))), file, on_error=on_error
     )
 
 
@@ -83,13 +83,13 @@ def test_damaged_compression_names_the_file(tmp_path):
     data = gzip.compress(BOOK.encode())
     file = write(tmp_path / "a.txt.gz", data[: len(data) // 2])
     with pytest.raises(UserError, match=r"a\.txt\.gz .*damaged"):
-        list(corpus.units(file))
+        list(units.of_file(file))
 
 
 def test_documents_and_sentences():
     text = "甲。\r\n乙。\n \u3000\n\n丙。\n\t\n\n"
-    assert list(corpus.documents(text)) == [["甲。", "乙。"], ["丙。"]]
-    assert list(corpus.documents("")) == []
+    assert list(units.documents(text)) == [["甲。", "乙。"], ["丙。"]]
+    assert list(units.documents("")) == []
 
 
 def test_wrong_bytes_are_named_or_skipped_and_counted(tmp_path):
@@ -108,8 +108,8 @@ def test_the_line_of_a_wrong_byte_counts_from_the_file_start(tmp_path):
     data = "".join(lines).encode() + b"\xff\n"
     file = write(tmp_path / "a.txt", data)
     with pytest.raises(UserError, match=rf"line 51, byte {len(data) - 2}:"):
-        for unit in corpus.units(file, SIZE):
-            corpus.decode(corpus.read_unit(unit), file, on_error="fail")
+        for unit in units.of_file(file, SIZE):
+            units.decode(units.read_unit(unit), file, on_error="fail")
 
 
 def test_byte_order_mark_and_nul(tmp_path):
@@ -126,12 +126,12 @@ def test_units_add_up_to_the_bytes_on_disk(tmp_path):
     plain = write(tmp_path / "a.txt", BOOK)
     packed = write(tmp_path / "b.txt.gz", gzip.compress(BOOK.encode()))
     for file in (plain, packed):
-        done = sum(unit.progress for unit in corpus.units(file, SIZE))
+        done = sum(unit.progress for unit in units.of_file(file, SIZE))
         assert done == file.size
 
 
 def test_empty_file_has_no_units(tmp_path):
-    assert list(corpus.units(write(tmp_path / "a.txt", b""))) == []
+    assert list(units.of_file(write(tmp_path / "a.txt", b""))) == []
 
 
 def test_find_files(tmp_path):
@@ -202,7 +202,7 @@ def test_the_order_of_files_does_not_depend_on_compression(tmp_path):
 
 
 def test_a_line_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpus, "MAX_LINE_BYTES", 3 * SIZE)
+    monkeypatch.setattr(units, "MAX_LINE_BYTES", 3 * SIZE)
     file = write(tmp_path / "a.txt", "字" * 200)
     with pytest.raises(UserError, match="the line at byte 0 is longer"):
         contents(file)
@@ -212,7 +212,7 @@ def test_read_documents_goes_through_all_files(tmp_path):
     write(tmp_path / "a.txt", BOOK)
     write(tmp_path / "b.txt", "末。")
     files = corpus.find_files(f"{tmp_path}/*.txt")
-    documents = list(corpus.read_documents(files))
+    documents = list(units.read_documents(files))
     assert documents[-1] == ["末。"]
     sentences = [s for document in documents for s in document]
     assert len(sentences) == 91
