@@ -84,7 +84,11 @@ EXTRAS = {
     "serve": SERVE,
     # The TPU compiler, which needs no TPU to compile.
     "tpu_check": ["jax[tpu]>=0.10,<0.11"],
-    "test": ["pytest>=7", "hypothesis>=6", "scipy>=1.10"],
+    "test": [
+        *("pytest>=7", "hypothesis>=6", "scipy>=1.10"),
+        # The programs whose figures the tasks' figures must equal.
+        *("scikit-learn>=1.3", "seqeval>=1.2.2", "nltk>=3.8"),
+    ],
 }
 EXTRAS["dev"] = [
     *EXTRAS["test"],

@@ -1,8 +1,10 @@
 """Fine-tune ALBERT on a Chinese task, evaluate it, write its predictions.
 
-Tasks: lcqmc afqmc tnews iflytek cmnli ocnli xnli wsc csl (classification),
-cmrc2018 drcd (answers in a text), cluener and bio (names), c3 chid (multiple
-choice), csv (your own texts or pairs with labels; tab, comma or other).
+Tasks: lcqmc bq atec pawsx afqmc tnews iflytek cmnli ocnli xnli wsc csl
+chnsenticorp (classification), cmrc2018 drcd (answers in a text), cluener msra
+weibo resume peoples_daily (names), c3 chid (multiple choice). Your own files:
+classification, multi_label, regression (tables of texts or pairs: CSV, TSV,
+JSON Lines, Parquet), ner and qa.
 
 The workdir receives model/ (for `python -m albert_tf2.predict`), predictions/
 with a row per row of dev and test, results.json, metrics.jsonl and curves for
@@ -72,6 +74,9 @@ def read_recipe(
 ) -> FinetuneRecipe:
     """Reads a recipe; without a path, the shipped one of the task."""
     if path is None:
+        from albert_tf2.tasks import registry
+
+        task = registry.recipe_name(task)
         shipped = resources.files("albert_tf2.configs")
         with resources.as_file(shipped / f"finetune_{task}.yaml") as found:
             return load_recipe(
@@ -119,6 +124,8 @@ def read_data(
         for line in report.lines():
             say(f"  {line}")
         found[split] = rows
+    for line in task.overview(found[TRAIN], found[DEV], found[TEST]):
+        say(line)
     return Data(found[TRAIN], found[DEV], found[TEST])
 
 
@@ -303,7 +310,7 @@ def summary(results: dict[str, Any]) -> str:
             if isinstance(value, dict):
                 shown = f"{value['mean']:.4f} ± {value['spread']:.4f}"
             else:
-                shown = f"{value:.4f}" if name != "rows" else str(value)
+                shown = f"{value:.4f}" if isinstance(value, float) else value
             lines.append(f"{split} {name}: {shown}")
     return "\n".join(lines)
 
@@ -314,9 +321,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from albert_tf2.tasks import registry
 
     recipe = read_recipe(args.task, args.config, args.set)
-    task = registry.create(
-        args.task, labels=recipe.labels, columns=recipe.columns
-    )
+    task = registry.from_recipe(args.task, recipe)
     for split in ("train", "dev", "test"):
         path = getattr(args, f"{split}_file")
         if path:

@@ -7,6 +7,7 @@ it costs anything: references, which can multiply a few hundred bytes into
 gigabytes, tags, which name code, nested values, a key that stands twice.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -16,6 +17,8 @@ from albert_tf2.errors import UserError, cut, unknown_key
 # A recipe is a page long; this leaves room for thousands of labels.
 MAX_BYTES = 100_000
 NULLS = ("", "~", "null", "Null", "NULL")
+# A sign of its own, such as a delimiter, whatever it begins in YAML.
+_SIGN = re.compile(r"[^\w\s\"'\[\]{}~]{1,2}")
 T = TypeVar("T")
 # What a key holds: null, a text, or a list of texts; its field's type decides
 # what a text means.
@@ -58,7 +61,11 @@ def load_recipe(
         if key not in settings.of(recipe_class):
             raise unknown_key("--set", key, list(settings.of(recipe_class)))
         source = f"--set: `{key}={cut(text)}`"
-        values[key] = _Reader(text, source, name_lines=False).value(key)
+        kind = settings.of(recipe_class)[key].kind
+        if kind is str and _SIGN.fullmatch(text):
+            values[key] = text
+        else:
+            values[key] = _Reader(text, source, name_lines=False).value(key)
         sources[key] = "--set"
     for key, (flag, value) in (flags or {}).items():
         if value is not None:

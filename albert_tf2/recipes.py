@@ -456,14 +456,25 @@ class FinetuneRecipe(Lengths):
 
     columns: tuple[str, ...] = setting(
         (),
-        "Task `csv`: the names of the columns, where the file does not tell; "
-        "'' passes over one.",
+        "Your own tables: what the columns are (id, text_a, text_b, label, _ "
+        "to pass over one), or `role=name in the header`; empty: found.",
         blanks=True,
+        repeats=True,
     )
     labels: tuple[str, ...] = setting(
         (),
-        "Task `csv`: the labels in their order; empty: as in the training "
-        "rows.",
+        "Your own files: the labels, or the types of entities, in their "
+        "order; empty: as in the training rows.",
+    )
+    delimiter: str | None = setting(
+        None,
+        "Your own tables: what stands between cells, `tab` for a tab; null: "
+        "found.",
+    )
+    label_separator: str | None = setting(
+        None,
+        "Task `multi_label`: what stands between the labels of a cell, "
+        "`space` for a space; null: found.",
     )
 
     precision: str = setting(

@@ -77,6 +77,7 @@ def setting(
     below: float | None = None,
     choices: Sequence[str] = (),
     blanks: bool = False,
+    repeats: bool = False,
 ) -> Any:
     """Declares a field of a class of settings.
 
@@ -89,6 +90,7 @@ def setting(
         below: A bound that it must not reach.
         choices: The texts allowed.
         blanks: Whether empty texts may stand in a list.
+        repeats: Whether a text may stand in a list more than once.
     """
     return dataclasses.field(
         default=default,
@@ -100,6 +102,7 @@ def setting(
             "below": below,
             "choices": tuple(choices),
             "blanks": blanks,
+            "repeats": repeats,
         },
     )
 
@@ -125,6 +128,7 @@ class Setting:
     below: float | None = None
     choices: tuple[str, ...] = ()
     blanks: bool = False
+    repeats: bool = False
 
     @property
     def rule(self) -> str:
@@ -133,7 +137,10 @@ class Setting:
             return f"one of {', '.join(self.choices)}"
         limits = f" {self.limits}" if self.limits else ""
         null = ", or null" if self.optional else ""
-        return f"{_KINDS[self.kind]}{limits}{null}"
+        kind = _KINDS[self.kind]
+        if self.repeats:
+            kind = kind.replace("different ", "")
+        return f"{kind}{limits}{null}"
 
     @property
     def limits(self) -> str:
@@ -191,7 +198,7 @@ class Setting:
         if self.kind is bool:
             return value if isinstance(value, bool) else _WRONG
         if self.kind is tuple:
-            good = _are_names(value, blanks=self.blanks)
+            good = _are_names(value, blanks=self.blanks, repeats=self.repeats)
             return tuple(value) if good else _WRONG
         if self.kind is str:
             good = value in self.choices if self.choices else _is_line(value)
@@ -243,12 +250,13 @@ def _is_line(value: Any) -> bool:
     return not re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", value)
 
 
-def _are_names(values: Any, *, blanks: bool) -> bool:
+def _are_names(values: Any, *, blanks: bool, repeats: bool) -> bool:
     """Whether a value is a list of texts that tell things apart."""
     if not isinstance(values, list | tuple):
         return False
     names = [name for name in values if not (blanks and name == "")]
-    return all(map(_is_line, names)) and len(set(names)) == len(names)
+    different = repeats or len(set(names)) == len(names)
+    return all(map(_is_line, names)) and different
 
 
 @functools.cache

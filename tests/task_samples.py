@@ -256,3 +256,73 @@ def write_easy_chid(folder: Path) -> Path:
         answers = folder / f"{split}_answer.json"
         answers.write_text(json.dumps(dict.fromkeys(tags, 6)))
     return folder
+
+
+REVIEWS = [
+    ("今天天气很好", "天气"),
+    ("我喜欢妈妈做的汤", "吃饭"),
+    ("今天天气不错我喜欢做汤", "天气,吃饭"),
+    ("他去学校上课", ""),
+    ("小明爱踢足球", "足球"),
+    ("天气很好去踢足球", "天气,足球"),
+    ("妈妈做的汤很好", "吃饭"),
+    ("天气很坏", "天气"),
+]
+
+
+def write_reviews(folder: Path) -> Path:
+    """Writes texts with several labels, as a user's CSV."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [f'{text},"{labels}"\n' for text, labels in REVIEWS]
+    for split in ("train", "dev", "test"):
+        (folder / f"{split}.csv").write_text(
+            "".join(["评论,标签\n", *rows]), "utf-8"
+        )
+    return folder
+
+
+def write_scores(folder: Path) -> Path:
+    """Writes pairs with scores from 0 to 5, as JSON Lines."""
+    for split in ("train", "dev", "test"):
+        write_lines(
+            folder / f"{split}.jsonl",
+            [
+                {"text_a": a, "text_b": b, "score": 4.5 if label == "1" else i}
+                for i, (a, b, label) in enumerate(PAIRS, -4)
+            ],
+        )
+    return folder
+
+
+def write_spans(folder: Path) -> Path:
+    """Writes entities as JSON with spans."""
+    rows = [
+        {
+            "text": row["text"],
+            "entities": [
+                {"start": start, "end": end + 1, "type": kind, "text": surface}
+                for kind, surfaces in row["label"].items()
+                for surface, spans in surfaces.items()
+                for start, end in spans
+            ],
+        }
+        for row in ENTITIES
+    ]
+    for split in ("train", "dev", "test"):
+        write_lines(folder / f"{split}.jsonl", rows)
+    return folder
+
+
+def write_own_questions(folder: Path) -> Path:
+    """Writes questions as JSON Lines; one has no answer in its text."""
+    rows = [
+        {"context": "小明爱踢足球，他去学校上课。", "question": q, "answers": a}
+        for q, a in (
+            ("小明爱踢什么", {"text": ["足球"], "answer_start": [4]}),
+            ("他去哪里", {"text": ["学校"], "answer_start": [9]}),
+            ("天气如何", {"text": [], "answer_start": []}),
+        )
+    ]
+    for split in ("train", "dev", "test"):
+        write_lines(folder / f"{split}.jsonl", rows)
+    return folder

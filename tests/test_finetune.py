@@ -20,8 +20,15 @@ WRITERS = {
     "cmrc2018": samples.write_cmrc,
     "c3": samples.write_c3,
     "chid": samples.write_easy_chid,
+    "multi_label": samples.write_reviews,
+    "regression": samples.write_scores,
+    "ner": samples.write_spans,
+    "qa": samples.write_own_questions,
 }
-TEST_ROWS = {"lcqmc": 8, "cluener": 4, "cmrc2018": 4, "c3": 3, "chid": 4}
+TEST_ROWS = {
+    **{"lcqmc": 8, "cluener": 4, "cmrc2018": 4, "c3": 3, "chid": 4},
+    **{"multi_label": 8, "regression": 8, "ner": 4, "qa": 3},
+}
 RECIPE = dict(
     max_seq_length=32,
     max_query_length=8,
@@ -53,9 +60,7 @@ def run(task_name, folder, checkpoint, workdir, *, strategy=None, **changes):
     from albert_tf2.tasks import registry
 
     recipe = FinetuneRecipe(**{**RECIPE, **changes})
-    task = registry.create(
-        task_name, labels=recipe.labels, columns=recipe.columns
-    )
+    task = registry.from_recipe(task_name, recipe)
     data = finetune.read_data(task, folder, recipe, say=lambda line: None)
     return finetune.fine_tune(
         task,
@@ -75,6 +80,10 @@ def run(task_name, folder, checkpoint, workdir, *, strategy=None, **changes):
         "cluener",
         "cmrc2018",
         "chid",
+        "multi_label",
+        "regression",
+        "qa",
+        pytest.param("ner", marks=pytest.mark.large),
         pytest.param("c3", marks=pytest.mark.large),
     ],
 )
@@ -88,7 +97,9 @@ def test_learns_its_rows_by_heart(name, tmp_path, checkpoint):
         tmp_path / "run",
         num_train_epochs=60 if name == "lcqmc" else 100,
     )
-    metric = "f1" if name in ("cluener", "cmrc2018") else "accuracy"
+    from albert_tf2.tasks import registry
+
+    metric = registry.create(name).metric
     assert results["dev"][metric] > 0.99
     rows = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
     losses = [json.loads(row)["loss"] for row in rows]

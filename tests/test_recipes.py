@@ -67,3 +67,17 @@ def test_values_out_of_range(recipe_class, override, message):
         load_recipe(recipe_class, None, [override])
     assert str(caught.value).startswith("--set: ")
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("sign", [*",;|#&*!", "||", "<>", "，"])
+def test_a_sign_is_itself_whatever_it_means_in_yaml(sign):
+    recipe = load_recipe(FinetuneRecipe, None, [f"delimiter={sign}"])
+    assert recipe.delimiter == sign
+    columns = ["columns=[label,_,_,text_a,text_a]"]
+    recipe = load_recipe(FinetuneRecipe, None, columns)
+    assert recipe.columns == ("label", "_", "_", "text_a", "text_a")
+
+
+def test_columns_that_begin_with_a_comma_get_a_sentence():
+    with pytest.raises(UserError, match="not valid YAML"):
+        load_recipe(FinetuneRecipe, None, ["columns=[,label]"])

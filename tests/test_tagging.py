@@ -38,7 +38,14 @@ def test_cluener_spans_become_half_open(tmp_path):
         ({"name": {"老桂": [[4, 6]]}}, "does not stand at"),
         ({"nickname": {"叶": [[4, 4]]}}, "entity type 'nickname'"),
         ({"name": ["叶老桂"]}, "must be {type"),
-        (None, "must be {type"),
+        (None, "has no entities"),
+        (
+            {"name": {"叶": [["4", "4"]]}},
+            "must be a whole number. Received: '4'",
+        ),
+        ({"name": {"叶": [[4, True]]}}, "must be a whole number"),
+        ({"name": {"叶": [[4]]}}, "must be {type"),
+        ({"name": {"": [[9, 8]]}}, "in a text of 8 characters"),
     ],
 )
 def test_bad_spans_are_named(tmp_path, label, reason):
@@ -70,7 +77,7 @@ def test_column_files(tmp_path):
     again = registry.from_description(task.describe())
     assert again.labels == task.labels
     (tmp_path / "dev.txt").write_text("叶 B-PER\n老\n", "utf-8")
-    with pytest.raises(UserError, match="dev.txt, line 1: '老' has no tag"):
+    with pytest.raises(UserError, match="dev.txt, line 2: '老' has no tag"):
         task.read(tmp_path, "dev")
 
 

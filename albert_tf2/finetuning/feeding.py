@@ -28,6 +28,8 @@ def label_arrays(
         length: T.
         class_weights: [n], for classification.
     """
+    if kind in (base.MULTI_LABEL, base.REGRESSION):
+        return _number_arrays(examples, size)
     shape = {base.TAGGING: [size, length], base.SPAN: [size, 2]}.get(
         kind, [size]
     )
@@ -40,6 +42,18 @@ def label_arrays(
     weights = (labels != IGNORED).astype(np.float32)
     if class_weights is not None:
         weights *= class_weights[np.maximum(labels, 0)]
+    return {"labels": labels, "weights": weights}
+
+
+def _number_arrays(
+    examples: Sequence[Example], size: int
+) -> dict[str, np.ndarray]:
+    """Returns float32 `labels` and `weights`: [B], or [B, n] for n labels."""
+    given = np.array([example.label for example in examples], np.float32)
+    labels = np.zeros([size, *given.shape[1:]], np.float32)
+    labels[: len(examples)] = given
+    weights = np.zeros_like(labels)
+    weights[: len(examples)] = 1.0
     return {"labels": labels, "weights": weights}
 
 

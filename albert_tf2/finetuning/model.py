@@ -1,6 +1,8 @@
 """An encoder with a task's head, and the loss.
 
 classification   pooled   [B, H]    -> logits [B, n]
+multi_label      pooled   [B, H]    -> logits [B, n], each label by itself
+regression       pooled   [B, H]    -> [B, 1], a scaled score
 choice           pooled   [B*C, H]  -> logits [B, C]
 tagging          sequence [B, T, H] -> logits [B, T, n]
 span             sequence [B, T, H] -> logits [B, T, 2]
@@ -155,17 +157,24 @@ class TaskModel(keras.Model):
 def loss_sum(
     kind: str, logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
 ) -> tf.Tensor:
-    """Returns the sum of weight * negative log likelihood: a scalar.
+    """Returns the sum of weight * loss: a scalar.
 
-    The caller divides by the sum of the weights of the whole global batch,
-    whichever replica holds which part of it.
+    The loss is the negative log likelihood, and the squared error of a
+    score. The caller divides by the sum of the weights of the whole global
+    batch, whichever replica holds which part of it.
 
     Args:
         kind: One of the kinds in `base`.
         logits: What `TaskModel` returns.
-        labels: int32 [B], for tagging [B, T], for spans [B, 2].
+        labels: int32 [B], for tagging [B, T], for spans [B, 2]; float32
+            [B, n] of 0 and 1 for several labels, float32 [B] for scores.
         weights: float32, the shape of `labels`.
     """
+    if kind == base.MULTI_LABEL:
+        losses = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
+        return tf.reduce_sum(weights * losses)
+    if kind == base.REGRESSION:
+        return tf.reduce_sum(weights * tf.square(logits[:, 0] - labels))
     if kind == base.SPAN:
         logits = tf.transpose(logits, [0, 2, 1])  # [B, 2, T]
     nll = tf.nn.sparse_softmax_cross_entropy_with_logits(

@@ -202,7 +202,7 @@ class Run:
         value = figures.get(task.metric, 0.0)
         if figures:
             self.log.evaluation({"step": number, **figures})
-            shown = "  ".join(f"{n} {x:.4f}" for n, x in figures.items())
+            shown = base.figures_text(figures)
             self.tuner.say(f"step {number}  dev: {shown}")
         # Without dev rows the last model is the one to keep.
         if value > float(self.best_value) or not figures:

@@ -2,12 +2,13 @@
 
 import abc
 import dataclasses
+import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from albert_tf2 import paths
 from albert_tf2.errors import UserError
 from albert_tf2.tasks import reading as reading
 from albert_tf2.tasks.encoding import Example
@@ -18,6 +19,8 @@ CLASSIFICATION = "classification"  # pooled -> [B, n]
 TAGGING = "tagging"  # sequence -> [B, T, n]
 SPAN = "span"  # sequence -> [B, T, 2]
 CHOICE = "choice"  # pooled of each choice -> [B, C]
+MULTI_LABEL = "multi_label"  # pooled -> [B, n], each label by itself
+REGRESSION = "regression"  # pooled -> [B, 1]
 
 DEFAULT_FILES = {
     split: tuple(f"{split}{end}" for end in (".json", ".jsonl", ".txt", ".tsv"))
@@ -36,6 +39,23 @@ class Lengths:
     n_best: int = 20
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Given:
+    """What a recipe says about the user's own files; nothing: find out.
+
+    Attributes:
+        columns: What the columns are (see `columns.py`).
+        labels: The classes, or the types of entities.
+        delimiter: Between the cells of a table.
+        label_separator: Between several labels in a cell.
+    """
+
+    columns: Sequence[str] = ()
+    labels: Sequence[str] = ()
+    delimiter: str | None = None
+    label_separator: str | None = None
+
+
 class Task(abc.ABC):
     """One task, with its files, labels, features, decoding and metrics.
 
@@ -43,7 +63,7 @@ class Task(abc.ABC):
     always has the row's `id`.
     """
 
-    # One of CLASSIFICATION, TAGGING, SPAN, CHOICE.
+    # Where the head reads: one of the kinds above.
     kind: ClassVar[str]
     # Sequences per example.
     choices: int = 1
@@ -76,22 +96,24 @@ class Task(abc.ABC):
         """Numbers that the head gives per position, pooled or not."""
         return len(self.labels)
 
-    def prepare(self, data_dir: str | Path, *, on_error: str) -> None:  # noqa: B027
+    def prepare(self, data_dir: paths.PathLike, *, on_error: str) -> None:  # noqa: B027
         """Takes from the data what the task leaves open, such as labels."""
 
-    def find(self, data_dir: str | Path, split: str) -> list[Path]:
+    def find(self, data_dir: paths.PathLike, split: str) -> list[str]:
         """Returns the files of a split; none if the folder lacks it."""
         return reading.find_files(data_dir, self.files[split])
 
-    def use_file(self, split: str, path: str | Path) -> None:
+    def use_file(self, split: str, path: paths.PathLike) -> None:
         """Reads a split from this file instead of looking for it."""
-        if not Path(path).is_file():
+        if not paths.is_file(path):
             raise UserError(f"{path} does not exist: check the path")
-        self.files[split] = (str(Path(path).resolve()),)
+        if not paths.is_remote(path):
+            path = os.path.abspath(paths.local(path))
+        self.files[split] = (str(path),)
 
     def read(
         self,
-        data_dir: str | Path,
+        data_dir: paths.PathLike,
         split: str,
         *,
         on_error: str = "fail",
@@ -102,15 +124,15 @@ class Task(abc.ABC):
         Raises:
             UserError: If there is no such file, or for a bad row.
         """
-        paths = self.find(data_dir, split)
-        if not paths:
+        found = self.find(data_dir, split)
+        if not found:
             raise UserError(
                 f"{data_dir} has no {split} file of task {self.name}: looked "
                 f"for {', '.join(map(str, self.files[split]))}"
             )
         report = report or reading.ReadingReport()
         rows = []
-        for path in paths:
+        for path in found:
             rows += self.read_file(
                 path,
                 test=split == reading.TEST,
@@ -118,13 +140,15 @@ class Task(abc.ABC):
                 report=report,
             )
         if not rows:
-            raise UserError(f"{paths[0]} holds no rows: check the file")
+            raise UserError(
+                f"{paths.shown(found[0])} holds no rows: check the file"
+            )
         return rows
 
     @abc.abstractmethod
     def read_file(
         self,
-        path: Path,
+        path: str,
         *,
         test: bool,
         on_error: str,
@@ -159,13 +183,61 @@ class Task(abc.ABC):
     ) -> dict[str, float]:
         """Compares predictions with the rows' answers; empty without any."""
 
+    def overview(
+        self, train: Sequence[Any], dev: Sequence[Any], test: Sequence[Any]
+    ) -> list[str]:
+        """Says what the rows are like, and what no model at all would reach.
+
+        Printed before anything is trained.
+        """
+        del train, dev, test
+        return []
+
     def describe(self) -> dict[str, Any]:
-        """Returns what `registry.from_description` needs to make it again."""
+        """Returns what `restore` needs to make it again."""
         return {
             "task": self.name,
             "kind": self.kind,
             "labels": list(self.labels),
         }
+
+    def restore(self, description: dict[str, Any]) -> None:
+        """Takes what the training data told from `describe`'s answer."""
+        self.labels = tuple(description["labels"])
+
+
+def by_label(
+    labels: Sequence[str], probabilities: np.ndarray
+) -> dict[str, float]:
+    """Returns probabilities [n] by label, as predictions hold them."""
+    return {
+        label: round(float(probability), 6)
+        for label, probability in zip(labels, probabilities, strict=True)
+    }
+
+
+def constant_figures(
+    task: Task, answer: dict[str, Any], figure: str, **splits: Sequence[Any]
+) -> list[str]:
+    """Says what one answer for all rows reaches, on each labelled split."""
+    found = {
+        split: task.score(rows, [answer] * len(rows))
+        for split, rows in splits.items()
+    }
+    shown = [
+        f"{split} {figure} {figures[figure]:.4f}"
+        for split, figures in found.items()
+        if figures
+    ]
+    return [", ".join(shown)] if shown else []
+
+
+def figures_text(figures: dict[str, float]) -> str:
+    """Returns figures as the console shows them; counts stay whole."""
+    return "  ".join(
+        f"{name} {value}" if isinstance(value, int) else f"{name} {value:.4f}"
+        for name, value in figures.items()
+    )
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

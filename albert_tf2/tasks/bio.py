@@ -4,17 +4,13 @@ text    浙 商 银 行 叶 老 桂
 tags    B-company I- I- I- B-name I- I-
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from albert_tf2.tasks import reading as reading
-
 OUTSIDE = "O"
-# BMES and BIOES are read too.
-PREFIXES = ("B-", "I-", "M-", "E-", "S-")
 
 
 class Entity(NamedTuple):
@@ -95,51 +91,54 @@ def best_tags(scores: np.ndarray, labels: Sequence[str]) -> list[int]:
 def entity_metrics(pairs: Sequence[tuple[set, set]]) -> dict[str, float]:
     """Returns exact precision, recall, F1 of (gold, predicted) entity sets.
 
-    An entity counts if start, end and type are all right. `f1` counts all
-    entities alike; `macro_f1` is the mean over the types in the gold answers,
-    as CLUENER's own evaluation reports it.
+    An entity counts if start, end and type are all right. `f1`, `precision`
+    and `recall` count all entities alike, `macro_f1` is the mean over the
+    types that occur in the gold answers or in the predictions: seqeval's
+    micro and macro averages.
     """
     if not pairs:
         return {}
-    kinds = sorted({e.type for gold, _ in pairs for e in gold})
-
-    def count(kind=None):
-        right = gold_count = predicted_count = 0
-        for gold, predicted in pairs:
-            if kind is not None:
-                gold = {e for e in gold if e.type == kind}
-                predicted = {e for e in predicted if e.type == kind}
-            right += len(gold & predicted)
-            gold_count += len(gold)
-            predicted_count += len(predicted)
-        return right, gold_count, predicted_count
-
-    right, gold, predicted = count()
-    f1s = [2 * r / (g + p) for r, g, p in map(count, kinds)]
+    right, gold, predicted = (Counter() for _ in range(3))
+    for wanted, found in pairs:
+        gold.update(entity.type for entity in wanted)
+        predicted.update(entity.type for entity in found)
+        right.update(entity.type for entity in wanted & found)
+    f1s = [
+        2 * right[kind] / (gold[kind] + predicted[kind])
+        for kind in gold | predicted
+    ]
+    total = right.total()
     return {
-        "f1": 2 * right / max(gold + predicted, 1),
-        "precision": right / max(predicted, 1),
-        "recall": right / max(gold, 1),
+        "f1": 2 * total / max(gold.total() + predicted.total(), 1),
+        "precision": total / max(predicted.total(), 1),
+        "recall": total / max(gold.total(), 1),
         "macro_f1": sum(f1s) / max(len(f1s), 1),
         "rows": len(pairs),
     }
 
 
-def bio_sentences(path: Path) -> Iterator[tuple[str, list[list[str]]]]:
-    """Yields (place, [[character, ..., tag], ...]); an empty line ends one."""
-    sentence: list[list[str]] = []
-    first = 1
-    for number, line in reading.numbered_lines(path):
-        if line.strip() and not line.startswith("-DOCSTART-"):
-            if not sentence:
-                first = number
-            # "\t" where there is one: the token itself may be a space.
-            sentence.append(line.split("\t") if "\t" in line else line.split())
-        elif sentence:
-            yield f"{path}, line {first}", sentence
-            sentence = []
-    if sentence:
-        yield f"{path}, line {first}", sentence
+def surface_macro_f1(
+    pairs: Sequence[tuple[set[tuple[str, str]], set[tuple[str, str]]]],
+    types: Sequence[str],
+) -> float:
+    """Returns the macro F1 of CLUENER's own program.
+
+    It compares (type, surface) sets per row, wherever a surface stands and
+    however often, and takes the mean over all types, also absent ones.
+
+    Args:
+        pairs: The (gold, predicted) sets of each row.
+        types: The types of the task.
+    """
+    f1s = []
+    for kind in types:
+        right = both = 0
+        for gold, predicted in pairs:
+            right += sum(entity[0] == kind for entity in gold & predicted)
+            both += sum(entity[0] == kind for entity in gold)
+            both += sum(entity[0] == kind for entity in predicted)
+        f1s.append(2 * right / max(both, 1))
+    return sum(f1s) / len(f1s)
 
 
 def join_tokens(
@@ -158,11 +157,3 @@ def join_tokens(
         places.append((len(text), len(text) + len(token)))
         text += token
     return text, places
-
-
-def as_bio(tags: Sequence[str]) -> list[str]:
-    """Turns the BMES and BIOES spellings into BIO."""
-    return [
-        {"S": "B", "M": "I", "E": "I"}.get(tag[0], tag[0]) + tag[1:]
-        for tag in tags
-    ]

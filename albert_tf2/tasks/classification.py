@@ -1,60 +1,40 @@
-"""Classification of a text or of a pair of texts.
+"""Classification: one of some labels for each text or pair.
 
 The tasks and their files are in `text_rows.py`; the user's own files in
 `own_files.py`.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from albert_tf2 import paths
+from albert_tf2.errors import UserError
 from albert_tf2.tasks import base
 from albert_tf2.tasks import reading as reading
-from albert_tf2.tasks.encoding import Example, pack, tokenize_all
 from albert_tf2.tasks.reading import BadRow
-from albert_tf2.tasks.text_rows import TextRow, label_of, sentence_row
+from albert_tf2.tasks.text_rows import label_of
+from albert_tf2.tasks.text_task import TextTask
 
 # Annotators disagreed: no label. The originals leave such rows out.
 NO_GOLD_LABEL = "-"
+# How many labels are counted one by one on the console.
+SHOWN_LABELS = 12
 
 
-class Classification(base.Task):
+class Classification(TextTask):
     """One label for each text or pair."""
 
     kind = base.CLASSIFICATION
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        parse: Callable[[Any], TextRow | None] = sentence_row,
-        records: Callable[
-            [Path], Iterator[tuple[str, Any]]
-        ] = reading.json_lines,
-        **settings: Any,
-    ):
-        """Describes a classification task.
-
-        Args:
-            name: As `--task` spells it.
-            parse: Makes a row of a record; None for a row that is not
-                this task's, such as another language's.
-            records: Yields the (place, record) pairs of a file.
-            **settings: See `base.Task`.
-        """
-        super().__init__(name, **settings)
-        self._parse = parse
-        self._records = records
-        # Whether rows are pairs; None before any was seen.
-        self.pairs: bool | None = None
-
     def prepare(self, data_dir, *, on_error):
+        super().prepare(data_dir, on_error=on_error)
         # Some tasks travel with their label set; DataCLUE's TNEWS has its own.
-        path = Path(data_dir) / "labels.json"
-        if self.name in ("tnews", "iflytek") and path.is_file():
+        path = paths.join(data_dir, "labels.json")
+        if self.name in ("tnews", "iflytek") and paths.is_file(path):
             report = reading.ReadingReport()
             labels = reading.parse_rows(
                 reading.json_lines(path),
@@ -64,68 +44,64 @@ class Classification(base.Task):
             )
             self.labels = tuple(sorted(labels, key=label_order))
 
-    def read_file(self, path, *, test, on_error, report):
-        def parse(record):
-            row = self._parse(record)
-            if row is None:
-                return None
-            if test and row.label not in self.labels:
-                # A hidden label is often a dummy: the row stays, unlabelled.
-                return dataclasses.replace(row, label=None)
-            if row.label == NO_GOLD_LABEL:
-                report.drop("rows without a gold label ('-') left out")
-                return None
-            if row.label is None:
-                raise BadRow("field `label` is missing")
-            if row.label not in self.labels:
-                raise BadRow(
-                    f"label {row.label!r} is not one of "
-                    f"{_abridged(self.labels)}"
-                )
-            return row
-
-        rows = reading.parse_rows(
-            self._records(path),
-            parse,
-            on_error=on_error,
-            report=report,
-            placeholder=_unreadable if test else None,
-        )
-        if rows:
-            self.pairs = any(row.text_b is not None for row in rows)
-        return [
-            row
-            if row.row_id is not None
-            else dataclasses.replace(row, row_id=index)
-            for index, row in enumerate(rows)
-        ]
-
-    def describe(self):
-        return {**super().describe(), "pairs": self.pairs}
-
-    def encode(self, rows, tokenizer, lengths, *, training=False):
-        texts = [row.text_a for row in rows]
-        texts += [row.text_b for row in rows if row.text_b is not None]
-        ids = tokenize_all(tokenizer, texts)
-        seconds = iter(ids[len(rows) :])
-        return [
-            Example(
-                row=index,
-                sequences=(
-                    pack(
-                        [ids[index]]
-                        if row.text_b is None
-                        else [ids[index], next(seconds)],
-                        tokenizer.vocabulary,
-                        lengths.max_seq_length,
-                    ),
-                ),
-                label=None
-                if row.label is None
-                else self.labels.index(row.label),
+    def learn_labels(self, path, found):
+        different = set(found)
+        if len(different) < 2:
+            raise UserError(
+                f"{path}: found {len(different)} different labels, and "
+                "classification needs two; is `columns` right?"
             )
-            for index, row in enumerate(rows)
+        self.labels = tuple(sorted(different, key=label_order))
+
+    def check(self, row, *, test, report):
+        if row.label in self.labels:
+            return row
+        if test:
+            if row.label is None or self.is_own:
+                return row
+            # A hidden label is often a dummy: the row stays, unlabelled.
+            report.note(
+                "test rows whose label is none of the task's: answered, not "
+                "scored"
+            )
+            return dataclasses.replace(row, label=None)
+        if row.label == NO_GOLD_LABEL:
+            report.drop("rows without a gold label ('-') left out")
+            return None
+        if row.label is None:
+            raise BadRow("field `label` is missing")
+        raise BadRow(
+            f"label {row.label!r} is not one of {_abridged(self.labels)}"
+        )
+
+    def read_file(self, path, *, test, on_error, report):
+        rows = super().read_file(
+            path, test=test, on_error=on_error, report=report
+        )
+        unknown = [
+            row.label
+            for row in rows
+            if row.label is not None and row.label not in self.labels
         ]
+        if not unknown:
+            return rows
+        some = ", ".join(map(repr, sorted(set(unknown))[:5]))
+        if any(row.label in self.labels for row in rows):
+            report.tell(
+                f"{len(unknown)} rows have a label that training lacks "
+                f"({some}): no answer can be right, they count as wrong"
+            )
+            return rows
+        report.tell(
+            f"no row has a label that training knows (but {some}): taken for "
+            "unlabelled, nothing is scored"
+        )
+        return [dataclasses.replace(row, label=None) for row in rows]
+
+    def target(self, row):
+        # An unknown label of a test row has no output to stand for it.
+        known = row.label in self.labels
+        return self.labels.index(row.label) if known else None
 
     def decode(self, rows, examples, logits, lengths):
         del lengths
@@ -138,12 +114,7 @@ class Classification(base.Task):
                 "id": row.row_id,
                 "label": self.labels[best],
                 "probability": round(float(probabilities[best]), 6),
-                "probabilities": {
-                    label: round(float(probability), 6)
-                    for label, probability in zip(
-                        self.labels, probabilities, strict=True
-                    )
-                },
+                "probabilities": base.by_label(self.labels, probabilities),
             }
         return predictions
 
@@ -155,26 +126,44 @@ class Classification(base.Task):
         ]
         return classification_metrics(pairs)
 
-
-def _unreadable(record: Any) -> TextRow:
-    return TextRow(reading.id_of(record), "")
+    def overview(self, train, dev, test):
+        counts = Counter(row.label for row in train)
+        lines = [f"{len(self.labels)} labels: {shown_counts(counts)}"]
+        missing = [label for label in self.labels if not counts[label]]
+        if missing:
+            lines.append(f"no training row has {_abridged(missing)}")
+        majority = counts.most_common(1)[0][0]
+        always = base.constant_figures(
+            self,
+            {"label": majority},
+            "accuracy",
+            train=train,
+            dev=dev,
+            test=test,
+        )
+        return [
+            *lines,
+            *(f"baseline: always {majority!r}: {f}" for f in always),
+        ]
 
 
 def classification_metrics(pairs: Sequence[tuple[str, str]]) -> dict:
     """Returns accuracy and macro F1 of (gold, predicted) pairs.
 
-    Macro F1 is the mean over the labels that occur in the gold answers.
+    Macro F1 is scikit-learn's: the mean over the labels that occur in the
+    gold answers or in the predictions.
     """
     if not pairs:
         return {}
-    correct = sum(gold == predicted for gold, predicted in pairs)
-    scores = []
-    for label in {gold for gold, _ in pairs}:
-        hits = sum(gold == predicted == label for gold, predicted in pairs)
-        named = sum((gold == label) + (guess == label) for gold, guess in pairs)
-        scores.append(2 * hits / named)
+    gold = Counter(label for label, _ in pairs)
+    guessed = Counter(label for _, label in pairs)
+    hits = Counter(label for label, guess in pairs if label == guess)
+    scores = [
+        2 * hits[label] / (gold[label] + guessed[label])
+        for label in gold | guessed
+    ]
     return {
-        "accuracy": correct / len(pairs),
+        "accuracy": sum(hits.values()) / len(pairs),
         "macro_f1": sum(scores) / len(scores),
         "rows": len(pairs),
     }
@@ -183,6 +172,17 @@ def classification_metrics(pairs: Sequence[tuple[str, str]]) -> dict:
 def label_order(label: str) -> tuple:
     """Sorts numeric labels by value ("2" before "10"), others as text."""
     return (0, int(label), "") if label.isdecimal() else (1, 0, label)
+
+
+def shown_counts(counts: Counter) -> str:
+    """Returns the labels with their rows, the most frequent first."""
+    ranked = counts.most_common()
+    shown = [f"{label} ({count})" for label, count in ranked[:SHOWN_LABELS]]
+    if len(ranked) > SHOWN_LABELS:
+        label, count = ranked[-1]
+        rest = len(ranked) - SHOWN_LABELS
+        shown.append(f"{rest} more, down to {label} ({count})")
+    return ", ".join(shown)
 
 
 def _abridged(labels: Sequence[str]) -> str:

@@ -51,10 +51,6 @@ TEST_ROWS = {
     "csl": {"1.1": 3000, "1.0": 3000},
     "cluener": {"1.1": 1345, "1.0": 1345},
 }
-_TEST_FILE = {
-    "1.1": ("test1.1.json", "test.json"),
-    "1.0": ("test1.0.json", "test.json"),
-}
 
 
 def file_name(task: str, version: str = "1.1") -> str:
@@ -86,15 +82,18 @@ def read_test_rows(
             f"{data_dir}/labels.json is not the label set that CLUE scores "
             f"{task_name} by: the submission would score 0"
         )
-    if task_name in ("tnews", "wsc", "c3", "chid"):
-        task.files["test"] = _TEST_FILE[version]
+    # What `finetune` finds, but for the other version's.
+    (other,) = set(VERSIONS) - {version}
+    names = [n for n in task.files["test"] if n != f"test{other}.json"]
+    names.sort(key=lambda name: name != f"test{version}.json")
+    task.files["test"] = tuple(names)
     return task, task.read(data_dir, reading.TEST, on_error="skip")
 
 
 def read_predictions(path: paths.PathLike) -> list[dict[str, Any]]:
     """Reads what `finetune` wrote as `predictions/test.jsonl`."""
     return reading.parse_rows(
-        reading.json_lines(Path(path)),
+        reading.json_lines(str(path)),
         reading.json_object,
         on_error="fail",
         report=reading.ReadingReport(),

@@ -1,49 +1,24 @@
 """Multiple choice: C3 (questions about texts) and ChID (idioms in blanks).
 
 Each choice becomes a sequence of its own; the head gives each one number, and
-the softmax runs over the choices.
+the softmax runs over the choices. The files are in `choice_files.py`.
 """
 
 import dataclasses
-import re
-from collections import defaultdict
-from collections.abc import Iterator
-from pathlib import Path
+from collections import Counter, defaultdict
 from typing import Any
 
 import numpy as np
 
-from albert_tf2 import paths
-from albert_tf2.errors import UserError
-from albert_tf2.tasks import base
+from albert_tf2.tasks import base, choice_files
 from albert_tf2.tasks import reading as reading
+from albert_tf2.tasks.choice_files import (
+    IDIOM_CANDIDATES,
+    IDIOM_TAG,
+    MAX_C3_CHOICES,
+    ChoiceRow,
+)
 from albert_tf2.tasks.encoding import Example, pack
-from albert_tf2.tasks.reading import BadRow, field
-
-IDIOM_TAG = re.compile(r"#idiom\d+#")
-IDIOM_CANDIDATES = 10
-MAX_C3_CHOICES = 4
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class ChoiceRow:
-    """A question with choices.
-
-    Attributes:
-        row_id: C3: the question's id; ChID: the blank's tag.
-        context: The text; in ChID with tags where idioms are missing.
-        question: The question; in ChID the tag of the blank.
-        choices: What may be chosen.
-        label: Index of the right choice; None if unknown.
-        group: Rows of one group must choose differently (ChID).
-    """
-
-    row_id: int | str
-    context: str
-    question: str
-    choices: tuple[str, ...]
-    label: int | None = None
-    group: int | None = None
 
 
 class MultipleChoice(base.Task):
@@ -65,6 +40,18 @@ class MultipleChoice(base.Task):
             return {}
         return {"accuracy": sum(hits) / len(hits), "rows": len(hits)}
 
+    def overview(self, train, dev, test):
+        counts = Counter(len(row.choices) for row in train)
+        shown = ", ".join(f"{n} choices ({counts[n]})" for n in sorted(counts))
+        best = Counter(row.label for row in train).most_common(1)[0][0]
+        always = base.constant_figures(
+            self, {"label": best}, "accuracy", train=train, dev=dev, test=test
+        )
+        return [
+            f"questions: {shown}",
+            *(f"baseline: always choice {best + 1}: {f}" for f in always),
+        ]
+
     def decode(self, rows, examples, logits, lengths):
         del lengths
         predictions: list[dict[str, Any]] = [{} for _ in rows]
@@ -77,7 +64,7 @@ class MultipleChoice(base.Task):
         return predictions
 
 
-def _prediction(row, probabilities, best) -> dict[str, Any]:
+def _prediction(row: ChoiceRow, probabilities, best) -> dict[str, Any]:
     return {
         "id": row.row_id,
         "label": best,
@@ -94,11 +81,11 @@ class C3(MultipleChoice):
 
     def read_file(self, path, *, test, on_error, report):
         return reading.parse_rows(
-            _c3_questions(path),
-            lambda record: _c3_row(record, test=test),
+            choice_files.c3_records(path),
+            lambda record: choice_files.c3_row(record, test=test),
             on_error=on_error,
             report=report,
-            placeholder=_c3_unreadable if test else None,
+            placeholder=choice_files.c3_unreadable if test else None,
         )
 
     def encode(self, rows, tokenizer, lengths, *, training=False):
@@ -131,70 +118,27 @@ class C3(MultipleChoice):
         ]
 
 
-def _c3_questions(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    documents = paths.read_json(path)
-    for number, document in enumerate(documents, 1):
-        place = f"{path}, document {number}"
-        try:
-            lines, questions, document_id = document
-            for index, question in enumerate(questions):
-                yield (
-                    f"{place}, question {index + 1}",
-                    {
-                        "id": f"{document_id}-{index}",
-                        **question,
-                        "context": "\n".join(lines),
-                    },
-                )
-        except (TypeError, ValueError):
-            raise UserError(
-                f"{place}: must be [[lines], [questions], id]"
-            ) from None
-
-
-def _c3_row(record: dict[str, Any], *, test: bool) -> ChoiceRow:
-    choices = tuple(field(record, "choice", list))
-    if not 2 <= len(choices) <= MAX_C3_CHOICES:
-        raise BadRow(f"has {len(choices)} choices, and C3 has 2 to 4")
-    answer = record.get("answer")
-    label = None
-    if answer in choices:
-        label = choices.index(answer)
-    elif not test:
-        raise BadRow(f"answer {answer!r} is none of the choices {choices}")
-    return ChoiceRow(
-        record["id"],
-        record["context"],
-        field(record, "question"),
-        choices,
-        label,
-    )
-
-
-def _c3_unreadable(record: dict[str, Any]) -> ChoiceRow:
-    return ChoiceRow(record["id"], record["context"], "", ("", ""))
-
-
 class ChID(MultipleChoice):
     """Idioms missing from passages; the blanks of a row share candidates."""
 
     choices = IDIOM_CANDIDATES
 
     def read_file(self, path, *, test, on_error, report):
-        answer_file = path.with_name(f"{path.stem}_answer.json")
-        answers = paths.read_json(answer_file) if not test else {}
-        if test and answer_file.is_file():
-            answers = paths.read_json(answer_file)
+        answers = choice_files.chid_answers(path, test=test)
         nested = reading.parse_rows(
             reading.json_lines(path),
-            lambda line: _chid_rows(line, answers, test=test),
+            lambda line: choice_files.chid_rows(line, answers, test=test),
             on_error=on_error,
             report=report,
-            placeholder=_chid_unreadable if test else None,
+            placeholder=choice_files.chid_unreadable if test else None,
         )
+        # Blanks of a line that share their candidates share a group.
+        groups: dict[tuple[int, tuple[str, ...]], int] = {}
         return [
-            dataclasses.replace(row, group=group)
-            for group, rows in enumerate(nested)
+            dataclasses.replace(
+                row, group=groups.setdefault((line, row.choices), len(groups))
+            )
+            for line, rows in enumerate(nested)
             for row in rows
         ]
 
@@ -223,35 +167,6 @@ class ChID(MultipleChoice):
             for i, choice in zip(members, assign(scores), strict=True):
                 predictions[i] = _prediction(rows[i], probabilities[i], choice)
         return predictions
-
-
-def _chid_rows(line: str, answers: dict, *, test: bool) -> list[ChoiceRow]:
-    record = reading.json_object(line)
-    candidates = tuple(field(record, "candidates", list))
-    if len(candidates) != IDIOM_CANDIDATES:
-        raise BadRow(
-            f"has {len(candidates)} candidates, and ChID has {IDIOM_CANDIDATES}"
-        )
-    found = []
-    for passage in field(record, "content", list):
-        for tag in IDIOM_TAG.findall(passage):
-            label = answers.get(tag)
-            if label is None and not test:
-                raise BadRow(f"blank {tag} is not in the file of answers")
-            if label is not None and label not in range(IDIOM_CANDIDATES):
-                raise BadRow(f"blank {tag}: answer {label!r} is not in 0..9")
-            found.append(ChoiceRow(tag, passage, tag, candidates, label))
-    if not found:
-        raise BadRow("has no blank such as #idiom000378#")
-    return found
-
-
-def _chid_unreadable(line: str) -> list[ChoiceRow]:
-    """The blanks are answered by name: they stay, with nothing to go by."""
-    return [
-        ChoiceRow(tag, tag, tag, ("",) * IDIOM_CANDIDATES)
-        for tag in IDIOM_TAG.findall(line)
-    ]
 
 
 def _idiom_sequences(row, tokenizer, lengths) -> tuple:

@@ -7,38 +7,55 @@ what happens then is the caller's choice: `fail` stops with one sentence,
 a submission answers them by position: there `skip` keeps an empty row.
 """
 
-import csv
 import dataclasses
-import json
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
+from albert_tf2 import paths
 from albert_tf2.errors import UserError
+from albert_tf2.text import encodings
 
 ON_ERROR = ("fail", "skip")
 TRAIN, DEV, TEST = SPLITS = ("train", "dev", "test")
+
+# A file of questions is read whole, and there are large ones.
+MOST_JSON_BYTES = 1 << 30
 
 Row = TypeVar("Row")
 
 
 class BadRow(ValueError):
-    """What is wrong with a row; the reader adds where."""
+    """What is wrong with a row; the reader adds where.
+
+    Attributes:
+        place: The file and line, where the fault stands in one line of a
+            record of several.
+    """
+
+    def __init__(self, reason: str, place: str | None = None):
+        super().__init__(reason)
+        self.place = place
 
 
 @dataclasses.dataclass
 class ReadingReport:
-    """What one reading left out, for the log.
+    """What one reading found and left out, for the log.
 
     Attributes:
+        told: What the reader took the file for, in sentences.
         bad: "file, line n: reason" of each bad row under `--on_error skip`.
         dropped: How many rows a rule of the task leaves out, by reason.
         notes: Repairs, such as an answer that was found elsewhere.
     """
 
+    told: list[str] = dataclasses.field(default_factory=list)
     bad: list[str] = dataclasses.field(default_factory=list)
     dropped: dict[str, int] = dataclasses.field(default_factory=dict)
     notes: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def tell(self, sentence: str) -> None:
+        if sentence not in self.told:
+            self.told.append(sentence)
 
     def drop(self, reason: str) -> None:
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
@@ -48,7 +65,7 @@ class ReadingReport:
 
     def lines(self) -> list[str]:
         """Returns the report as sentences; the first bad rows by name."""
-        told = [f"skipped {line}" for line in self.bad[:5]]
+        told = [*self.told, *(f"skipped {line}" for line in self.bad[:5])]
         if len(self.bad) > 5:
             told.append(f"skipped {len(self.bad) - 5} more bad rows")
         counts = {**self.dropped, **self.notes}
@@ -82,6 +99,7 @@ def parse_rows(
         try:
             row = parse(record)
         except BadRow as error:
+            place = error.place or place
             if on_error == "fail":
                 raise UserError(
                     f"{place}: {error}; mend the row, or pass --on_error skip"
@@ -93,42 +111,61 @@ def parse_rows(
     return rows
 
 
-def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+def numbered_lines(path: paths.PathLike) -> Iterator[tuple[int, str]]:
     """Yields (line number, line) without its end; a BOM is taken off.
 
     Only LF ends a line: U+2028 occurs inside sentences.
+
+    Raises:
+        UserError: For a file that is not UTF-8, with its likely encoding.
     """
     number = 0
-    try:
-        with open(path, encoding="utf-8-sig", newline="\n") as stream:
+    with paths.open_text(path) as stream, paths.told(path, "read"):
+        try:
             for number, line in enumerate(stream, 1):
+                if number == 1:
+                    line = line.removeprefix("\ufeff")
                 yield number, line.rstrip("\r\n")
-    except UnicodeDecodeError:
-        raise UserError(
-            f"{path}, near line {number + 1}: not UTF-8; convert the file first"
-        ) from None
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror}): check the path"
-        ) from None
+        except UnicodeDecodeError:
+            with paths.open_binary(path) as binary:
+                likely = encodings.likely(binary.read(encodings.SAMPLE_BYTES))
+            name = paths.shown(path)
+            raise UserError(
+                f"{name}, near line {number + 1}: not UTF-8 but {likely}; "
+                f"convert it first: iconv -f {likely} -t UTF-8 {name} > new"
+                if likely
+                else f"{name}, near line {number + 1}: not UTF-8, nor an "
+                "encoding of Chinese text; is it the right file?"
+            ) from None
 
 
-def json_lines(path: Path) -> Iterator[tuple[str, str]]:
+def first_bytes(path: paths.PathLike, count: int) -> bytes:
+    """Returns what a file begins with."""
+    with paths.open_binary(path) as stream, paths.told(path, "read"):
+        return stream.read(count)
+
+
+def json_lines(path: paths.PathLike) -> Iterator[tuple[str, str]]:
     """Yields (place, line) of a JSON Lines file; empty lines do not count."""
     for number, line in numbered_lines(path):
         if line.strip():
             yield f"{path}, line {number}", line
 
 
+def json_file(path: paths.PathLike, kind: type | None = None) -> Any:
+    """Reads a file that is one JSON value, guarded as `json_object` is."""
+    return paths.read_json(path, kind, most=MOST_JSON_BYTES)
+
+
 def json_object(line: str) -> dict[str, Any]:
-    """Parses one line of a JSON Lines file."""
+    """Parses one line of a JSON Lines file.
+
+    Guarded as whole files are: depth, length of numbers, not an object.
+    """
     try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise BadRow(f"not valid JSON ({error.msg})") from None
-    if not isinstance(record, dict):
-        raise BadRow("not a JSON object")
-    return record
+        return paths.parse_json(line, "the line", dict)
+    except UserError as error:
+        raise BadRow(str(error)) from None
 
 
 def id_of(line: Any) -> Any:
@@ -153,40 +190,17 @@ def field(record: dict[str, Any], key: str, kind: type = str) -> Any:
     return value
 
 
-def delimited(path: Path, delimiter: str) -> Iterator[tuple[str, list[str]]]:
-    """Yields (place, cells) of a delimited file; empty lines do not count.
-
-    A tab-separated file is raw: a quotation mark in it is a character, as in
-    LCQMC. Other delimiters follow CSV, where a quoted cell may hold anything.
-    """
-    lines = numbered_lines(path)
-    if delimiter == "\t":
-        for number, line in lines:
-            if line.strip():
-                yield f"{path}, line {number}", line.split("\t")
-        return
-    reader = csv.reader((line + "\n" for _, line in lines), delimiter=delimiter)
-    try:
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                yield f"{path}, line {reader.line_num}", cells
-    except csv.Error as error:
-        raise UserError(
-            f"{path}, line {reader.line_num}: not readable as CSV ({error})"
-        ) from None
-
-
 def find_files(
-    data_dir: str | Path, alternatives: Sequence[str | tuple[str, ...]]
-) -> list[Path]:
+    data_dir: paths.PathLike, alternatives: Sequence[str | tuple[str, ...]]
+) -> list[str]:
     """Returns the first alternative that a folder holds, or nothing.
 
     An alternative is a file name, or several files that are one split.
     """
     for names in alternatives:
         names = (names,) if isinstance(names, str) else names
-        paths = [Path(data_dir) / name for name in names]
-        found = [path for path in paths if path.is_file()]
+        candidates = [paths.join(data_dir, name) for name in names]
+        found = [path for path in candidates if paths.is_file(path)]
         if found:
             return found
     return []

@@ -1,44 +1,26 @@
 """Reading comprehension: the answer is a span of the text (CMRC 2018, DRCD).
 
+The user's own questions may have no answer in their text, as in SQuAD 2.0:
+that is a span of its own, at [CLS].
+
 A text longer than the model is read through overlapping windows. Each window
 proposes spans; the best of all windows are the n-best answers of a question.
 """
 
 import dataclasses
-import json
-from collections import defaultdict
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from albert_tf2.errors import UserError
-from albert_tf2.tasks import base, span_metrics
+from albert_tf2.tasks import base, question_files, span_metrics
 from albert_tf2.tasks import reading as reading
 from albert_tf2.tasks.encoding import Example, Window, pack, windows
-from albert_tf2.tasks.reading import BadRow, field
+from albert_tf2.tasks.question_files import QuestionRow
 
 # Where the span of a window without the answer points: at [CLS].
 NO_ANSWER = (0, 0)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class QuestionRow:
-    """A question about a text.
-
-    Attributes:
-        row_id: The question's id.
-        question: What is asked.
-        context: Where the answer stands.
-        answers: Reference answers as (text, start in the context); the start
-            is -1 where the text does not stand there. None if unknown.
-    """
-
-    row_id: str
-    question: str
-    context: str
-    answers: tuple[tuple[str, int], ...] | None = None
+# The characters of an answer that the text does not hold.
+NOWHERE = (-1, -1)
 
 
 class _Origin(NamedTuple):
@@ -53,21 +35,75 @@ class ReadingComprehension(base.Task):
     kind = base.SPAN
     num_outputs = 2  # start and end
 
-    def __init__(self, name: str, **settings: Any):
-        """Describes the task (see `base.Task`)."""
+    def __init__(
+        self, name: str, *, may_be_unanswerable: bool = False, **settings: Any
+    ):
+        """Describes the task.
+
+        Args:
+            name: As `--task` spells it.
+            may_be_unanswerable: Whether the training file may hold questions
+                without an answer, as in SQuAD 2.0; if it does, the model may
+                answer "".
+            **settings: See `base.Task`.
+        """
         super().__init__(name, metric="f1", **settings)
+        self.may_be_unanswerable = may_be_unanswerable
+        self.has_unanswerable = False
+
+    def prepare(self, data_dir, *, on_error):
+        if self.may_be_unanswerable and self.find(data_dir, reading.TRAIN):
+            rows = self.read(data_dir, reading.TRAIN, on_error=on_error)
+            self.has_unanswerable = any(row.answers == () for row in rows)
+
+    def describe(self):
+        return {
+            **super().describe(),
+            "has_unanswerable": self.has_unanswerable,
+        }
+
+    def restore(self, description):
+        super().restore(description)
+        self.has_unanswerable = description.get("has_unanswerable", False)
 
     def read_file(self, path, *, test, on_error, report):
         def parse(record):
-            return _question_row(record, test=test, report=report)
+            return question_files.row_of(
+                record,
+                test=test,
+                unanswerable=self.may_be_unanswerable,
+                report=report,
+            )
 
-        return reading.parse_rows(
-            _questions(path),
+        rows = reading.parse_rows(
+            question_files.records(path),
             parse,
             on_error=on_error,
             report=report,
-            placeholder=_unreadable if test else None,
+            placeholder=question_files.unreadable if test else None,
         )
+        if test and not any(row.answers for row in rows):
+            # Empty answers all over hide them; some alone are the truth.
+            rows = [dataclasses.replace(row, answers=None) for row in rows]
+        return [
+            row if row.row_id else dataclasses.replace(row, row_id=str(index))
+            for index, row in enumerate(rows)
+        ]
+
+    def overview(self, train, dev, test):
+        lengths = [len(row.answers[0][0]) for row in train if row.answers]
+        mean = sum(lengths) / max(len(lengths), 1)
+        without = sum(row.answers == () for row in train)
+        lines = [
+            f"questions: {len(train)}, answers of {mean:.1f} characters"
+            + (f"; {without} have none in their text" if without else "")
+        ]
+        if self.has_unanswerable:
+            never = base.constant_figures(
+                self, {"answer": ""}, "f1", dev=dev, test=test
+            )
+            lines += [f"baseline: never answering: {f}" for f in never]
+        return lines
 
     def encode(self, rows, tokenizer, lengths, *, training=False):
         contexts: dict[str, Any] = {}
@@ -82,7 +118,8 @@ class ReadingComprehension(base.Task):
             size = lengths.max_seq_length - first_token - 1
             stride = min(lengths.doc_stride, size)
             span = _answer_tokens(row, text.offsets)
-            if training and span is None:
+            is_known = span is not None or row.answers == ()
+            if training and not is_known:
                 continue
             for window in windows(len(text.ids), size, stride):
                 packed = pack(
@@ -97,7 +134,7 @@ class ReadingComprehension(base.Task):
                     Example(
                         row=index,
                         sequences=(packed,),
-                        label=None if span is None else label,
+                        label=label if is_known else None,
                         origin=_Origin(window, first_token, text.offsets),
                     )
                 )
@@ -106,26 +143,22 @@ class ReadingComprehension(base.Task):
     def decode(self, rows, examples, logits, lengths):
         candidates: list[list[tuple[float, int, int]]] = [[] for _ in rows]
         for example, values in zip(examples, logits, strict=True):
-            candidates[example.row] += spans(values, example.origin, lengths)
+            found = candidates[example.row]
+            found += spans(values, example.origin, lengths)
+            if self.has_unanswerable:
+                found.append((float(values[0].sum()), *NOWHERE))
         return [
             _prediction(row, found, lengths.n_best)
             for row, found in zip(rows, candidates, strict=True)
         ]
 
     def score(self, rows, predictions):
-        scores = defaultdict(float)
-        count = 0
-        for row, prediction in zip(rows, predictions, strict=True):
-            if row.answers:
-                texts = [text for text, _ in row.answers]
-                answer = prediction["answer"]
-                scores["em"] += span_metrics.exact_match(texts, answer)
-                scores["f1"] += span_metrics.f1(texts, answer)
-                count += 1
-        if not count:
-            return {}
-        em, f1 = scores["em"] / count, scores["f1"] / count
-        return {"f1": f1, "em": em, "average": (f1 + em) / 2, "rows": count}
+        pairs = [
+            ([text for text, _ in row.answers], prediction["answer"])
+            for row, prediction in zip(rows, predictions, strict=True)
+            if row.answers is not None
+        ]
+        return span_metrics.figures(pairs)
 
 
 def spans(
@@ -160,19 +193,24 @@ def spans(
     ]
 
 
-def _prediction(row, candidates, n_best) -> dict[str, Any]:
+def _prediction(row: QuestionRow, candidates, n_best) -> dict[str, Any]:
+    """Ranks the spans of all windows; of "no answer" the least sure counts."""
+    nowhere = [score for score, *span in candidates if tuple(span) == NOWHERE]
     best: dict[tuple[int, int], float] = {}
+    if nowhere:
+        best[NOWHERE] = min(nowhere)
     for score, start, end in sorted(candidates, reverse=True):
         # Two windows may propose one span: the better score stands.
         best.setdefault((start, end), score)
-        if len(best) == n_best:
+        if len(best) == n_best + bool(nowhere):
             break
     if not best:
         best = {(0, 0): 0.0}
+    best = dict(sorted(best.items(), key=lambda entry: -entry[1])[:n_best])
     probabilities = base.softmax(np.array(list(best.values())))
     ranked = [
         {
-            "text": row.context[start:end],
+            "text": "" if (start, end) == NOWHERE else row.context[start:end],
             "start": start,
             "end": end,
             "score": round(score, 5),
@@ -204,111 +242,3 @@ def _answer_tokens(row, offsets) -> tuple[int, int] | None:
         if inside:
             return inside[0], inside[-1]
     return None
-
-
-def _question_row(record, *, test, report) -> QuestionRow | None:
-    context, question = record["context"], field(record, "question")
-    answers = record.get("answers")
-    row_id = str(field(record, "id", object))
-    if answers is None or (test and not answers):
-        if not test:
-            raise BadRow(f"question {row_id}: field `answers` is missing")
-        return QuestionRow(row_id, question, context)
-    found = []
-    for answer in answers:
-        # The old layout of CMRC holds plain strings.
-        if isinstance(answer, str):
-            answer = {"text": answer, "answer_start": -1}
-        text = field(answer, "text")
-        start = answer.get("answer_start", -1)
-        found.append((text, _locate(text, start, context, report)))
-    if not found or not any(text.strip() for text, _ in found):
-        raise BadRow(f"question {row_id}: holds no answer")
-    if all(start < 0 for _, start in found):
-        report.note(
-            "questions whose answer does not stand in the text: no use for "
-            "training, still scored"
-        )
-    return QuestionRow(row_id, question, context, tuple(found))
-
-
-def _locate(text: str, start: Any, context: str, report) -> int:
-    """Returns where an answer stands, or -1; the files are often wrong."""
-    if (
-        isinstance(start, int)
-        and start >= 0
-        and context[start : start + len(text)] == text
-    ):
-        return start
-    places = []
-    at = context.find(text) if text else -1
-    while at >= 0:
-        places.append(at)
-        at = context.find(text, at + 1)
-    if not places:
-        report.note("answers that do not stand in their text")
-        return -1
-    report.note("answers found again at another place than the file says")
-    near = start if isinstance(start, int) and start >= 0 else 0
-    return min(places, key=lambda place: abs(place - near))
-
-
-def _questions(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the questions of a SQuAD file, or of CMRC's older layout."""
-    document = _read_document(path)
-    articles = document["data"] if isinstance(document, dict) else document
-    for number, article in enumerate(articles, 1):
-        place = f"{path}, article {number}"
-        try:
-            paragraphs = article.get("paragraphs")
-            if paragraphs is None:
-                paragraphs = [_old_paragraph(article)]
-            for paragraph in paragraphs:
-                context = paragraph["context"]
-                for question in paragraph["qas"]:
-                    yield (
-                        f"{place}, question {question.get('id')}",
-                        {**question, "context": context},
-                    )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"{place}: not in the SQuAD layout nor in CMRC's older one "
-                f"({type(error).__name__}: {error})"
-            ) from None
-
-
-def _old_paragraph(article: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "context": article["context_text"],
-        "qas": [
-            {
-                "id": qa["query_id"],
-                "question": qa["query_text"],
-                **({"answers": qa["answers"]} if "answers" in qa else {}),
-            }
-            for qa in article["qas"]
-        ],
-    }
-
-
-def _read_document(path: Path) -> Any:
-    text = "\n".join(line for _, line in reading.numbered_lines(path))
-    try:
-        document = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}, line {error.lineno}: not valid JSON ({error.msg})"
-        ) from None
-    if isinstance(document, dict) and not isinstance(
-        document.get("data"), list
-    ):
-        raise UserError(f"{path}: has no list `data`: is it a SQuAD file?")
-    return document
-
-
-def _unreadable(record: dict[str, Any]) -> QuestionRow:
-    return QuestionRow(
-        str(record.get("id")),
-        str(record.get("question", "")),
-        record["context"],
-    )

@@ -1,17 +1,40 @@
-"""The tasks by name, with their label sets and file names."""
+"""The tasks by name, with their label sets and file names.
 
+A task of one's own is a class and an entry:
+
+    class Poems(Classification):
+        def __init__(self, name, given):
+            super().__init__(name, labels=given.labels, ...)
+
+    registry.register("poems", Poems)
+
+and from then on `--task poems` is one like the others, in the program that
+registered it. A package that declares it as an entry point has it in every
+command:
+
+    [project.entry-points."albert_tf2.tasks"]
+    poems = "my_package:Poems"
+"""
+
+import dataclasses
 import difflib
-from collections.abc import Sequence
+import importlib.metadata
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from albert_tf2.errors import UserError
-from albert_tf2.tasks import base, text_rows
+from albert_tf2.tasks import base, reading, text_rows
 from albert_tf2.tasks.classification import Classification
+from albert_tf2.tasks.multi_label import MultiLabel
 from albert_tf2.tasks.multiple_choice import C3, ChID
-from albert_tf2.tasks.own_files import OwnFiles
 from albert_tf2.tasks.reading import SPLITS
 from albert_tf2.tasks.reading_comprehension import ReadingComprehension
+from albert_tf2.tasks.regression import Regression
 from albert_tf2.tasks.tagging import CLUENER_TYPES, Tagging
+from albert_tf2.tasks.text_task import PublishedFile
+
+Maker = Callable[[str, base.Given], base.Task]
+ENTRY_POINTS = "albert_tf2.tasks"
 
 BINARY = ("0", "1")
 # The order in CLUE's own baselines. Labels leave this package as text, never
@@ -21,32 +44,56 @@ NLI = ("contradiction", "entailment", "neutral")
 TNEWS = tuple(str(n) for n in range(100, 117) if n not in (105, 111))
 IFLYTEK = tuple(str(n) for n in range(119))
 
-# CLUE 1.1 names its test files so, or numbers them; FewCLUE has others.
-_TEST = ("test.json", "test1.1.json", "test1.0.json", "test_public.json")
-_FEW = {
-    "train": ("train.json", "train_few_all.json"),
-    "dev": ("dev.json", "dev_few_all.json"),
-    "test": _TEST,
-}
-_TEXT = {split: (f"{split}.txt", f"{split}.tsv") for split in SPLITS}
-_CMNLI = {
-    split: (f"{split}.json", f"cmnli_public/{split}.json") for split in SPLITS
-}
+
+def _splits(train, dev, test) -> dict[str, tuple]:
+    return dict(zip(SPLITS, (train, dev, test), strict=True))
+
+
+def _endings(*endings: str) -> dict[str, tuple]:
+    return {s: tuple(f"{s}{end}" for end in endings) for s in SPLITS}
+
+
+# CLUE 1.1 names its test files so, or numbers them; DataCLUE and FewCLUE have
+# a public one, and FewCLUE five small parts of its training set beside the
+# whole.
+_TEST = ("test1.1.json", "test.json", "test1.0.json", "test_public.json")
+_CLUE = _splits(
+    ("train.json", "train_few_all.json", "train_0.json"),
+    ("dev.json", "dev_few_all.json", "dev_0.json"),
+    _TEST,
+)
 _OCNLI = {
+    **_CLUE,
     "train": (
         *(f"train.{size}.json" for size in ("50k", "30k", "10k", "3k")),
-        "train.json",
-    )
+        *_CLUE["train"],
+    ),
 }
-_XNLI = {
+_CMNLI = {
+    split: (*_CLUE[split], f"cmnli_public/{split}.json") for split in SPLITS
+}
+_PAIRS = _endings(".txt", ".tsv", ".csv")
+_ATEC = {
+    **_PAIRS,
     "train": (
+        ("atec_nlp_sim_train.csv", "atec_nlp_sim_train_add.csv"),
+        *_PAIRS["train"],
+    ),
+}
+_PAWSX = _splits(
+    ("translated_train.tsv", "train.tsv", "zh/translated_train.tsv"),
+    ("dev_2k.tsv", "dev.tsv", "zh/dev_2k.tsv"),
+    ("test_2k.tsv", "test.tsv", "zh/test_2k.tsv"),
+)
+_XNLI = _splits(
+    (
         "XNLI-MT-1.0/multinli/multinli.train.zh.tsv",
         "multinli.train.zh.tsv",
         "train.tsv",
         "train.jsonl",
     ),
-    **{
-        split: (
+    *(
+        (
             f"XNLI-1.0/xnli.{split}.tsv",
             f"xnli.{split}.tsv",
             f"xnli.{split}.jsonl",
@@ -54,117 +101,219 @@ _XNLI = {
             f"{split}.jsonl",
         )
         for split in ("dev", "test")
-    },
-}
-_CMRC = {
-    "train": ("train.json", "cmrc2018_train.json"),
-    "dev": ("dev.json", "cmrc2018_dev.json"),
-    "test": ("test.json", "cmrc2018_test_2k.json", "cmrc2018_test.json"),
-}
-_DRCD = {
-    split: (f"{split}.json", f"DRCD_{name}.json")
-    for split, name in zip(SPLITS, ("training", "dev", "test"), strict=True)
-}
-_C3 = {
-    **{
-        split: (
+    ),
+)
+_SENTIMENT = _splits(
+    ("train.tsv", "train.txt", "train.csv", "ChnSentiCorp_htl_all.csv"),
+    ("dev.tsv", "dev.txt", "dev.csv"),
+    ("test.tsv", "test.txt", "test.csv"),
+)
+_CMRC = _splits(
+    ("train.json", "cmrc2018_train.json"),
+    ("dev.json", "cmrc2018_dev.json"),
+    ("test.json", "cmrc2018_test_2k.json", "cmrc2018_test.json"),
+)
+_DRCD = _splits(
+    ("train.json", "DRCD_training.json"),
+    ("dev.json", "DRCD_dev.json"),
+    ("test.json", "DRCD_test.json"),
+)
+_QUESTIONS = _endings(".json", ".jsonl")
+_C3 = _splits(
+    *(
+        (
             (f"m-{split}.json", f"d-{split}.json"),
             (f"c3-m-{split}.json", f"c3-d-{split}.json"),
             f"{split}.json",
         )
         for split in ("train", "dev")
-    },
-    "test": ("test1.1.json", "test1.0.json", "test.json")
-    + (("m-test.json", "d-test.json"),),
-}
-_CHID = {"test": ("test1.1.json", "test1.0.json", "test.json")}
-_BIO = {
-    split: tuple(f"{split}.{end}" for end in ("bio", "txt", "tsv", "conll"))
+    ),
+    (
+        *("test1.1.json", "test1.0.json", "test.json"),
+        ("m-test.json", "d-test.json"),
+    ),
+)
+_CHID = _splits(
+    (*_CLUE["train"], "train_data.txt"), (*_CLUE["dev"], "dev_data.txt"), _TEST
+)
+_NAMES = _endings(".bio", ".txt", ".tsv", ".conll", ".bmes", ".json", ".jsonl")
+_MSRA = _splits(
+    ("msra_train_bio.txt", "msra_train_bio", *_NAMES["train"]),
+    ("msra_dev_bio.txt", "msra_dev_bio", *_NAMES["dev"]),
+    ("msra_test_bio.txt", "msra_test_bio", *_NAMES["test"]),
+)
+_WEIBO = {
+    split: (
+        f"weiboNER_2nd_conll.{split}",
+        f"weiboNER.conll.{split}",
+        f"{split}.all.bmes",
+        *_NAMES[split],
+    )
     for split in SPLITS
 }
-
-_pairs = text_rows.pair_row
-_CLASSIFICATION: dict[str, dict[str, Any]] = {
-    "lcqmc": dict(
-        labels=BINARY,
-        parse=text_rows.lcqmc_row,
-        records=text_rows.lcqmc_records,
-        files=_TEXT,
-    ),
-    "afqmc": dict(labels=BINARY, parse=_pairs),
-    "tnews": dict(labels=TNEWS, files=_FEW),
-    "iflytek": dict(labels=IFLYTEK),
-    "cmnli": dict(labels=NLI, parse=_pairs, files=_CMNLI),
-    "ocnli": dict(labels=NLI, parse=_pairs, files=_OCNLI),
-    "xnli": dict(
-        labels=NLI,
-        parse=text_rows.xnli_row,
-        records=text_rows.xnli_records,
-        files=_XNLI,
-    ),
-    "wsc": dict(
-        labels=("true", "false"),
-        parse=text_rows.wsc_row,
-        files={"test": ("test1.1.json", *_TEST)},
-    ),
-    "csl": dict(labels=BINARY, parse=text_rows.csl_row),
+_RESUME = {split: (f"{split}.char.bmes", *_NAMES[split]) for split in SPLITS}
+_PEOPLES_DAILY = {
+    split: (f"example.{split}", *_NAMES[split]) for split in SPLITS
 }
-TASKS = (
-    *_CLASSIFICATION,
-    "cmrc2018",
-    "drcd",
-    "cluener",
-    "bio",
-    "c3",
-    "chid",
-    "csv",
-)
+
+
+def _classes(parse=None, walk=reading.json_lines, **settings) -> Maker:
+    """Returns what makes a published task of one label per text or pair."""
+
+    def make(name: str, given: base.Given) -> base.Task:
+        named = {"labels": given.labels} if given.labels else {}
+        reader = PublishedFile(parse or text_rows.sentence_row, walk)
+        return Classification(name, reader=reader, **{**settings, **named})
+
+    return make
+
+
+def _tagging(**settings) -> Maker:
+    return lambda name, given: Tagging(
+        name, **{"types": given.labels, **settings}
+    )
+
+
+def _fixed(task_class, **settings) -> Maker:
+    return lambda name, given: task_class(name, **settings)
+
+
+_pair = text_rows.pair_row
+_table = (text_rows.table_row, text_rows.pair_records)
+_MAKERS: dict[str, Maker] = {
+    "lcqmc": _classes(*_table, labels=BINARY, files=_PAIRS),
+    "bq": _classes(*_table, labels=BINARY, files=_PAIRS),
+    "atec": _classes(*_table, labels=BINARY, files=_ATEC),
+    "pawsx": _classes(*_table, labels=BINARY, files=_PAWSX),
+    "chnsenticorp": _classes(
+        text_rows.table_row,
+        text_rows.review_records,
+        labels=BINARY,
+        files=_SENTIMENT,
+    ),
+    "afqmc": _classes(_pair, labels=BINARY, files=_CLUE),
+    "tnews": _classes(labels=TNEWS, files=_CLUE),
+    "iflytek": _classes(labels=IFLYTEK, files=_CLUE),
+    "cmnli": _classes(_pair, labels=NLI, files=_CMNLI),
+    "ocnli": _classes(_pair, labels=NLI, files=_OCNLI),
+    "xnli": _classes(
+        text_rows.xnli_row, text_rows.xnli_records, labels=NLI, files=_XNLI
+    ),
+    "wsc": _classes(text_rows.wsc_row, labels=("true", "false"), files=_CLUE),
+    "csl": _classes(text_rows.csl_row, labels=BINARY, files=_CLUE),
+    "cmrc2018": _fixed(ReadingComprehension, files=_CMRC),
+    "drcd": _fixed(ReadingComprehension, files=_DRCD),
+    "cluener": _fixed(Tagging, types=CLUENER_TYPES, files=_CLUE),
+    "msra": _tagging(files=_MSRA),
+    "weibo": _tagging(files=_WEIBO),
+    "resume": _tagging(files=_RESUME),
+    "peoples_daily": _tagging(files=_PEOPLES_DAILY),
+    "c3": _fixed(C3, files=_C3),
+    "chid": _fixed(ChID, files=_CHID),
+    # The user's own files.
+    "classification": Classification.of_own_files,
+    "multi_label": MultiLabel.of_own_files,
+    "regression": Regression.of_own_files,
+    "ner": _tagging(files=_NAMES),
+    "qa": _fixed(
+        ReadingComprehension, files=_QUESTIONS, may_be_unanswerable=True
+    ),
+}
+# Earlier names.
+ALIASES = {"csv": "classification", "bio": "ner"}
+# Tasks that train by another one's recipe.
+_RECIPES = {
+    "bq": "lcqmc",
+    "atec": "lcqmc",
+    "pawsx": "lcqmc",
+    "chnsenticorp": "classification",
+    "msra": "ner",
+    "weibo": "ner",
+    "resume": "ner",
+    "peoples_daily": "ner",
+    "multi_label": "classification",
+    "regression": "classification",
+    "qa": "cmrc2018",
+}
+TASKS = tuple(_MAKERS)
+
+
+def register(name: str, make: Maker) -> None:
+    """Adds a task of one's own (see the module).
+
+    Args:
+        name: As `--task` spells it.
+        make: Takes the name and what the recipe says of the files, returns
+            the task: a class with such an `__init__`, or a function.
+    """
+    if not name.isidentifier():
+        raise UserError(
+            f"a task's name must be letters, digits and _. Received: {name!r}"
+        )
+    if _MAKERS.get(name, make) is not make or name in ALIASES:
+        raise UserError(f"there is a task `{name}` already: choose another")
+    _MAKERS[name] = make
+
+
+def recipe_name(name: str) -> str:
+    """Returns whose recipe among configs/ a task trains by."""
+    name = ALIASES.get(name, name)
+    return _RECIPES.get(name, name)
 
 
 def create(
-    name: str, *, labels: Sequence[str] = (), columns: Sequence[str] = ()
+    name: str,
+    *,
+    labels: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    delimiter: str | None = None,
+    label_separator: str | None = None,
 ) -> base.Task:
     """Returns a task by name.
 
     Args:
-        name: One of `TASKS`.
+        name: One of `TASKS`, or one that was registered.
         labels: For tasks whose labels or entity types the data tell: takes
             these instead.
-        columns: For `csv` (see `own_files.OwnFiles`).
+        columns: For the user's own tables (see `columns.py`).
+        delimiter: Between the cells of such a table; None finds it.
+        label_separator: Between several labels in a cell; None finds it.
     """
-    if name in _CLASSIFICATION:
-        settings = dict(_CLASSIFICATION[name])
-        if labels:
-            settings["labels"] = labels
-        return Classification(name, **settings)
-    if name == "csv":
-        return OwnFiles(labels=labels, columns=columns)
-    if name == "cmrc2018":
-        return ReadingComprehension(name, files=_CMRC)
-    if name == "drcd":
-        return ReadingComprehension(name, files=_DRCD)
-    if name == "cluener":
-        return Tagging(name, types=CLUENER_TYPES)
-    if name == "bio":
-        return Tagging(name, types=labels, files=_BIO)
-    if name == "c3":
-        return C3(name, files=_C3)
-    if name == "chid":
-        return ChID(name, files=_CHID)
-    near = difflib.get_close_matches(name, TASKS, n=1)
+    name = ALIASES.get(name, name)
+    given = base.Given(
+        labels=tuple(map(str, labels)),
+        columns=tuple(columns),
+        delimiter=delimiter,
+        label_separator=label_separator,
+    )
+    return _maker(name)(name, given)
+
+
+def from_recipe(name: str, recipe: Any) -> base.Task:
+    """Returns a task by name, with what a recipe says of its files."""
+    given = {
+        f.name: getattr(recipe, f.name) for f in dataclasses.fields(base.Given)
+    }
+    return create(name, **given)
+
+
+def _maker(name: str) -> Maker:
+    if name not in _MAKERS:
+        for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+            if entry.name == name:
+                register(name, entry.load())
+    if name in _MAKERS:
+        return _MAKERS[name]
+    known = [*_MAKERS, *ALIASES]
+    near = difflib.get_close_matches(name, known, n=1)
     hint = f" did you mean `{near[0]}`?" if near else ""
     raise UserError(
-        f"no task is named `{name}`;{hint} known tasks: {', '.join(TASKS)}"
+        f"no task is named `{name}`;{hint} known tasks: {', '.join(_MAKERS)}"
     )
 
 
 def from_description(description: dict[str, Any]) -> base.Task:
     """Makes a task again from `Task.describe`, as `task.json` holds it."""
-    task = create(
-        description["task"],
-        labels=description.get("types") or description["labels"],
-        columns=description.get("columns", ()),
-    )
-    if isinstance(task, Classification):
-        task.pairs = description.get("pairs")
+    task = create(description["task"])
+    task.restore(description)
     return task

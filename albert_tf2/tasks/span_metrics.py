@@ -1,7 +1,7 @@
 """Exact match and F1 of CMRC 2018, by the rules of its official evaluation.
 
 Both sides are lower-cased and stripped; the signs in `SIGNS` do not count.
-F1 is taken over segments, a Chinese character or a Latin token each, from the
+F1 is taken over segments, a Chinese character or a Latin word each, from the
 longest common run of segments, not from the bag of them: an answer with the
 right characters scattered through it scores low.
 """
@@ -9,29 +9,32 @@ right characters scattered through it scores low.
 import re
 from collections.abc import Sequence
 
+from albert_tf2.tasks import treebank
+
 # The official list holds "……" as one entry, which no single character
 # equals: the ellipsis counts as text.
 SIGNS = frozenset("-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")
 _CHINESE = re.compile("[\u4e00-\u9fa5]")
-# The official evaluation cuts Latin runs by the Treebank rules; these are the
-# ones that matter in answers: numbers stay whole, other signs stand alone.
-_LATIN = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+|\d+|\S")
 
 
 def segments(text: str) -> list[str]:
-    """Cuts an answer into segments, without the signs."""
+    """Cuts an answer into segments, without the signs.
+
+    >>> segments("《CCTV-5》的3D电影")
+    ['cctv5', '的', '3d', '电', '影']
+    """
     found: list[str] = []
     run = ""
     for character in text.lower().strip():
         if character in SIGNS:
             continue
         if _CHINESE.match(character):
-            found += _LATIN.findall(run)
+            found += treebank.words(run)
             run = ""
             found.append(character)
         else:
             run += character
-    return found + _LATIN.findall(run)
+    return found + treebank.words(run)
 
 
 def longest_common_run(a: Sequence[str], b: Sequence[str]) -> int:
@@ -63,3 +66,34 @@ def exact_match(answers: Sequence[str], prediction: str) -> float:
         return "".join(c for c in text.lower().strip() if c not in SIGNS)
 
     return float(any(plain(a) == plain(prediction) for a in answers))
+
+
+def figures(pairs: Sequence[tuple[Sequence[str], str]]) -> dict[str, float]:
+    """Returns the figures of (reference answers, prediction) pairs.
+
+    `f1`, `em` and their `average` are the official evaluation's, as shares.
+    A question whose text holds no answer, which CMRC does not have, counts as
+    in SQuAD 2.0: 1 for answering "", else 0; `answerable_f1` and
+    `unanswerable_accuracy` then tell the two apart.
+    """
+    if not pairs:
+        return {}
+    f1s = [
+        f1(answers, prediction) if answers else float(not prediction)
+        for answers, prediction in pairs
+    ]
+    matches = [
+        exact_match(answers, prediction) if answers else float(not prediction)
+        for answers, prediction in pairs
+    ]
+    mean_f1, em = sum(f1s) / len(pairs), sum(matches) / len(pairs)
+    found = {"f1": mean_f1, "em": em, "average": (mean_f1 + em) / 2}
+    has = [score for score, pair in zip(f1s, pairs, strict=True) if pair[0]]
+    has_not = [
+        score for score, pair in zip(f1s, pairs, strict=True) if not pair[0]
+    ]
+    if has_not:
+        if has:
+            found["answerable_f1"] = sum(has) / len(has)
+        found["unanswerable_accuracy"] = sum(has_not) / len(has_not)
+    return {**found, "rows": len(pairs)}

@@ -4,36 +4,30 @@
     tags    B-company I- I- I- B-name I- I-
 
 Entities are half-open spans of characters of the original text; only the
-files of CLUENER count their ends inclusively.
+files of CLUENER count their ends inclusively (see `ner_files.py`).
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from albert_tf2.errors import UserError
-from albert_tf2.tasks import base, bio
+from albert_tf2.tasks import base, bio, ner_files
 from albert_tf2.tasks import reading as reading
-from albert_tf2.tasks.bio import OUTSIDE, Entity
+from albert_tf2.tasks.bio import Entity
+from albert_tf2.tasks.classification import shown_counts
 from albert_tf2.tasks.encoding import Example, Window, pack, windows
-from albert_tf2.tasks.reading import BadRow, field
+from albert_tf2.tasks.ner_files import TaggedRow
+from albert_tf2.tasks.reading import BadRow
 
 CLUENER_TYPES = (
     "address book company game government movie name organization position "
     "scene"
 ).split()
 IGNORED = -1  # the label of [CLS], [SEP] and tokens another window decides
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class TaggedRow:
-    """A text; `entities` is None where they are unknown."""
-
-    row_id: int | str
-    text: str
-    entities: tuple[Entity, ...] | None = None
 
 
 class _Origin(NamedTuple):
@@ -50,7 +44,7 @@ class Tagging(base.Task):
         """Describes a tagging task.
 
         Args:
-            name: "cluener" for its JSON Lines, "bio" for column files.
+            name: As `--task` spells it.
             types: Entity types; empty takes them from the training file.
             **settings: See `base.Task`.
         """
@@ -75,81 +69,44 @@ class Tagging(base.Task):
     def describe(self):
         return {**super().describe(), "types": list(self.types)}
 
+    def restore(self, description):
+        self._set_types(description["types"])
+
     def read_file(self, path, *, test, on_error, report):
-        if self.name == "cluener":
-            rows = reading.parse_rows(
-                reading.json_lines(path),
-                lambda line: self._cluener_row(line, test),
-                on_error=on_error,
-                report=report,
-                placeholder=_unreadable if test else None,
-            )
-        else:
-            rows = reading.parse_rows(
-                bio.bio_sentences(path),
-                self._bio_row,
-                on_error=on_error,
-                report=report,
-                placeholder=_bio_text_only if test else None,
-            )
+        def parse(record):
+            row = ner_files.row_of(record)
+            if row.entities is None and not test:
+                raise BadRow("has no entities: a field `label` or `entities`")
+            self._check_types(row, test=test, report=report)
+            return row
+
+        rows = reading.parse_rows(
+            ner_files.records(path, report),
+            parse,
+            on_error=on_error,
+            report=report,
+            placeholder=ner_files.unlabelled if test else None,
+        )
         return [
-            dataclasses.replace(row, row_id=index) if row.row_id == -1 else row
+            dataclasses.replace(row, row_id=index)
+            if row.row_id is None
+            else row
             for index, row in enumerate(rows)
         ]
 
-    def _cluener_row(self, line: str, test: bool) -> TaggedRow:
-        record = reading.json_object(line)
-        text = field(record, "text")
-        row_id = record.get("id", -1)
-        if "label" not in record and test:
-            return TaggedRow(row_id, text)
-        try:
-            entities = [
-                (kind, surface, start, end)
-                for kind, surfaces in record["label"].items()
-                for surface, spans in surfaces.items()
-                for start, end in spans
-            ]
-        except (KeyError, AttributeError, TypeError, ValueError):
-            raise BadRow(
-                "field `label` must be {type: {surface: [[start, end]]}}. "
-                f"Received: {record.get('label')!r}"
-            ) from None
-        for kind, surface, start, end in entities:
-            self._check_type(kind)
-            found = text[max(start, 0) : end + 1]
-            if start < 0 or found != surface:
-                raise BadRow(
-                    f"{kind} {surface!r} does not stand at [{start}, {end}], "
-                    f"where the text has {found!r}"
-                )
-        spans = {
-            Entity(start, end + 1, kind) for kind, _, start, end in entities
-        }
-        return TaggedRow(row_id, text, tuple(sorted(spans)))
-
-    def _check_type(self, kind: str) -> None:
-        if self.types and kind not in self.types:
-            raise BadRow(
-                f"entity type {kind!r} is not one of {', '.join(self.types)}"
-            )
-
-    def _bio_row(self, sentence: list[list[str]]) -> TaggedRow:
-        text, places = bio.join_tokens([cells[0] for cells in sentence])
-        if all(len(cells) == 1 for cells in sentence):
-            return TaggedRow(-1, text)
-        for cells in sentence:
-            if len(cells) < 2:
-                raise BadRow(f"{cells[0]!r} has no tag beside it")
-        tags = [cells[-1] for cells in sentence]
-        for tag in tags:
-            if tag == OUTSIDE:
+    def _check_types(self, row: TaggedRow, *, test: bool, report) -> None:
+        for entity in row.entities or ():
+            if not self.types or entity.type in self.types:
                 continue
-            if tag[:2] not in bio.PREFIXES:
-                raise BadRow(f"tag {tag!r} is not O, B-TYPE or I-TYPE")
-            self._check_type(tag[2:])
-        entities = bio.spans_of(bio.as_bio(tags), places)
-        return TaggedRow(-1, text, tuple(entities))
+            if not test:
+                raise BadRow(
+                    f"entity type {entity.type!r} is not one of "
+                    f"{', '.join(self.types)}"
+                )
+            report.note(
+                f"entities of type {entity.type!r}, which training lacks: "
+                "counted as missed"
+            )
 
     def encode(self, rows, tokenizer, lengths, *, training=False):
         examples = []
@@ -159,7 +116,8 @@ class Tagging(base.Task):
             encoding = tokenizer.tokenize(row.text)
             labels = None
             if row.entities is not None:
-                tags = bio.token_tags(encoding.offsets, row.entities)
+                known = [e for e in row.entities if e.type in self.types]
+                tags = bio.token_tags(encoding.offsets, known)
                 labels = [self.labels.index(tag) for tag in tags]
             for window in windows(len(encoding.ids), size, stride):
                 packed = pack(
@@ -217,19 +175,43 @@ class Tagging(base.Task):
             )
         return predictions
 
+    def overview(self, train, dev, test):
+        del dev, test
+        counts = Counter(e.type for row in train for e in row.entities)
+        without = sum(not row.entities for row in train)
+        return [
+            f"entities: {sum(counts.values())} of {len(self.types)} types: "
+            f"{shown_counts(counts)}; {without} training rows have none"
+        ]
+
     def score(self, rows, predictions):
+        known = [
+            (row, prediction)
+            for row, prediction in zip(rows, predictions, strict=True)
+            if row.entities is not None
+        ]
         pairs = [
             (
                 set(row.entities),
                 {
                     Entity(e["start"], e["end"], e["type"])
-                    for e in p["entities"]
+                    for e in prediction["entities"]
                 },
             )
-            for row, p in zip(rows, predictions, strict=True)
-            if row.entities is not None
+            for row, prediction in known
         ]
-        return bio.entity_metrics(pairs)
+        figures = bio.entity_metrics(pairs)
+        if figures and self.name == "cluener":
+            surfaces = [
+                tuple(
+                    {(e.type, row.text[e.start : e.end]) for e in s} for s in p
+                )
+                for (row, _), p in zip(known, pairs, strict=True)
+            ]
+            figures["cluener_macro_f1"] = bio.surface_macro_f1(
+                surfaces, self.types
+            )
+        return figures
 
 
 def _confidence(entity, places, path, probabilities) -> float:
@@ -239,12 +221,3 @@ def _confidence(entity, places, path, probabilities) -> float:
         for i, (start, end) in enumerate(places)
         if start < entity.end and end > entity.start
     )
-
-
-def _bio_text_only(sentence: list[list[str]]) -> TaggedRow:
-    return TaggedRow(-1, bio.join_tokens([cells[0] for cells in sentence])[0])
-
-
-def _unreadable(line: str) -> TaggedRow:
-    row_id = reading.id_of(line)
-    return TaggedRow(-1 if row_id is None else row_id, "")

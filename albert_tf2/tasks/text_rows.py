@@ -2,22 +2,31 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from albert_tf2 import paths
+from albert_tf2.tasks import columns, tables
 from albert_tf2.tasks import reading as reading
+from albert_tf2.tasks.columns import ID, LABEL, TEXT_A, TEXT_B
 from albert_tf2.tasks.reading import BadRow, field
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TextRow:
-    """A text or a pair; `label` is None where it is unknown."""
+    """A text or a pair.
+
+    Attributes:
+        row_id: As the file has it; None counts the rows.
+        text_a: The text, or the first of a pair.
+        text_b: The second of a pair.
+        label: A class; several in a tuple; a score; None if it is unknown.
+    """
 
     row_id: int | str | None
     text_a: str
     text_b: str | None = None
-    label: str | None = None
+    label: Any = None
 
 
 def label_of(record: dict[str, Any]) -> str | None:
@@ -78,39 +87,91 @@ def wsc_row(line: str) -> TextRow:
     return TextRow(record.get("id"), text, label=label_of(record))
 
 
-def lcqmc_records(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Yields the rows of a three-column TSV, whether it has a header or not."""
-    for index, (place, cells) in enumerate(reading.delimited(path, "\t")):
-        if index == 0 and [c.strip() for c in cells[2:]] == ["label"]:
-            continue
-        yield place, cells
+def pair_records(path: paths.PathLike) -> Iterator[tuple[str, Any]]:
+    """Yields the rows of a table of pairs by their columns' roles.
+
+    LCQMC, BQ, ATEC and PAWS-X are kept in many copies: with a header or
+    without, between tabs or commas, with a number in front (ATEC) or not.
+    """
+    roles: Sequence[str] = ()
+    for place, cells in tables.plain_rows(path):
+        if not roles:
+            roles = columns.roles_of_header(cells)
+            if TEXT_B in roles:
+                continue
+            roles = [""]
+        named = roles if TEXT_B in roles else _PAIR_COLUMNS.get(len(cells), ())
+        if len(cells) in (len(named), len(named) - 1) and named:
+            yield place, dict(zip(named, cells, strict=False))
+        else:
+            wanted = ", ".join(named or _PAIR_COLUMNS[3])
+            reason = f"expected {wanted}. Received: {len(cells)} columns"
+            yield place, BadRow(reason)
 
 
-def lcqmc_row(cells: list[str]) -> TextRow:
-    if len(cells) not in (2, 3):
-        raise BadRow(
-            "expected text_a, text_b and label between tabs. Received: "
-            f"{len(cells)} columns"
-        )
-    label = cells[2].strip() if len(cells) == 3 else None
-    return TextRow(None, cells[0], cells[1], label)
+_PAIR_COLUMNS = {
+    2: (TEXT_A, TEXT_B),
+    3: (TEXT_A, TEXT_B, LABEL),
+    4: (ID, TEXT_A, TEXT_B, LABEL),
+}
+
+
+def review_records(path: paths.PathLike) -> Iterator[tuple[str, Any]]:
+    """Yields the rows of a table of reviews, whose label is 0 or 1.
+
+    ChnSentiCorp and the tables of ChineseNlpCorpus begin with the label and
+    have a header; copies have neither.
+    """
+    roles: Sequence[str] = ()
+    for place, cells in tables.plain_rows(path):
+        if not roles:
+            roles = columns.roles_of_header(cells)
+            if TEXT_A in roles:
+                continue
+            roles = [
+                LABEL if cell.strip() in "01" else TEXT_A for cell in cells
+            ]
+        if len(cells) == len(roles):
+            yield place, dict(zip(roles, cells, strict=True))
+        else:
+            yield (
+                place,
+                BadRow(
+                    f"expected {len(roles)} columns. Received: {len(cells)}"
+                ),
+            )
+
+
+def table_row(record: dict[str, str] | BadRow) -> TextRow:
+    """Makes a row of cells by their roles."""
+    if isinstance(record, BadRow):
+        raise record
+    label = record.get(LABEL)
+    return TextRow(
+        record.get(ID) or None,
+        field(record, TEXT_A),
+        record.get(TEXT_B),
+        label.strip() if label else None,
+    )
 
 
 # Names of the columns in the machine translation and in XNLI itself.
 _XNLI_COLUMNS = (("premise", "hypo"), ("sentence1", "sentence2"))
 
 
-def xnli_records(path: Path) -> Iterator[tuple[str, Any]]:
+def xnli_records(path: paths.PathLike) -> Iterator[tuple[str, Any]]:
     """Yields JSON lines, or the rows of a TSV by the names in its header."""
-    if path.suffix in (".json", ".jsonl"):
+    if paths.name(path).endswith((".json", ".jsonl")):
         yield from reading.json_lines(path)
         return
     header: list[str] | None = None
-    for place, cells in reading.delimited(path, "\t"):
+    for number, line in reading.numbered_lines(path):
+        cells = line.split("\t")
         if header is None:
             header = cells
-        else:
+        elif line.strip():
             # A row too short for its header shows a missing field in `parse`.
+            place = f"{path}, line {number}"
             yield place, dict(zip(header, cells, strict=False))
 
 

@@ -1,0 +1,441 @@
+"""Which column of a table is what, and whether its first row is a header.
+
+    content,label          names that people use, Chinese ones too
+    正文,归类               a first label that never comes again
+    甲,0                   no header: the label is the column that repeats
+
+What is found is said before anything is trained; what cannot be told apart
+is refused with the line to use: --set 'columns=[label,text_a]' by place, or
+--set 'columns=[text_a=正文,label=归类]' by name.
+"""
+
+import dataclasses
+import itertools
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from albert_tf2.errors import UserError
+from albert_tf2.tasks.reading import BadRow
+from albert_tf2.tasks.tables import Table
+
+ID, TEXT_A, TEXT_B, LABEL = ROLES = ("id", "text_a", "text_b", "label")
+PASS_OVER = ("", "_")
+
+# What people call them, without case, spaces, "_" and "-". Where a header
+# holds several names for the label, the first of this list is meant.
+LABEL_NAMES = tuple(
+    "label labels goldlabel gold 标签 标注 类别 类型 分类 target class classes "
+    "classname labelname category categories cat sentiment emotion polarity "
+    "intent topic tag tags score scores similarity rating star stars 情感 "
+    "情感倾向 情感标签 情绪 意图 主题 分数 得分 评分 打分 星级 相似度 y".split()
+)
+ID_NAMES = tuple("id idx index qid uid guid no 编号 序号 索引".split())
+# One text; several of these are joined.
+TEXT_NAMES = tuple(
+    "text texts texta sentence sentences sentence1 content contents title "
+    "headline body abstract document doc article news review reviews comment "
+    "comments post message tweet query question utterance text1 文本 文字 句子 "
+    "内容 正文 标题 摘要 新闻 文章 评论 评论内容 评价 评价内容 微博 "
+    "微博中文内容 留言 问题 问句 语句".split()
+)
+# The two texts of a pair, in this order.
+PAIR_NAMES = (
+    *(
+        (f"{name}{one}", f"{name}{two}")
+        for name in "text sentence sent question query q s 句子 文本 问题 "
+        "问句".split()
+        for one, two in ("ab", "12")
+    ),
+    *(
+        (premise, hypothesis)
+        for premise in ("premise", "前提")
+        for hypothesis in ("hypothesis", "hypo", "假设")
+    ),
+    *(
+        (question, answer)
+        for question in ("question", "query", "问题", "问句")
+        for answer in "answer reply response title document doc passage "
+        "candidate 答案 回答 回复 标题".split()
+    ),
+)
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_LONGEST_NAME = 40
+# What a label is: one of some classes, several of them, or a number.
+CLASS, CLASSES, SCORE = "class", "classes", "score"
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """What the columns of a file mean.
+
+    Attributes:
+        roles: One of `ROLES` for each column, "" for one that is not used.
+        header: The columns' names; None without a header.
+        why: What was guessed and how, as sentences.
+    """
+
+    roles: tuple[str, ...]
+    header: tuple[str, ...] | None = None
+    why: tuple[str, ...] = ()
+
+    def places(self, role: str) -> list[int]:
+        return [i for i, name in enumerate(self.roles) if name == role]
+
+    def is_header(self, cells: Sequence[Any]) -> bool:
+        """Whether a row repeats the header, as in files put together."""
+        return self.header is not None and self.header == tuple(
+            plain(cell) for cell in cells
+        )
+
+    def name(self, place: int) -> str:
+        return self.header[place] if self.header else f"column {place + 1}"
+
+    def told(self) -> str:
+        """Returns what is taken for what, as it is printed."""
+        parts = ["a header" if self.header else "no header"]
+        for role in ROLES:
+            names = [self.name(i) for i in self.places(role)]
+            if names:
+                joined = " (joined by a space)" if len(names) > 1 else ""
+                parts.append(f"{role} = {' + '.join(names)}{joined}")
+        return ", ".join(parts)
+
+
+class Look(NamedTuple):
+    """What a column's cells are like."""
+
+    filled: int
+    distinct: int
+    once: int  # values that occur once
+    length: float  # mean, in characters
+    is_number: bool
+    is_serial: bool  # 1, 2, 3, ...
+
+    @property
+    def repeats(self) -> bool:
+        """Whether each value stands for several rows, as labels do."""
+        return 2 * self.distinct <= self.filled
+
+
+def plain(cell: Any) -> str:
+    """Returns a cell as text."""
+    if isinstance(cell, str):
+        return cell.strip()
+    return "" if cell is None else str(cell)
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a number, as people write them: 3, -0.5, 1e-3."""
+    return _NUMBER.fullmatch(text) is not None
+
+
+def look_at(cells: Sequence[Any]) -> Look:
+    """Describes the cells of a column."""
+    filled = [text for text in map(plain, cells) if text]
+    counts = Counter(filled)
+    is_serial = len(filled) > 1 and all(
+        a.isdecimal() and b.isdecimal() and int(b) == int(a) + 1
+        for a, b in itertools.pairwise(filled)
+    )
+    return Look(
+        filled=len(filled),
+        distinct=len(counts),
+        once=sum(count == 1 for count in counts.values()),
+        length=sum(map(len, filled)) / max(len(filled), 1),
+        is_number=bool(filled) and all(map(is_number, filled)),
+        is_serial=is_serial,
+    )
+
+
+def check_asked(asked: Sequence[str]) -> None:
+    """Refuses a recipe's `columns` that name no text or unknown roles."""
+    roles = [str(entry).partition("=")[0].strip() for entry in asked]
+    unknown = [r for r in roles if r not in (*ROLES, *PASS_OVER)]
+    mixed = len({"=" in str(entry) for entry in asked if str(entry)}) > 1
+    if unknown or mixed or (asked and TEXT_A not in roles):
+        raise UserError(
+            f"`columns` must be names of {', '.join(ROLES)} (_ for a column "
+            "to pass over), text_a among them, in the order of the file: "
+            "columns=[label,_,text_a]; or each with the name in the header: "
+            "columns=[text_a=content,label=class]. Received: "
+            f"`columns={list(asked)}`"
+        )
+
+
+def find(
+    table: Table,
+    *,
+    asked: Sequence[str] = (),
+    known: Columns | None = None,
+    known_labels: Sequence[str] = (),
+    label: str = CLASS,
+) -> tuple[Columns, int]:
+    """Finds out what the columns are.
+
+    Args:
+        table: The file.
+        asked: The recipe's `columns`; empty finds them.
+        known: The training file's, which other files follow.
+        known_labels: The labels of the training file.
+        label: What a label is: `CLASS`, `CLASSES` or `SCORE`.
+
+    Returns:
+        The columns, and at which row the data begin (1 after a header).
+
+    Raises:
+        UserError: If that cannot be told.
+    """
+    rows = [cells for _, cells in table.rows if not isinstance(cells, BadRow)]
+    if not rows:
+        return known or Columns((TEXT_A,)), 0
+    widths = Counter(len(cells) for cells in rows)
+    width = widths.most_common(1)[0][0]
+    header, why = table.names or None, []
+    first = table.rows[0][1]
+    begins = 0
+    if header is None and not isinstance(first, BadRow) and len(first) == width:
+        reason = _header_reason(first, rows[1:], known, known_labels)
+        if reason is not None:
+            begins = 1
+            header = tuple(cell.strip() for cell in first)
+            why += [reason] if reason else []
+    body = [cells for cells in rows[begins:] if len(cells) == width]
+    if asked:
+        roles = _asked_roles(
+            table, asked, header, width, may_lack_label=known is not None
+        )
+    elif known is not None:
+        roles = _known_roles(table, known, header, width)
+    else:
+        roles, more = _found_roles(table, header, body, label)
+        why += more
+    why += _not_used(roles, header, body)
+    return Columns(tuple(roles), header, tuple(why)), begins
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[\s_\-.\"']", "", name).lower()
+
+
+_ALL_NAMES = frozenset(
+    [*LABEL_NAMES, *TEXT_NAMES, *itertools.chain.from_iterable(PAIR_NAMES)]
+)
+
+
+def _header_reason(first, rest, known, known_labels) -> str | None:
+    """Says why a first row is a header: "" for its names; None if not."""
+    names = [cell.strip() for cell in first]
+    if known and known.header and set(names) <= set(known.header):
+        return ""
+    given = [name for name in names if name]
+    if len(set(given)) < len(given) or max(map(len, names)) > _LONGEST_NAME:
+        return None
+    columns = [
+        [cells[i].strip() for cells in rest if len(cells) == len(names)]
+        for i in range(len(names))
+    ]
+    named = [i for i, name in enumerate(names) if _normal(name) in _ALL_NAMES]
+    if len(named) > 1 or len(names) == len(named) == 1:
+        return ""
+    if named:
+        # One name alone may be a label or a text: `情感`, `其他`.
+        return None if names[named[0]] in columns[named[0]] else ""
+    if len(rest) < 3:
+        return None
+    for i, cells in enumerate(columns):
+        filled = [cell for cell in cells if cell]
+        if not names[i] or not filled:
+            continue
+        if all(map(is_number, filled)):
+            if not is_number(names[i]):
+                return (
+                    f"line 1 is taken for a header: {names[i]!r} stands above "
+                    "numbers"
+                )
+        elif i in (0, len(names) - 1) and names[i] not in known_labels:
+            if min(Counter(filled).values()) > 1 and names[i] not in filled:
+                return (
+                    f"line 1 is taken for a header: {names[i]!r} stands there "
+                    "and never again, all other labels several times"
+                )
+    return None
+
+
+def _asked_roles(
+    table, asked, header, width, *, may_lack_label: bool
+) -> list[str]:
+    """Reads the recipe's `columns`, by place or by name."""
+    if "=" not in "".join(map(str, asked)):
+        roles = ["" if r in PASS_OVER else str(r) for r in asked]
+        if len(roles) == width + 1 and LABEL in roles and may_lack_label:
+            roles.remove(LABEL)  # a test file without labels
+        if len(roles) != width:
+            raise UserError(
+                f"{table.path}: `columns` names {len(asked)} columns, and the "
+                f"file has {width}; use _ for a column to pass over"
+            )
+        return roles
+    if header is None:
+        raise UserError(
+            f"{table.path}: `columns` gives names, and the file has no header "
+            "that is known as one: name the columns by place, "
+            "columns=[text_a,label]"
+        )
+    roles = [""] * width
+    for entry in map(str, asked):
+        role, _, name = entry.partition("=")
+        if name.strip() in header:
+            roles[header.index(name.strip())] = role.strip()
+        elif role.strip() in (TEXT_A, TEXT_B):
+            raise UserError(
+                f"{table.path}: no column is named `{name.strip()}`; the "
+                f"header has {', '.join(header)}"
+            )
+    return roles
+
+
+def _known_roles(table, known: Columns, header, width) -> list[str]:
+    """Follows the training file, which may have had a label more."""
+    if header and known.header:
+        by_name = dict(zip(known.header, known.roles, strict=True))
+        wanted = set(known.roles) - {"", LABEL, ID}
+        for roles in (
+            [by_name.get(name, "") for name in header],
+            _by_name(header)[0],
+        ):
+            if wanted <= set(roles):
+                return roles
+    roles = list(known.roles)
+    if len(roles) == width + 1 and LABEL in roles:
+        roles.remove(LABEL)
+    if len(roles) != width:
+        texts = [role for role in roles if role in (TEXT_A, TEXT_B)]
+        if len(texts) == width:
+            return texts
+        raise UserError(
+            f"{table.path} has {width} columns, and the training file "
+            f"{len(known.roles)} ({known.told()}): give both the same columns"
+        )
+    return roles
+
+
+def _found_roles(table, header, body, label) -> tuple[list[str], list[str]]:
+    """Finds roles by the header's names, then by what the cells are like."""
+    width = len(body[0]) if body else len(header)
+    looks = [look_at([cells[i] for cells in body]) for i in range(width)]
+    roles, why = _by_name(header) if header else ([""] * width, [])
+    free = [i for i, role in enumerate(roles) if not role]
+    if not header and width > 2 and looks[0].is_serial:
+        roles[0] = ID
+        free.remove(0)
+    if LABEL not in roles and len(free) + (TEXT_A in roles) > 1:
+        place = _label_by_looks(table, roles, header, looks, free, label)
+        roles[place] = LABEL
+        free.remove(place)
+    if TEXT_A not in roles:
+        texts = [i for i in free if not (header and looks[i].is_number)]
+        if not 1 <= len(texts) <= 2 or (header and len(texts) > 1):
+            raise UserError(
+                f"{table.path}: the columns do not tell which of them hold "
+                f"texts; name them, e.g. {_example(header, width)}"
+            )
+        for i, role in zip(texts, (TEXT_A, TEXT_B), strict=False):
+            roles[i] = role
+    return roles, why
+
+
+def roles_of_header(cells: Sequence[str]) -> list[str]:
+    """Returns what the names in a row mean; "" for cells that are none.
+
+    >>> roles_of_header(["qid", "question1", "question2", "label"])
+    ['id', 'text_a', 'text_b', 'label']
+    """
+    return _by_name(cells)[0]
+
+
+def _by_name(header: Sequence[str]) -> tuple[list[str], list[str]]:
+    roles, why = [""] * len(header), []
+    names = [_normal(name) for name in header]
+    for pair in PAIR_NAMES:
+        if pair[0] in names and pair[1] in names:
+            roles[names.index(pair[0])] = TEXT_A
+            roles[names.index(pair[1])] = TEXT_B
+            break
+    else:
+        for i, name in enumerate(names):
+            if name in TEXT_NAMES:
+                roles[i] = TEXT_A
+    labels = [i for i, name in enumerate(names) if name in LABEL_NAMES]
+    if labels:
+        labels.sort(key=lambda i: LABEL_NAMES.index(names[i]))
+        roles[labels[0]] = LABEL
+        if len(labels) > 1:
+            others = ", ".join(header[i] for i in labels[1:])
+            why.append(
+                f"{header[labels[0]]} is taken for the label, not {others}"
+            )
+    for i, name in enumerate(names):
+        if name in ID_NAMES and not roles[i]:
+            roles[i] = ID
+            break
+    return roles, why
+
+
+def _label_by_looks(table, roles, header, looks, free, label) -> int:
+    """Returns the column whose cells are like labels."""
+    # A table without a header has its label at one of its ends.
+    ends = sorted({free[0], free[-1]}) if not header else free
+    if label == SCORE:
+        fit = [i for i in ends if looks[i].is_number]
+    elif label == CLASSES:
+        shortest = min(looks[i].length for i in ends)
+        fit = [i for i in ends if looks[i].length == shortest]
+    else:
+        fit = [i for i in ends if looks[i].repeats]
+        # In a small table nothing repeats, but no text is one character.
+        fit = fit or [i for i in ends if looks[i].length == 1]
+    if len(fit) > 1:
+        fewest = min(looks[i].distinct for i in fit)
+        fit = [i for i in fit if looks[i].distinct < 2 * fewest]
+    if len(fit) == 1:
+        return fit[0]
+    if not header and label == CLASS and not any(looks[i].repeats for i in fit):
+        # The usual place; labels that are no labels are refused later.
+        return ends[-1]
+    raise UserError(
+        f"{table.path}: the columns do not tell which of them is the label; "
+        f"name them, e.g. {_example(header, len(roles))}"
+    )
+
+
+def _example(header, width: int) -> str:
+    if header:
+        names = ", ".join(header)
+        return (
+            f"--set 'columns=[text_a={header[0]},label={header[-1]}]' (the "
+            f"header has {names})"
+        )
+    roles = {
+        1: [TEXT_A],
+        2: [TEXT_A, LABEL],
+        3: [TEXT_A, TEXT_B, LABEL],
+        4: [ID, TEXT_A, TEXT_B, LABEL],
+    }.get(width, [LABEL, TEXT_A, *["_"] * (width - 2)])
+    return f"--set 'columns=[{','.join(roles)}]' (_ passes a column over)"
+
+
+def _not_used(roles, header, body) -> list[str]:
+    """Names the columns that are not used; texts among them with emphasis."""
+    others = [i for i, role in enumerate(roles) if not role]
+    if not others:
+        return []
+    columns = Columns(tuple(roles), header)
+    shown = []
+    for i in others:
+        look = look_at([cells[i] for cells in body])
+        is_text = look.length >= 8 and not look.is_number and not look.repeats
+        mean = f" (texts of {look.length:.0f} characters)" if is_text else ""
+        shown.append(columns.name(i) + mean)
+    return [f"not used: {', '.join(shown)}"]
