@@ -135,12 +135,15 @@ def export_step(recipe: PretrainRecipe, batch: int) -> str:
         accumulation_steps=recipe.gradient_accumulation_steps,
         clip_norm=recipe.clip_norm,
         jit_compile=True,
+        seed=recipe.seed,
     )
     rows = batch * recipe.gradient_accumulation_steps
     example = example_batch(recipe, rows)
     compiled = tf.function(step, jit_compile=True)
     try:
-        text = compiled.experimental_get_compiler_ir(example)(stage="stablehlo")
+        text = compiled.experimental_get_compiler_ir(example, tf.constant(0))(
+            stage="stablehlo"
+        )
     except ValueError as error:
         if "Invalid stage" not in str(error):
             raise

@@ -15,6 +15,7 @@ import tensorflow as tf
 from albert_tf2 import features
 from albert_tf2.keras_api import keras
 from albert_tf2.model import layers
+from albert_tf2.model.dropout import Dropout
 from albert_tf2.tasks import base
 
 # Below any real logit: a choice that is not there has no share in the softmax.
@@ -53,7 +54,7 @@ class TaskHead(keras.layers.Layer):
             **kwargs: For the Keras base class.
         """
         super().__init__(**kwargs)
-        self.dropout = dropout
+        self.dropout = Dropout(dropout)
         with tf.name_scope(self.name):
             self.layer_norm = (
                 layers.layer_norm("LayerNorm", hidden_size)
@@ -74,25 +75,15 @@ class TaskHead(keras.layers.Layer):
         self.built = True
 
     def call(
-        self,
-        hidden: tf.Tensor,
-        training: bool | None = None,
-        dropout_seed: tf.Tensor | None = None,
-    ):
+        self, hidden: tf.Tensor, training: bool | None = None
+    ) -> tf.Tensor:
         *outer, width = layers.dynamic_shape(hidden)
         hidden = tf.reshape(
             tf.cast(hidden, self.compute_dtype), [-1, width]
         )  # [B, H] or [B*T, H]
         if self.layer_norm is not None:
             hidden = self.layer_norm(hidden)
-        if training and self.dropout:
-            if dropout_seed is None:
-                hidden = tf.nn.dropout(hidden, self.dropout)
-            else:
-                # Drawn from the step, so that a resumed run draws the same.
-                hidden = tf.nn.experimental.stateless_dropout(
-                    hidden, self.dropout, seed=dropout_seed
-                )
+        hidden = self.dropout(hidden, training=training)
         logits = tf.matmul(hidden, self.output_weights, transpose_b=True)
         logits = tf.cast(logits + self.output_bias, tf.float32)
         return tf.reshape(logits, [*outer, logits.shape[-1]])
@@ -123,10 +114,7 @@ class TaskModel(keras.Model):
         self.kind = kind
 
     def call(
-        self,
-        inputs: dict[str, tf.Tensor],
-        training: bool | None = None,
-        dropout_seed: tf.Tensor | None = None,
+        self, inputs: dict[str, tf.Tensor], training: bool | None = None
     ) -> tf.Tensor:
         if self.kind == base.CHOICE:
             batch, choices, length = layers.dynamic_shape(
@@ -146,7 +134,6 @@ class TaskModel(keras.Model):
                 else features.POOLED_OUTPUT
             ],
             training=training,
-            dropout_seed=dropout_seed,
         )
         if self.kind == base.CHOICE:
             logits = tf.reshape(logits, [batch, choices])

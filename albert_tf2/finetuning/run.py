@@ -2,7 +2,7 @@
 
 The state is a checkpoint; the order of the rows and the dropout follow from
 the seed and the step. So a run that was interrupted goes on as if it had not
-been (but for dropout inside the encoder, which the zh models do not have).
+been.
 """
 
 import math
@@ -18,7 +18,7 @@ from albert_tf2 import features
 from albert_tf2.errors import UserError
 from albert_tf2.finetuning import feeding
 from albert_tf2.finetuning.model import TaskModel, loss_sum
-from albert_tf2.model import fusion
+from albert_tf2.model import dropout, fusion
 from albert_tf2.recipes import FinetuneRecipe
 from albert_tf2.tasks import base
 from albert_tf2.tasks.encoding import collate, training_order
@@ -162,15 +162,8 @@ class Run:
         batch["total_weight"] = np.array(
             max(batch["weights"].sum(), 1e-6), np.float32
         )
-        replicas = self.tuner.strategy.num_replicas_in_sync
-        batch["dropout_seed"] = np.array(
-            [
-                [self.recipe.seed, number * replicas + replica]
-                for replica in range(replicas)
-            ],
-            np.int32,
-        )
-        return self.train_step(feeding.distribute(self.tuner.strategy, batch))
+        batch = feeding.distribute(self.tuner.strategy, batch)
+        return self.train_step(batch, tf.constant(number))
 
     def _is_patience_over(self) -> bool:
         patience = self.recipe.early_stopping_patience
@@ -232,8 +225,10 @@ def make_train_step(
     recipe: FinetuneRecipe,
     *,
     fuses: bool = False,
-) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
+) -> Callable[[dict[str, tf.Tensor], tf.Tensor], tf.Tensor]:
     """Returns a function from a distributed batch to its mean loss.
+
+    Its second argument is how many steps were done before.
 
     Gradients are summed over the replicas before they are clipped, so that
     the update is that of the whole batch, wherever its rows were.
@@ -252,15 +247,14 @@ def make_train_step(
     )
 
     @tf.function(jit_compile=recipe.jit_compile)
-    def loss_and_gradients(batch):
+    def loss_and_gradients(batch, number):
         inputs = {name: batch[name] for name in features.ENCODER_INPUTS}
         with (
             fusion.single_passes(fuses and not recipe.jit_compile),
+            dropout.seeded(dropout.step_seed(recipe.seed, number)),
             tf.GradientTape() as tape,
         ):
-            logits = model(
-                inputs, training=True, dropout_seed=batch["dropout_seed"][0]
-            )
+            logits = model(inputs, training=True)
             loss = loss_sum(
                 model.kind, logits, batch["labels"], batch["weights"]
             )
@@ -274,14 +268,14 @@ def make_train_step(
         )
         return loss, [tf.convert_to_tensor(g) for g in gradients]
 
-    def replica_step(batch):
-        loss, gradients = loss_and_gradients(batch)
+    def replica_step(batch, number):
+        loss, gradients = loss_and_gradients(batch, number)
         update(all_reduce(gradients))
         return loss
 
     @tf.function(reduce_retracing=True)
-    def step(batch):
-        losses = strategy.run(replica_step, args=(batch,))
+    def step(batch, number):
+        losses = strategy.run(replica_step, args=(batch, number))
         return strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
 
     return step

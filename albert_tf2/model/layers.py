@@ -17,6 +17,7 @@ import tensorflow as tf
 from albert_tf2.config import AlbertConfig
 from albert_tf2.keras_api import keras
 from albert_tf2.model import fusion
+from albert_tf2.model.dropout import Dropout
 
 # The originals' epsilon; any other is visible in the fifth decimal.
 LAYER_NORM_EPSILON = 1e-12
@@ -133,7 +134,7 @@ class Embeddings(keras.layers.Layer):
                 "position_embeddings", config.max_position_embeddings, width
             )
             self.layer_norm = layer_norm("LayerNorm", width)
-        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
         self.built = True
 
     def _table(self, name: str, rows: int, width: int) -> tf.Variable:
@@ -243,10 +244,8 @@ class AttentionBlock(keras.layers.Layer):
             self.value = dense(config, "value", hidden, hidden)
             self.output_dense = dense(config, "output", hidden, hidden)
             self.layer_norm = layer_norm("LayerNorm", hidden)
-        self.probs_dropout = keras.layers.Dropout(
-            config.attention_probs_dropout_prob
-        )
-        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob)
+        self.probs_dropout = Dropout(config.attention_probs_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
         self.built = True
 
     def call(
@@ -310,7 +309,7 @@ class FeedForwardBlock(keras.layers.Layer):
             self.output_dense = dense(config, "output", inner, hidden)
             self.layer_norm = layer_norm("LayerNorm", hidden)
         self.activation = activation(config.hidden_act)
-        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
         self.built = True
 
     def call(

@@ -167,13 +167,16 @@ class Run:
             accumulation_steps=recipe.gradient_accumulation_steps,
             clip_norm=recipe.clip_norm,
             jit_compile=recipe.jit_compile,
+            seed=recipe.seed,
         )
 
         @tf.function
-        def train_steps(iterator, count):
+        def train_steps(iterator, step, count):
             rows = tf.TensorArray(tf.float32, size=count)
             for number in tf.range(count):
-                row = self.strategy.run(self.train_step, (next(iterator),))
+                row = self.strategy.run(
+                    self.train_step, (next(iterator), step + number)
+                )
                 row = self.strategy.experimental_local_results(row)[0]
                 rows = rows.write(number, row)
             return rows.stack()  # [count, metrics]
@@ -197,11 +200,6 @@ class Run:
         step = int(self.step.numpy())
         if found:
             self.say(f"resuming {found} at step {step}")
-            if self._has_dropout():
-                self.say(
-                    "note: dropout is drawn anew after a restart, so this run "
-                    "will not equal an uninterrupted one bit for bit"
-                )
         elif init_checkpoint is not None:
             with self.strategy.scope():
                 warm_start(
@@ -252,12 +250,6 @@ class Run:
         gpus = len(tf.config.list_logical_devices("GPU"))
         return peak * (self.strategy.num_replicas_in_sync if gpus else 1)
 
-    def _has_dropout(self) -> bool:
-        config = self.config
-        return bool(
-            config.hidden_dropout_prob or config.attention_probs_dropout_prob
-        )
-
     def train(self, terminated) -> TrainingResult:
         """Runs from the current step to the last, rolling back if asked."""
         if int(self.step.numpy()) == 0:
@@ -297,7 +289,9 @@ class Run:
         while step < recipe.train_steps:
             count = self._steps_until_something(step)
             timer.start()
-            rows = self._train_steps(iterator, tf.constant(count)).numpy()
+            rows = self._train_steps(
+                iterator, tf.constant(step), tf.constant(count)
+            ).numpy()
             timer.stop(count if traced else 0)
             traced = True
             self.guard.check(step, rows[:, 0].tolist())

@@ -5,7 +5,8 @@
 
 The losses are divided by the weights of the whole global batch, before the
 gradients are taken. So a step means the same however its batch is cut: into
-parts (gradient accumulation), over replicas, or over machines.
+parts (gradient accumulation), over replicas, or over machines; dropout alone
+is drawn for each part and replica anew (`model.dropout`).
 
 There is no string, no host call and no dynamic shape in here: the same
 function compiles for a TPU (`tpu_check`).
@@ -15,7 +16,7 @@ import tensorflow as tf
 
 from albert_tf2 import features
 from albert_tf2.keras_api import keras
-from albert_tf2.model import fusion, losses
+from albert_tf2.model import dropout, fusion, losses
 from albert_tf2.model.albert import AlbertPretrainer
 from albert_tf2.records.pipeline import split_batch
 from albert_tf2.training.distribution import all_reduce
@@ -45,6 +46,7 @@ class PretrainStep:
         accumulation_steps: int = 1,
         clip_norm: float = 1.0,
         jit_compile: bool = False,
+        seed: int = 0,
     ):
         """Prepares a step.
 
@@ -54,8 +56,10 @@ class PretrainStep:
             accumulation_steps: The parts that a replica's batch is cut into.
             clip_norm: The largest global norm of the gradients.
             jit_compile: Compile loss and gradients with XLA.
+            seed: Of the dropout.
         """
         self.model = model
+        self.seed = seed
         self.accumulation_steps = accumulation_steps
         self.fuses = not jit_compile and fusion.suits_devices()
         self._update = Update(
@@ -70,24 +74,32 @@ class PretrainStep:
             self.gradients, jit_compile=True if jit_compile else None
         )
 
-    def __call__(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+    def __call__(
+        self, batch: dict[str, tf.Tensor], step: tf.Tensor | int = 0
+    ) -> tf.Tensor:
+        """Makes the step that follows `step` others."""
         weights = all_reduce(losses.batch_weights(batch))
-        gradients, sums = self._compute(batch, weights)
+        gradients, sums = self._compute(batch, weights, step)
         *gradients, sums = all_reduce([*gradients, sums])
         return _metrics(sums, self._update(gradients))
 
     def gradients(
-        self, batch: dict[str, tf.Tensor], weights: dict[str, tf.Tensor]
+        self,
+        batch: dict[str, tf.Tensor],
+        weights: dict[str, tf.Tensor],
+        step: tf.Tensor | int = 0,
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Returns the gradients and `loss_sums` of this replica's batch.
 
         Args:
             batch: Of this replica.
             weights: Of the global batch (see `losses.means`).
+            step: How many steps were done before.
         """
         count = self.accumulation_steps
         if count == 1:
-            return self._part(batch, weights)
+            seed = dropout.step_seed(self.seed, step)
+            return self._part(batch, weights, seed)
         parts = {
             name: tf.reshape(value, [count, -1, *value.shape[1:]])
             for name, value in batch.items()
@@ -99,15 +111,17 @@ class PretrainStep:
         sums = tf.zeros([len(SUMS)])
         for number in tf.range(count):
             part = {name: value[number] for name, value in parts.items()}
-            more, more_sums = self._part(part, weights)
+            seed = dropout.step_seed(self.seed, step, part=number, parts=count)
+            more, more_sums = self._part(part, weights, seed)
             gradients = [a + b for a, b in zip(gradients, more, strict=True)]
             sums += more_sums
         return gradients, sums
 
-    def _part(self, batch, weights):
+    def _part(self, batch, weights, seed):
         inputs, labels = split_batch(batch)
         with (
             fusion.single_passes(self.fuses),
+            dropout.seeded(seed),
             tf.GradientTape() as tape,
         ):
             outputs = self.model.logits(inputs, training=True)
