@@ -26,6 +26,8 @@ COMMANDS = (
     "quickstart serve tpu_check"
 ).split()
 MAY_SEE = {
+    # Layers for programs on Keras 3, on which no other room runs.
+    "keras3": {"facts"},
     "text": {"facts"},
     "records": {"facts", "text"},
     "model": {"facts"},
