@@ -28,6 +28,13 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(skip)
 
 
+def pytest_runtest_logreport(report):
+    # Long before the summary: a first failure shows within minutes.
+    if report.failed:
+        message = str(report.longrepr).strip().splitlines()[-1:]
+        print(f"\nFAILED so far: {report.nodeid}: {' '.join(message)[:200]}")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data beside the checkout."""
