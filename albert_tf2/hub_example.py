@@ -145,7 +145,10 @@ def run(
         steps_per_epoch=steps,
         verbose=1,
     )
-    figures = {"finetune_steps": steps, "pairs": len(columns["train"][0])}
+    figures: dict[str, float] = {
+        "finetune_steps": steps,
+        "pairs": len(columns["train"][0]),
+    }
     for name, dataset in held_out.items():
         _, accuracy = model.evaluate(dataset, verbose=0)
         labels = columns[name][2]

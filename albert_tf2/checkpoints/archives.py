@@ -5,6 +5,7 @@ outside the chosen folder, through a link, or without end are refused before
 the first byte is written.
 """
 
+import functools
 import posixpath
 import shutil
 import stat
@@ -29,7 +30,8 @@ class _Member(NamedTuple):
     size: int
     is_folder: bool
     is_file: bool
-    open: Callable[[], IO[bytes]]
+    # None for what is no plain file, which is never opened.
+    open: Callable[[], IO[bytes] | None]
 
 
 def is_archive(path: Path) -> bool:
@@ -85,7 +87,7 @@ def _zip_members(opened: zipfile.ZipFile) -> Iterator[_Member]:
             info.file_size,
             info.is_dir(),
             not info.is_dir() and kind in (0, stat.S_IFREG),
-            lambda info=info: opened.open(info),
+            functools.partial(opened.open, info),
         )
 
 
@@ -96,7 +98,7 @@ def _tar_members(opened: tarfile.TarFile) -> Iterator[_Member]:
             info.size,
             info.isdir(),
             info.isreg() and not info.issparse(),
-            lambda info=info: opened.extractfile(info),
+            functools.partial(opened.extractfile, info),
         )
 
 
@@ -122,7 +124,9 @@ def _extract(archive: Path, found: Iterator[_Member], folder: Path) -> None:
             target.mkdir(parents=True, exist_ok=True)
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
-        with member.open() as source, open(target, "xb") as sink:
+        source = member.open()
+        assert source is not None, "only plain files are left"
+        with source, open(target, "xb") as sink:
             # Both kinds of member end at their declared size.
             shutil.copyfileobj(source, sink)
 

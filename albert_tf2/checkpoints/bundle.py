@@ -11,7 +11,7 @@ import math
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -49,7 +49,7 @@ class Bundle:
         """
         self.prefix = Path(prefix)
         self.entries = _read_entries(self.prefix)
-        self._reader = None
+        self._reader: Any = None  # of TensorFlow, opened when needed
 
     @property
     def files(self) -> list[Path]:

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +30,7 @@ HUB_COMMAND = "albert_tf2.hub_export.export"
 class Target(NamedTuple):
     """`write` returns TensorFlow 1 name -> name in the target."""
 
-    write: Callable[[Weights, Path], dict[str, str]]
+    write: Callable[[Weights, Path], Mapping[str, str | list[str]]]
     run: Callable[[Path, Arrays], Arrays]
 
 
@@ -76,8 +76,12 @@ def _run_hub(folder: Path, inputs: Arrays) -> Arrays:
         outputs |= loaded.mlm({**tensors, name: tf.constant(inputs[name])})
     if hasattr(loaded, "sop"):
         outputs |= loaded.sop(tensors)
-    compared = (features.SEQUENCE_OUTPUT, features.POOLED_OUTPUT)
-    compared += (features.MLM_LOGITS, features.SOP_LOGITS)
+    compared = (
+        features.SEQUENCE_OUTPUT,
+        features.POOLED_OUTPUT,
+        features.MLM_LOGITS,
+        features.SOP_LOGITS,
+    )
     return {name: outputs[name].numpy() for name in compared if name in outputs}
 
 

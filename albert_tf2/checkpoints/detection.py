@@ -32,7 +32,7 @@ def detect(shapes: Shapes, source: str) -> dict[str, Any]:
         UserError: If this is no ALBERT, or a layout that has no reader.
     """
     layout = _layout(shapes, source)
-    found = {"layout": layout}
+    found: dict[str, Any] = {"layout": layout}
     for field, name, axis in (
         ("vocab_size", "bert/embeddings/word_embeddings", 0),
         ("embedding_size", "bert/embeddings/word_embeddings", 1),

@@ -287,7 +287,8 @@ def download(url: str, archive: Path, *, retry_seconds: float = 1.0) -> None:
     """
     part = archive.with_name(f"{archive.name}.part")
     part.parent.mkdir(parents=True, exist_ok=True)
-    fruitless, error = 0, None
+    fruitless = 0
+    error: Exception | None = None
     while fruitless < MAX_FRUITLESS_ATTEMPTS:
         before = part.stat().st_size if part.exists() else 0
         try:

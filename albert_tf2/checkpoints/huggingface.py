@@ -204,7 +204,9 @@ def _drop_tied(tensors: dict[str, np.ndarray], source: str) -> None:
         if copy not in tensors:
             continue
         tied = tensors.pop(copy)
-        if not np.array_equal(tied, tensors.get(original)):
+        if original not in tensors or not np.array_equal(
+            tied, tensors[original]
+        ):
             raise UserError(
                 f"{source}: `{copy}` differs from `{original}`: ALBERT ties "
                 "the two, this model does not"

@@ -37,7 +37,7 @@ _FACTORS = (
 _TABLE = "bert.embeddings.word_embeddings.weight"
 
 
-def write(found: Weights, folder: Path) -> dict[str, list[str]]:
+def write(found: Weights, folder: Path) -> dict[str, str | list[str]]:
     """Writes a BERT folder with its BertTokenizer.
 
     Returns:
@@ -58,7 +58,7 @@ def write(found: Weights, folder: Path) -> dict[str, list[str]]:
     for name, hf_names in table.items():
         if name not in _FACTORS:
             tensors |= dict.fromkeys(hf_names, turned(name, found.arrays[name]))
-    return table | write_folder(found, folder, tensors, values)
+    return {**table, **write_folder(found, folder, tensors, values)}
 
 
 def _check_expressible(config: AlbertConfig) -> None:

@@ -116,6 +116,7 @@ def write_folder(
 
 
 def _special_ids(found: Weights) -> dict[str, int]:
+    assert found.vocab_file is not None, "there is a vocabulary to be read"
     vocabulary = Vocabulary.load(found.vocab_file, size=found.config.vocab_size)
     return {
         "pad_token_id": vocabulary.padding_id,

@@ -58,10 +58,10 @@ def locate(source: paths.PathLike) -> Location:
                 _vocab(folder),
             )
     for place in (folder, folder / "checkpoints"):
-        prefix = _latest(place)
-        if prefix is not None:
+        newest = _latest(place)
+        if newest is not None:
             return Location(
-                "bundle", folder, prefix, _config(folder), _vocab(folder)
+                "bundle", folder, newest, _config(folder), _vocab(folder)
             )
     raise UserError(
         f"{source} holds no checkpoint: looked for *.index (TensorFlow), "

@@ -179,11 +179,10 @@ class _ObjectGraph:
         ]
 
     def _node(self, start: int, path: str) -> int | None:
+        node: int | None = start
         for part in path.split("/"):
-            start = self._children[start].get(part)
-            if start is None:
-                return None
-        return start
+            node = None if node is None else self._children[node].get(part)
+        return node
 
     def variable_key(self, start: int, path: str) -> str | None:
         """Returns the checkpoint's key of the variable at `path`."""

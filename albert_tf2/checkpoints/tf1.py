@@ -65,8 +65,8 @@ def canonical_names(found: Iterable[str]) -> dict[str, list[str]]:
     for name in weights:
         match = _NORM.match(name)
         if match and match["norm"] == KERAS_NORM:
-            scope = norms.setdefault(match["scope"], set())
-            scope.add(int(match["n"] or 0))
+            numbers = norms.setdefault(match["scope"], set())
+            numbers.add(int(match["n"] or 0))
     for name in weights:
         match = _NORM.match(name)
         if match is None or match["norm"] != KERAS_NORM:
