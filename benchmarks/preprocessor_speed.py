@@ -58,7 +58,7 @@ def contenders(vocab_file: str) -> dict[str, tuple[Callable, Callable]]:
     from albert_tf2.text.tokenization import Tokenizer, Vocabulary
 
     tokens = list(Vocabulary.load(vocab_file).tokens)
-    ours = Preprocessor(vocab_file)
+    ours = Preprocessor(Tokenizer(vocab_file))
     plain = tf_text.FastBertTokenizer(
         tokens,
         max_bytes_per_word=200,

@@ -26,6 +26,7 @@ import numpy as np
 
 from albert_tf2 import command_line, features
 from albert_tf2.errors import UserError
+from albert_tf2.text.tokenization import Tokenizer
 
 MODELS = ("albert_tiny_zh", "albert_small_zh")
 PRECISIONS = ("fp32", "fp16", "dynamic_int8", "int8")
@@ -123,7 +124,7 @@ class Pairs:
         calibrating = min(CALIBRATION_ROWS, len(rows) // 2)
         self.judged = min(max_rows, len(rows) - calibrating)
         self.labels = np.array(labels[: self.judged], int)
-        self._preprocessor = Preprocessor(vocab_file)
+        self._preprocessor = Preprocessor(Tokenizer(vocab_file))
 
     def packed(self, length: int) -> Inputs:
         """Returns all rows as encoder inputs, int32 [rows, T]."""
@@ -213,7 +214,7 @@ def write_variants(
             path = export_tflite(
                 subject.pretrainer,
                 folder / f"{precision}_{length}.tflite",
-                subject.vocab_file,
+                Tokenizer(subject.vocab_file),
                 output="classifier" if subject.classifier else "embedding",
                 precision=precision,
                 seq_length=length,

@@ -26,6 +26,7 @@ def bert_base(args: argparse.Namespace, folder: Path, precision: str) -> Path:
     """Writes a model of BERT-base's size: nothing shared."""
     from albert_tf2 import AlbertConfig, AlbertPretrainer
     from albert_tf2.hub_export.tflite import export_tflite
+    from albert_tf2.text.tokenization import Tokenizer
 
     config = dataclasses.replace(
         AlbertConfig.from_name("albert_base_zh"), parameter_sharing="none"
@@ -33,7 +34,7 @@ def bert_base(args: argparse.Namespace, folder: Path, precision: str) -> Path:
     return export_tflite(
         AlbertPretrainer(config),
         folder / f"base_{precision}.tflite",
-        args.vocab_file,
+        Tokenizer(args.vocab_file),
         precision=precision,
     )
 
@@ -114,12 +115,14 @@ def print_peers(args: argparse.Namespace, folder: Path) -> None:
     from albert_tf2 import AlbertConfig, AlbertPretrainer
     from albert_tf2.hub_export.tflite import export_tflite
     from albert_tf2.model import flops
+    from albert_tf2.text.tokenization import Tokenizer
 
+    tokenizer = Tokenizer(args.vocab_file)
     pretrainer = AlbertPretrainer(AlbertConfig.from_name(args.config))
     contenders = {}
     for precision in ("fp32", "dynamic_int8"):
         path = folder / f"peer_{precision}.tflite"
-        export_tflite(pretrainer, path, args.vocab_file, precision=precision)
+        export_tflite(pretrainer, path, tokenizer, precision=precision)
         contenders[f"TFLite {precision}"] = runner(path, THREADS, LENGTH)
     contenders |= peers(args, folder)
     for precision in ("fp32", "dynamic_int8"):

@@ -21,6 +21,7 @@ from albert_tf2 import paths
 from albert_tf2.errors import UserError
 from albert_tf2.text.bulk_tokenization import BulkTokenizer, BulkTokens
 from albert_tf2.text.normalization import normalize
+from albert_tf2.text.text_settings import TextSettings
 from albert_tf2.text.tokenization import Tokenizer, Vocabulary
 
 from . import records, segments, units
@@ -105,7 +106,10 @@ class PartBuilder:
         self.config = config
         self.vocabulary = vocabulary
         self.tokenizer = BulkTokenizer(
-            Tokenizer(self.vocabulary, config.do_lower_case)
+            # Not folding: the text is folded before it is cut into words.
+            Tokenizer(
+                vocabulary, TextSettings(do_lower_case=config.do_lower_case)
+            )
         )
         self.segmenter = Segmenter(config.segmenter, terms)
         self.dtype = records.token_dtype(len(self.vocabulary))

@@ -15,14 +15,14 @@ from typing import Any
 import albert_tf2
 from albert_tf2 import paths
 from albert_tf2.errors import UserError
-from albert_tf2.text.tokenization import Vocabulary
+from albert_tf2.text.text_settings import TextSettings
+from albert_tf2.text.tokenization import VOCAB_FILE, Tokenizer, Vocabulary
 
 from . import corpus, parts, records, segments, units
 from .build_config import BuildConfig
 from .words import Term
 
 MANIFEST = "manifest.json"
-VOCABULARY = "vocab.txt"
 PARTS_FOLDER = ".parts"
 PREFIXES = {"train": "records", "eval": "eval"}
 
@@ -171,10 +171,12 @@ def manifest_of(
 
 
 def write_manifest(plan: Plan, manifest: dict[str, Any]) -> None:
-    """Writes `vocab.txt` and, last of all, `manifest.json`."""
-    vocabulary = paths.join(plan.output_dir, VOCABULARY)
-    with paths.atomic_file(vocabulary, "wb") as stream:
-        stream.write(plan.vocabulary.to_bytes())
+    """Writes the vocabulary, its settings and, last of all, the manifest."""
+    settings = TextSettings(
+        do_lower_case=plan.config.do_lower_case,
+        normalize=plan.config.normalize,
+    )
+    Tokenizer(plan.vocabulary, settings).save(plan.output_dir)
     paths.write_json(paths.join(plan.output_dir, MANIFEST), manifest)
 
 
@@ -215,7 +217,7 @@ def plan_of_manifest(
 
 def vocabulary_of_manifest(output_dir: str, manifest: dict) -> Vocabulary:
     """Loads the vocabulary of a finished set, and no other."""
-    path = paths.join(output_dir, VOCABULARY)
+    path = paths.join(output_dir, VOCAB_FILE)
     vocabulary = Vocabulary.load(path)
     if vocabulary.sha256 != manifest.get("vocab_sha256"):
         raise UserError(

@@ -22,6 +22,7 @@ from albert_tf2 import command_line, paths
 from albert_tf2.errors import UserError
 from albert_tf2.text.bulk_tokenization import BulkTokenizer
 from albert_tf2.text.normalization import normalize
+from albert_tf2.text.text_settings import TextSettings
 from albert_tf2.text.tokenization import (
     PIECE_PREFIX,
     SPECIAL_TOKENS,
@@ -144,7 +145,8 @@ def count_words(
     on_error: str = "fail",
 ) -> Counter[str]:
     """Counts the normalised words of a corpus, as WordPiece would see them."""
-    bulk = BulkTokenizer(Tokenizer(Vocabulary(SPECIAL_TOKENS), do_lower_case))
+    settings = TextSettings(do_lower_case=do_lower_case)
+    bulk = BulkTokenizer(Tokenizer(Vocabulary(SPECIAL_TOKENS), settings))
     counts: Counter[str] = Counter()  # of runs and characters as they stand
     total = sum(file.size for file in files)
     with tqdm(total=total, unit="B", unit_scale=True, desc="words") as bar:

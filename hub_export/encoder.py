@@ -13,7 +13,6 @@ traced length and loses what `hub.KerasLayer` asks for.
 """
 
 import dataclasses
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,12 +21,12 @@ import tensorflow as tf
 
 from albert_tf2 import features, paths
 from albert_tf2.checkpoints import names
+from albert_tf2.checkpoints.native import CONFIG_FILE
 from albert_tf2.model.albert import AlbertPretrainer
-from albert_tf2.text.tokenization import Vocabulary
+from albert_tf2.text.tokenization import Tokenizer
 
-from .preprocessor import VOCAB_NAME
+from .preprocessor import add_text_assets
 
-CONFIG_NAME = "albert_config.json"
 HEADS = ("mlm", "sop")
 
 MLM_INPUTS = (*features.ENCODER_INPUTS, features.MASKED_LM_POSITIONS)
@@ -119,17 +118,17 @@ def _weight_tree(pretrainer: AlbertPretrainer, heads: Sequence[str]):
 
 def build_encoder(
     pretrainer: AlbertPretrainer,
-    assets: Path,
+    tokenizer: Tokenizer,
+    staging: str,
     *,
-    do_lower_case: bool = True,
     heads: Sequence[str] = HEADS,
 ) -> tf.__internal__.tracking.AutoTrackable:
     """Returns the SavedModel's root.
 
     Args:
         pretrainer: The model; its variables are shared, not copied.
-        assets: A folder with `vocab.txt` and `albert_config.json`.
-        do_lower_case: What the preprocessor must do.
+        tokenizer: What the preprocessor does.
+        staging: An empty folder, for the assets.
         heads: The heads to publish, of "mlm" and "sop".
     """
     encoder = pretrainer.encoder
@@ -166,9 +165,14 @@ def build_encoder(
             [*encoder.variables, *pretrainer.sop_head.variables],
         )
     root.pretrainer = _weight_tree(pretrainer, heads)
-    root.vocab_file = tf.saved_model.Asset(str(assets / VOCAB_NAME))
-    root.config_file = tf.saved_model.Asset(str(assets / CONFIG_NAME))
-    root.do_lower_case = tf.Variable(do_lower_case, trainable=False)
+    add_text_assets(root, tokenizer, staging)
+    config_file = f"{staging}/{CONFIG_FILE}"
+    pretrainer.config.to_json(config_file)
+    root.config_file = tf.saved_model.Asset(config_file)
+    # Of TF Hub's API, for programs that know no `text_settings_file`.
+    root.do_lower_case = tf.Variable(
+        tokenizer.settings.do_lower_case, trainable=False
+    )
     return root
 
 
@@ -185,10 +189,9 @@ def serving_signature(encode: Callable) -> tf.types.experimental.Callable:
 
 def export_encoder(
     pretrainer: AlbertPretrainer,
-    vocab_file: paths.PathLike,
+    tokenizer: Tokenizer,
     export_dir: paths.PathLike,
     *,
-    do_lower_case: bool = True,
     heads: Sequence[str] = HEADS,
     dropout: float | None = None,
     overwrite: bool = False,
@@ -197,9 +200,8 @@ def export_encoder(
 
     Args:
         pretrainer: The trained model.
-        vocab_file: Its vocabulary, of exactly `config.vocab_size` tokens.
+        tokenizer: Its own, of exactly `config.vocab_size` tokens.
         export_dir: The new folder.
-        do_lower_case: Recorded for the preprocessor.
         heads: The heads to publish: those that were trained.
         dropout: The rate for fine-tuning; None keeps the configuration's
             (0 in the released Chinese models).
@@ -208,17 +210,12 @@ def export_encoder(
     Raises:
         UserError: If the vocabulary is of another size or the folder exists.
     """
-    Vocabulary.load(vocab_file, size=pretrainer.config.vocab_size)
+    tokenizer.vocabulary.check_size(pretrainer.config.vocab_size)
     if dropout is not None:
         pretrainer = with_dropout(pretrainer, dropout)
     with paths.atomic_directory(export_dir, overwrite=overwrite) as folder:
         with tempfile.TemporaryDirectory() as staging:
-            assets = Path(staging)
-            shutil.copyfile(vocab_file, assets / VOCAB_NAME)
-            pretrainer.config.to_json(assets / CONFIG_NAME)
-            root = build_encoder(
-                pretrainer, assets, do_lower_case=do_lower_case, heads=heads
-            )
+            root = build_encoder(pretrainer, tokenizer, staging, heads=heads)
             tf.saved_model.save(
                 root,
                 str(folder),

@@ -58,12 +58,14 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--cased",
         action="store_true",
-        help="keep upper case and accents (no released model does)",
+        help="the model was trained on upper case and accents; only for one "
+        "that has no text_settings.json (no released model was)",
     )
     add(
         "--normalize",
         action="store_true",
-        help="fold typographic signs, for records built with --normalize true",
+        help="the model was trained on folded signs (records built with "
+        "--normalize true); only for one that has no text_settings.json",
     )
     add(
         "--dropout",
@@ -109,12 +111,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     targets = check_targets(args)
     # TensorFlow loads here, after every check that does not need it.
-    from albert_tf2.text.tokenization import Tokenizer
-
     from . import verify
 
-    pretrainer, vocab_file, heads = load(args)
-    tokenizer = Tokenizer(vocab_file, not args.cased, normalize=args.normalize)
+    pretrainer, tokenizer, heads = load(args)
     expected = {
         "encoder": verify.expected_outputs(pretrainer),
         "serving": verify.expected_embeddings(
@@ -123,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     for name, target in targets.items():
         print(f"writing {target}", flush=True)
-        write_part(name, target, args, pretrainer, vocab_file, heads)
+        write_part(name, target, args, pretrainer, tokenizer, heads)
         if name in verify.CHECKS:
             for line in verify.verify(target, name, expected.get(name)):
                 print(f"  verified: {line}", flush=True)
@@ -131,19 +130,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def load(args: argparse.Namespace):
-    """Returns the model, its vocabulary and the heads that were restored."""
+    """Returns the model, its tokenizer and the heads that were restored."""
     import numpy as np
 
     from albert_tf2.checkpoints import read_weights, weights
-    from albert_tf2.text.tokenization import Vocabulary
 
     found = read_weights(args.checkpoint)
-    vocab_file = args.vocab_file or found.vocab_file
-    if vocab_file is None:
-        raise UserError(
-            f"no vocab.txt lies beside {args.checkpoint}: pass --vocab_file"
-        )
-    Vocabulary.load(vocab_file, size=found.config.vocab_size)
+    tokenizer = tokenizer_of(found, args)
+    tokenizer.vocabulary.check_size(found.config.vocab_size)
     for name, array in found.arrays.items():
         if not np.isfinite(array).all():
             raise UserError(
@@ -151,10 +145,39 @@ def load(args: argparse.Namespace):
                 "finite; was the training run lost? Choose an earlier "
                 "checkpoint"
             )
-    return weights.to_model(found), vocab_file, found.heads
+    return weights.to_model(found), tokenizer, found.heads
 
 
-def write_part(name, target, args, pretrainer, vocab_file, heads) -> None:
+def tokenizer_of(found, args: argparse.Namespace):
+    """Returns the model's tokenizer.
+
+    --cased and --normalize are for models whose text settings nobody wrote
+    down; one that contradicts what travels with the model is refused.
+    """
+    from albert_tf2.checkpoints import weights
+    from albert_tf2.text.text_settings import SETTINGS_FILE, TextSettings
+    from albert_tf2.text.tokenization import Tokenizer
+
+    tokenizer = weights.tokenizer_of(found, args.checkpoint, args.vocab_file)
+    vocabulary = tokenizer.vocabulary
+    known = found.text_settings or TextSettings.beside(vocabulary.source)
+    asked = TextSettings(do_lower_case=not args.cased, normalize=args.normalize)
+    if known is None:
+        return Tokenizer(vocabulary, asked)
+    for flag, contradicts in (
+        ("--cased", args.cased and known.do_lower_case),
+        ("--normalize", args.normalize and not known.normalize),
+    ):
+        if contradicts:
+            raise UserError(
+                f"{flag} contradicts the {SETTINGS_FILE} of "
+                f"{args.checkpoint}, which says how its texts were read in "
+                "training: leave the flag out"
+            )
+    return tokenizer
+
+
+def write_part(name, target, args, pretrainer, tokenizer, heads) -> None:
     """Writes one part to its folder."""
     from .encoder import export_encoder
     from .model_card import export_cards
@@ -162,30 +185,29 @@ def write_part(name, target, args, pretrainer, vocab_file, heads) -> None:
     from .serving import export_serving
     from .tflite_variants import export_variants
 
-    common = {"do_lower_case": not args.cased, "overwrite": args.overwrite}
-    texts = {"normalize": args.normalize, "seq_length": args.seq_length}
+    common = {"overwrite": args.overwrite}
+    texts = {**common, "seq_length": args.seq_length}
     if name == "preprocessor":
-        export_preprocessor(vocab_file, target, **texts, **common)
+        export_preprocessor(tokenizer, target, **texts)
     elif name == "encoder":
         export_encoder(
             pretrainer,
-            vocab_file,
+            tokenizer,
             target,
             heads=heads,
             dropout=args.dropout,
             **common,
         )
     elif name == "serving":
-        export_serving(pretrainer, vocab_file, target, **texts, **common)
+        export_serving(pretrainer, tokenizer, target, **texts)
     elif name == "cards":
         source = Path(args.checkpoint)
         export_cards(
             pretrainer,
-            vocab_file,
+            tokenizer,
             args.export_dir,
             name=args.name,
             version=args.version,
-            normalize=args.normalize,
             workdir=source if source.is_dir() else None,
             data_dir=args.data_dir,
             **common,
@@ -197,11 +219,10 @@ def write_part(name, target, args, pretrainer, vocab_file, heads) -> None:
             sentences = text.splitlines()
         for line in export_variants(
             pretrainer,
-            vocab_file,
+            tokenizer,
             target,
             sentences=sentences,
             **texts,
-            **common,
         ):
             print(f"  {line}", flush=True)
 

@@ -6,6 +6,7 @@ What was not measured or recorded is said to be missing, never guessed:
     cards/1/kaggle/<encoder|preprocessor>/   tar.gz and metadata to upload
 """
 
+import dataclasses
 import gzip
 import io
 import json
@@ -129,12 +130,10 @@ def training_facts(workdir: Path, data_dir: Path | None) -> dict[str, Any]:
 
 def gather(
     pretrainer: AlbertPretrainer,
-    vocab_file: Path,
+    tokenizer: Tokenizer,
     export_dir: Path,
     version: str,
     *,
-    do_lower_case: bool = True,
-    normalize: bool = False,
     workdir: Path | None = None,
     data_dir: Path | None = None,
 ) -> dict[str, Any]:
@@ -142,11 +141,9 @@ def gather(
 
     Args:
         pretrainer: The model they were made from.
-        vocab_file: Its vocabulary.
+        tokenizer: Its own.
         export_dir: The folder of the parts.
         version: Their version.
-        do_lower_case: How texts are tokenized.
-        normalize: Whether typographic signs are folded first.
         workdir: The pre-training run, if there is one.
         data_dir: Its records, if they are still there.
     """
@@ -158,8 +155,7 @@ def gather(
         "parameters": _parameters(pretrainer.encoder),
         "parameters_with_heads": _parameters(pretrainer),
         "flops_per_token": flops.forward_flops(config, length) // length,
-        "vocab_sha256": paths.sha256(vocab_file),
-        "normalize": normalize,
+        "text_settings": dataclasses.asdict(tokenizer.settings),
         "latency": measure_latency(export_dir, version, length),
         "cpus": os.cpu_count(),
         "machine": platform.machine(),
@@ -173,10 +169,7 @@ def gather(
     }
     preprocessor = export_dir / "preprocessor" / version
     if preprocessor.is_dir():
-        facts["parity"] = measure_parity(
-            preprocessor,
-            Tokenizer(vocab_file, do_lower_case, normalize=normalize),
-        )
+        facts["parity"] = measure_parity(preprocessor, tokenizer)
     if workdir is not None:
         facts |= training_facts(workdir, data_dir)
     return facts
@@ -280,9 +273,9 @@ def preprocessor_card(name: str, version: str, facts: dict[str, Any]) -> str:
         "## Overview\n",
         f"Cuts text as the original program does, for {PUBLISHER}/"
         f"albert_{name}/{version}. {facts['config']['vocab_size']:,} tokens, "
-        f"vocabulary SHA-256 `{facts['vocab_sha256']}`."
+        f"vocabulary SHA-256 `{facts['text_settings']['vocab_sha256']}`."
         + " Folds curly quotes, dashes, the ellipsis and full-width letters "
-        "and digits first." * facts["normalize"] + "\n",
+        "and digits first." * facts["text_settings"]["normalize"] + "\n",
         "## Prerequisites\n",
         "`import tensorflow_text` before loading.\n",
         "## Usage\n",
@@ -322,7 +315,7 @@ def _training_lines(facts: dict[str, Any]) -> Iterator[str]:
         )
     else:
         yield "The corpus was not recorded with the checkpoint."
-    yield f"Vocabulary SHA-256: `{facts['vocab_sha256']}`.\n"
+    yield f"Vocabulary SHA-256: `{facts['text_settings']['vocab_sha256']}`.\n"
 
 
 def _result_lines(facts: dict[str, Any]) -> Iterator[str]:
@@ -402,13 +395,11 @@ def write_kaggle(folder: Path, slug: str, part: Path, card: str) -> None:
 
 def export_cards(
     pretrainer: AlbertPretrainer,
-    vocab_file: paths.PathLike,
+    tokenizer: Tokenizer,
     export_dir: paths.PathLike,
     *,
     name: str = "zh",
     version: int = 1,
-    do_lower_case: bool = True,
-    normalize: bool = False,
     workdir: paths.PathLike | None = None,
     data_dir: paths.PathLike | None = None,
     overwrite: bool = False,
@@ -417,12 +408,10 @@ def export_cards(
 
     Args:
         pretrainer: See `gather`.
-        vocab_file: See `gather`.
+        tokenizer: See `gather`.
         export_dir: Holds `encoder/<version>`, and the other parts if any.
         name: The cards speak of `albert_<name>`.
         version: Of the parts and of the cards.
-        do_lower_case: See `gather`.
-        normalize: See `gather`.
         workdir: See `gather`; its `curves.png` is taken along.
         data_dir: See `gather`.
         overwrite: Replace existing cards.
@@ -431,11 +420,9 @@ def export_cards(
     workdir = Path(workdir) if workdir else None
     facts = gather(
         pretrainer,
-        Path(vocab_file),
+        tokenizer,
         export_dir,
         label,
-        do_lower_case=do_lower_case,
-        normalize=normalize,
         workdir=workdir,
         data_dir=Path(data_dir) if data_dir else None,
     )

@@ -10,7 +10,6 @@ graph runs the originals' own normalization (see `normalizer`). Nothing here
 needs an Assert op, so it also runs on TPU hosts.
 """
 
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -19,12 +18,16 @@ import tensorflow_text as tf_text
 
 from albert_tf2 import features, paths
 from albert_tf2.text import tokenization
-from albert_tf2.text.tokenization import MAX_CHARACTERS_PER_WORD, PIECE_PREFIX
+from albert_tf2.text.text_settings import SETTINGS_FILE
+from albert_tf2.text.tokenization import (
+    MAX_CHARACTERS_PER_WORD,
+    PIECE_PREFIX,
+    VOCAB_FILE,
+)
 
 from . import normalizer
 
 DEFAULT_SEQ_LENGTH = 128
-VOCAB_NAME = "vocab.txt"
 _LONGEST_CHARACTER = 4  # bytes of UTF-8
 
 _TEXT = tf.TensorSpec([None], tf.string, "text")
@@ -33,16 +36,14 @@ _TEXT = tf.TensorSpec([None], tf.string, "text")
 class Tokenizer(tf.Module):
     """The callable sub-object `preprocessor.tokenize`."""
 
-    def __init__(
-        self,
-        vocabulary: tokenization.Vocabulary,
-        do_lower_case: bool = True,
-        normalize: bool = False,
-    ):
+    def __init__(self, tokenizer: tokenization.Tokenizer):
         super().__init__(name="tokenize")
-        self._vocabulary = vocabulary
+        self._vocabulary = vocabulary = tokenizer.vocabulary
+        lowers = tokenizer.settings.do_lower_case
         self._normalizer = tf_text.FastBertNormalizer(
-            model_buffer=normalizer.build_model(do_lower_case, normalize)
+            model_buffer=normalizer.build_model(
+                lowers, tokenizer.settings.normalize
+            )
         )
         self._wordpiece = tf_text.FastWordpieceTokenizer(
             list(vocabulary.tokens),
@@ -50,9 +51,7 @@ class Tokenizer(tf.Module):
             max_bytes_per_word=MAX_CHARACTERS_PER_WORD * _LONGEST_CHARACTER,
             token_out_type=tf.int32,
         )
-        self._final_sigma = (
-            normalizer.final_sigma_pattern() if do_lower_case else None
-        )
+        self._final_sigma = normalizer.final_sigma_pattern() if lowers else None
         pieces = [
             # A text never gives "##" alone: "#" is punctuation.
             token.startswith(PIECE_PREFIX) and token != PIECE_PREFIX
@@ -210,26 +209,20 @@ class Preprocessor(tf.Module):
 
     def __init__(
         self,
-        vocab_file: paths.PathLike,
+        tokenizer: tokenization.Tokenizer,
         *,
-        do_lower_case: bool = True,
-        normalize: bool = False,
         seq_length: int = DEFAULT_SEQ_LENGTH,
     ):
         """Builds the graph functions.
 
         Args:
-            vocab_file: `vocab.txt`; copied into the SavedModel's assets.
-            do_lower_case: Lower-case and strip accents.
-            normalize: Fold typographic signs, for models whose records were
-                built with `--normalize true`.
+            tokenizer: What the graph must equal.
             seq_length: T of the outputs of `__call__`.
         """
         super().__init__(name="preprocessor")
-        self._vocabulary = tokenization.Vocabulary.load(vocab_file)
+        self._vocabulary = tokenizer.vocabulary
         self._seq_length = seq_length
-        self.tokenize = Tokenizer(self._vocabulary, do_lower_case, normalize)
-        self.vocab_file = tf.saved_model.Asset(str(vocab_file))
+        self.tokenize = Tokenizer(tokenizer)
         for ragged_rank in (1, 2):
             segment = tf.RaggedTensorSpec(
                 [None] * (ragged_rank + 1), tf.int32, ragged_rank
@@ -365,36 +358,41 @@ def _end_of_character(
     return offsets + size
 
 
+def add_text_assets(
+    root: tf.Module, tokenizer: tokenization.Tokenizer, staging: str
+) -> None:
+    """Puts the vocabulary and its settings into a SavedModel's assets.
+
+    Args:
+        root: Gets `vocab_file` and `text_settings_file`.
+        tokenizer: What to put there.
+        staging: An empty folder that lasts until the SavedModel is written;
+            an asset's name is that of its file.
+    """
+    tokenizer.save(staging)
+    root.vocab_file = tf.saved_model.Asset(f"{staging}/{VOCAB_FILE}")
+    root.text_settings_file = tf.saved_model.Asset(f"{staging}/{SETTINGS_FILE}")
+
+
 def export_preprocessor(
-    vocab_file: paths.PathLike,
+    tokenizer: tokenization.Tokenizer,
     export_dir: paths.PathLike,
     *,
-    do_lower_case: bool = True,
-    normalize: bool = False,
     seq_length: int = DEFAULT_SEQ_LENGTH,
     overwrite: bool = False,
 ) -> Path:
     """Writes the preprocessor SavedModel and returns its folder.
 
     Args:
-        vocab_file: The vocabulary of the encoder that it will feed.
+        tokenizer: That of the encoder that it will feed.
         export_dir: The new folder.
-        do_lower_case: Lower-case and strip accents.
-        normalize: Fold typographic signs (see `Preprocessor`).
         seq_length: T of the outputs of `preprocessor(text)`.
         overwrite: Replace an existing folder.
     """
     with paths.atomic_directory(export_dir, overwrite=overwrite) as folder:
         with tempfile.TemporaryDirectory() as staging:
-            # The asset's name in the SavedModel is that of the file.
-            asset = Path(staging) / VOCAB_NAME
-            shutil.copyfile(vocab_file, asset)
-            preprocessor = Preprocessor(
-                asset,
-                do_lower_case=do_lower_case,
-                normalize=normalize,
-                seq_length=seq_length,
-            )
+            preprocessor = Preprocessor(tokenizer, seq_length=seq_length)
+            add_text_assets(preprocessor, tokenizer, staging)
             tf.saved_model.save(
                 preprocessor,
                 str(folder),

@@ -9,7 +9,6 @@ product of two embeddings is their similarity. `classify` is there if a
 fine-tuned classifier was given, and takes `text` if that reads single texts.
 """
 
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,9 +18,9 @@ import tensorflow as tf
 
 from albert_tf2 import features, paths
 from albert_tf2.model.albert import AlbertPretrainer
-from albert_tf2.text.tokenization import Vocabulary
+from albert_tf2.text.tokenization import Tokenizer
 
-from .preprocessor import DEFAULT_SEQ_LENGTH, VOCAB_NAME, Preprocessor
+from .preprocessor import DEFAULT_SEQ_LENGTH, Preprocessor, add_text_assets
 
 
 def embed(
@@ -55,10 +54,8 @@ class ServingModel(tf.Module):
     def __init__(
         self,
         pretrainer: AlbertPretrainer,
-        vocab_file: paths.PathLike,
+        tokenizer: Tokenizer,
         *,
-        do_lower_case: bool = True,
-        normalize: bool = False,
         seq_length: int = DEFAULT_SEQ_LENGTH,
         classifier: Callable[[dict[str, tf.Tensor]], tf.Tensor] | None = None,
     ):
@@ -66,9 +63,7 @@ class ServingModel(tf.Module):
 
         Args:
             pretrainer: The trained model.
-            vocab_file: Its vocabulary.
-            do_lower_case: Lower-case and strip accents.
-            normalize: Fold typographic signs (see `Preprocessor`).
+            tokenizer: Its own.
             seq_length: Longer texts and pairs are trimmed to it.
             classifier: From encoder inputs to logits [B, classes], if there
                 is a fine-tuned one.
@@ -79,12 +74,7 @@ class ServingModel(tf.Module):
         # traces of its own.
         self._encode = _without_tracking(pretrainer.encoder)
         self._classify = _without_tracking(classifier) if classifier else None
-        self.preprocessor = Preprocessor(
-            vocab_file,
-            do_lower_case=do_lower_case,
-            normalize=normalize,
-            seq_length=seq_length,
-        )
+        self.preprocessor = Preprocessor(tokenizer, seq_length=seq_length)
         self.kept = list(pretrainer.encoder.variables)
         if classifier is not None:
             self.kept += list(getattr(classifier, "variables", ()))
@@ -188,11 +178,9 @@ def write_warmup(folder: Path, signatures: dict[str, Any]) -> None:
 
 def export_serving(
     pretrainer: AlbertPretrainer,
-    vocab_file: paths.PathLike,
+    tokenizer: Tokenizer,
     export_dir: paths.PathLike,
     *,
-    do_lower_case: bool = True,
-    normalize: bool = False,
     seq_length: int = DEFAULT_SEQ_LENGTH,
     classifier: Callable[[dict[str, tf.Tensor]], tf.Tensor] | None = None,
     classifies_pairs: bool = True,
@@ -202,28 +190,23 @@ def export_serving(
 
     Args:
         pretrainer: The trained model.
-        vocab_file: Its vocabulary, of exactly `config.vocab_size` tokens.
+        tokenizer: Its own, of exactly `config.vocab_size` tokens.
         export_dir: The new folder; `<name>/<version>` for TF Serving.
-        do_lower_case: See `ServingModel`.
-        normalize: See `ServingModel`.
         seq_length: See `ServingModel`.
         classifier: See `ServingModel`.
         classifies_pairs: Whether it reads pairs of texts, not single ones.
         overwrite: Replace an existing folder.
     """
-    Vocabulary.load(vocab_file, size=pretrainer.config.vocab_size)
+    tokenizer.vocabulary.check_size(pretrainer.config.vocab_size)
     with paths.atomic_directory(export_dir, overwrite=overwrite) as folder:
         with tempfile.TemporaryDirectory() as staging:
-            asset = Path(staging) / VOCAB_NAME
-            shutil.copyfile(vocab_file, asset)
             root = ServingModel(
                 pretrainer,
-                asset,
-                do_lower_case=do_lower_case,
-                normalize=normalize,
+                tokenizer,
                 seq_length=seq_length,
                 classifier=classifier,
             )
+            add_text_assets(root.preprocessor, tokenizer, staging)
             signatures = root.signatures(classifies_pairs=classifies_pairs)
             tf.saved_model.save(root, str(folder), signatures=signatures)
             write_warmup(folder, signatures)

@@ -1,7 +1,7 @@
 """TFLite models of the encoder, for phones and for the fastest CPU serving.
 
-    export_tflite(pretrainer, "tiny.tflite", vocab_file)      # fp32, T = 128
-    export_tflite(pretrainer, "tiny_int8.tflite", vocab_file,
+    export_tflite(pretrainer, "tiny.tflite", tokenizer)      # fp32, T = 128
+    export_tflite(pretrainer, "tiny_int8.tflite", tokenizer,
                   precision="dynamic_int8", takes_strings=True)
 
     runner = interpreter("tiny.tflite").get_signature_runner()
@@ -14,10 +14,12 @@ Outputs to choose: `embedding` [B, H] (see `serving`), `sequence` [B, T, H],
 `classifier` [B, classes] where a fine-tuned classifier is given.
 
 A model is a zip archive too, as TFLite's own metadata tools make it: it holds
-`metadata.json` and `vocab.txt` behind the flatbuffer.
+`metadata.json`, and what `albert_tf2.Tokenizer` reads: `vocab.txt` and
+`text_settings.json`, behind the flatbuffer.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import tempfile
@@ -37,10 +39,11 @@ from albert_tf2 import features, paths
 from albert_tf2.errors import UserError, check_choice
 from albert_tf2.model import layers
 from albert_tf2.model.albert import AlbertPretrainer
-from albert_tf2.text.tokenization import Vocabulary
+from albert_tf2.text.text_settings import SETTINGS_FILE
+from albert_tf2.text.tokenization import VOCAB_FILE, Tokenizer
 
 from .encoder import MLM_INPUTS
-from .preprocessor import DEFAULT_SEQ_LENGTH, VOCAB_NAME, Preprocessor
+from .preprocessor import DEFAULT_SEQ_LENGTH, Preprocessor
 from .serving import cosine, embed
 from .xnnpack import blocked_feed_forward
 
@@ -302,14 +305,12 @@ def interpreter(
 def export_tflite(
     pretrainer: AlbertPretrainer,
     path: paths.PathLike,
-    vocab_file: paths.PathLike,
+    tokenizer: Tokenizer,
     *,
     output: str = "embedding",
     precision: str = "fp32",
     seq_length: int | None = DEFAULT_SEQ_LENGTH,
     takes_strings: bool = False,
-    do_lower_case: bool = True,
-    normalize: bool = False,
     classifier: Callable[[Inputs], tf.Tensor] | None = None,
     samples: Iterable[dict[str, Any]] | None = None,
     overwrite: bool = False,
@@ -319,15 +320,13 @@ def export_tflite(
     Args:
         pretrainer: The model.
         path: The new `.tflite` file.
-        vocab_file: Its vocabulary, put into the file.
+        tokenizer: Its own; what it does is put into the file.
         output: One of `OUTPUTS`.
         precision: One of `PRECISIONS`.
         seq_length: T, the same for every call, which is fastest; None makes
             a model whose inputs can be resized (not one of strings).
         takes_strings: Put the tokenizer into the model; to run it, the
             interpreter needs tf.text's operations (see `interpreter`).
-        do_lower_case: How texts are tokenized.
-        normalize: Fold typographic signs first (see `Preprocessor`).
         classifier: See `output_function`.
         samples: See `convert`.
         overwrite: Replace an existing file.
@@ -337,7 +336,7 @@ def export_tflite(
         raise UserError(
             f"{path} already exists: choose another name or pass --overwrite"
         )
-    Vocabulary.load(vocab_file, size=pretrainer.config.vocab_size)
+    tokenizer.vocabulary.check_size(pretrainer.config.vocab_size)
     function = output_function(
         pretrainer, output, classifier, normalized=precision != "int8"
     )
@@ -348,9 +347,7 @@ def export_tflite(
                 "`takes_strings` needs a fixed `seq_length`: shorter texts "
                 "are padded to it"
             )
-        preprocessor = Preprocessor(
-            vocab_file, do_lower_case=do_lower_case, normalize=normalize
-        )
+        preprocessor = Preprocessor(tokenizer)
         function = from_strings(function, preprocessor, seq_length)
         specs = string_specs(output)
     model = convert(function, specs, precision=precision, samples=samples)
@@ -359,14 +356,11 @@ def export_tflite(
         "precision": precision,
         "seq_length": seq_length,
         "takes_strings": takes_strings,
-        "do_lower_case": do_lower_case,
-        "normalize": normalize,
         "inputs": {
             name: {"shape": spec.shape.as_list(), "type": spec.dtype.name}
             for name, spec in specs.items()
         },
         "config": pretrainer.config.to_dict(),
-        "vocab_sha256": paths.sha256(vocab_file),
         "versions": {
             "albert_tf2": albert_tf2.__version__,
             "tensorflow": tf.__version__,
@@ -375,21 +369,25 @@ def export_tflite(
     }
     with paths.atomic_file(path, "wb") as stream:
         stream.write(model)
-        _append(stream, metadata, Path(vocab_file))
+        _append(stream, metadata, tokenizer)
     return path
 
 
-def _append(stream, metadata: dict[str, Any], vocab_file: Path) -> None:
+def _append(stream, metadata: dict[str, Any], tokenizer: Tokenizer) -> None:
     """Appends the zip archive; its dates are fixed, so bytes are too."""
     with zipfile.ZipFile(stream, "a", zipfile.ZIP_DEFLATED) as archive:
-        text = json.dumps(metadata, ensure_ascii=False, indent=2)
         for name, content in (
-            (METADATA, text.encode("utf-8")),
-            (VOCAB_NAME, vocab_file.read_bytes()),
+            (METADATA, _json(metadata)),
+            (VOCAB_FILE, tokenizer.vocabulary.to_bytes()),
+            (SETTINGS_FILE, _json(dataclasses.asdict(tokenizer.settings))),
         ):
             archive.writestr(
                 zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED
             )
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False, indent=2).encode("utf-8")
 
 
 def read_metadata(path: paths.PathLike) -> dict[str, Any]:

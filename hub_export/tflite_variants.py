@@ -1,6 +1,5 @@
 """All the TFLite models of one checkpoint, in one folder."""
 
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,8 +9,9 @@ import tensorflow as tf
 from albert_tf2 import paths
 from albert_tf2.errors import UserError
 from albert_tf2.model.albert import AlbertPretrainer
+from albert_tf2.text.tokenization import Tokenizer
 
-from .preprocessor import DEFAULT_SEQ_LENGTH, VOCAB_NAME, Preprocessor
+from .preprocessor import DEFAULT_SEQ_LENGTH, Preprocessor
 from .serving import cosine
 from .tflite import PRECISIONS, export_tflite, interpreter, output_function
 from .verify import PROBES
@@ -22,22 +22,15 @@ CALIBRATION_SENTENCES = 100
 
 def calibration_samples(
     sentences: Sequence[str],
-    vocab_file: paths.PathLike,
+    tokenizer: Tokenizer,
     *,
-    do_lower_case: bool = True,
-    normalize: bool = False,
     seq_length: int = DEFAULT_SEQ_LENGTH,
 ) -> list[dict[str, np.ndarray]]:
     """Returns real encoder inputs [1, T], by which int8 chooses its ranges."""
     chosen = [s for s in sentences if s.strip()][:CALIBRATION_SENTENCES]
     if not chosen:
         raise UserError("the calibration sentences are empty: give real ones")
-    preprocessor = Preprocessor(
-        vocab_file,
-        do_lower_case=do_lower_case,
-        normalize=normalize,
-        seq_length=seq_length,
-    )
+    preprocessor = Preprocessor(tokenizer, seq_length=seq_length)
     inputs = preprocessor(tf.constant(chosen))
     return [
         {name: value.numpy()[row : row + 1] for name, value in inputs.items()}
@@ -47,11 +40,9 @@ def calibration_samples(
 
 def export_variants(
     pretrainer: AlbertPretrainer,
-    vocab_file: paths.PathLike,
+    tokenizer: Tokenizer,
     export_dir: paths.PathLike,
     *,
-    do_lower_case: bool = True,
-    normalize: bool = False,
     seq_length: int = DEFAULT_SEQ_LENGTH,
     sentences: Sequence[str] | None = None,
     overwrite: bool = False,
@@ -60,10 +51,8 @@ def export_variants(
 
     Args:
         pretrainer: The model.
-        vocab_file: Its vocabulary; copied beside the models.
+        tokenizer: Its own; written beside the models, too.
         export_dir: The new folder.
-        do_lower_case: How texts are tokenized.
-        normalize: Fold typographic signs first (see `Preprocessor`).
         seq_length: T of the models of fixed length.
         sentences: Real sentences; without them there is no full int8 model.
         overwrite: Replace an existing folder.
@@ -71,9 +60,8 @@ def export_variants(
     Yields:
         A line per written model: its name, size and difference from fp32.
     """
-    texts = {"do_lower_case": do_lower_case, "normalize": normalize}
     samples = sentences and calibration_samples(
-        sentences, vocab_file, seq_length=seq_length, **texts
+        sentences, tokenizer, seq_length=seq_length
     )
     wanted = [
         (precision, length, False)
@@ -82,22 +70,19 @@ def export_variants(
         for length in (seq_length, None)
     ]
     wanted += [("fp32", seq_length, True), ("dynamic_int8", seq_length, True)]
-    probes = calibration_samples(
-        PROBES, vocab_file, seq_length=seq_length, **texts
-    )
+    probes = calibration_samples(PROBES, tokenizer, seq_length=seq_length)
     with paths.atomic_directory(export_dir, overwrite=overwrite) as folder:
-        shutil.copyfile(vocab_file, folder / VOCAB_NAME)
+        tokenizer.save(folder)
         for precision, length, takes_strings in wanted:
             kind = "strings" if takes_strings else length or "dynamic"
             path = export_tflite(
                 pretrainer,
                 folder / f"embedding_{precision}_{kind}.tflite",
-                vocab_file,
+                tokenizer,
                 precision=precision,
                 seq_length=length,
                 takes_strings=takes_strings,
                 samples=samples,
-                **texts,
             )
             agreement = _agreement(path, pretrainer, probes, takes_strings)
             size = path.stat().st_size / 1e6

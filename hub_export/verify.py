@@ -20,7 +20,6 @@ import numpy as np
 
 from albert_tf2 import command_line, features, paths
 from albert_tf2.errors import UserError
-from albert_tf2.text.normalization import REPLACEMENTS
 
 EXPECTED = "expected.npz"
 TOLERANCE = 2e-5  # float32, another order of additions
@@ -95,9 +94,7 @@ def check_preprocessor(folder: Path) -> Iterator[str]:
         name: int(value)
         for name, value in loaded.tokenize.get_special_tokens_dict().items()
     }
-    tokenizer = Tokenizer(
-        vocab_file, do_lower_case=_lowers(loaded), normalize=_folds(loaded)
-    )
+    tokenizer = Tokenizer(vocab_file)  # with the settings beside it
     assert special["vocab_size"] == len(tokenizer.vocabulary)
     yield f"vocabulary of {special['vocab_size']} tokens inside"
 
@@ -120,23 +117,6 @@ def check_preprocessor(folder: Path) -> Iterator[str]:
                 assert pair[features.INPUT_MASK].shape == (len(PROBES), length)
     assert loaded(tf.constant([], tf.string))[features.INPUT_MASK].shape[0] == 0
     yield "packs one and two segments, flat and in words, to any length"
-
-
-def _lowers(preprocessor) -> bool:
-    import tensorflow as tf
-
-    both = preprocessor.tokenize(tf.constant(["A", "a"]))
-    return both.to_list()[0] == both.to_list()[1]
-
-
-def _folds(preprocessor) -> bool:
-    import tensorflow as tf
-
-    signs, plain = (
-        preprocessor.tokenize(tf.constant(list(texts))).merge_dims(1, 2)
-        for texts in (REPLACEMENTS.keys(), REPLACEMENTS.values())
-    )
-    return signs.to_list() == plain.to_list()
 
 
 def check_encoder(folder: Path) -> Iterator[str]:

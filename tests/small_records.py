@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from albert_tf2 import features
+from albert_tf2.text.tokenization import Vocabulary
 
 TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] + [
     chr(0x4E00 + i) for i in range(195)
@@ -73,7 +74,9 @@ def write_set(folder, shards, *, kind=compact, held_out=5, seed=0):
         "max_seq_length": LENGTH,
         "max_pairs_per_record": 1 if kind is classic else PAIRS,
         "vocab_size": 200,
+        "vocab_sha256": Vocabulary(TOKENS).sha256,
         "shards": entries,
+        "identity": {"config": {"do_lower_case": True, "normalize": False}},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / "vocab.txt").write_text("\n".join(TOKENS) + "\n", "utf-8")

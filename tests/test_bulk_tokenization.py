@@ -1,16 +1,18 @@
 """The bulk tokenizer against the exact one, line by line."""
 
+import itertools
 import random
 
 import numpy as np
 
 from albert_tf2 import Tokenizer, Vocabulary
 from albert_tf2.text.bulk_tokenization import BulkTokenizer
+from albert_tf2.text.text_settings import TextSettings
 from albert_tf2.text.tokenization import is_chinese
 
 VOCABULARY = Vocabulary(
     "[PAD] [UNK] [CLS] [SEP] [MASK] 中 国 ， . ' a ##a b ##b σ ##ς ##σ é e "
-    "ᄀ ##ᅡ 1 ##1 ` ; Σ".split()
+    'ᄀ ##ᅡ 1 ##1 ` ; Σ " -'.split()
 )
 
 
@@ -36,10 +38,11 @@ def test_same_tokens_on_random_text():
     # Hangul, compatibility forms, control characters, lone surrogates.
     trouble = "ab1 .'\n\n中国，ΣσΑé\u0301\u0327\u1d165가\u302e\u302f\u037e"
     trouble += "\u1fef\u226e\x00\ufffd\u200b\u2028\u3000\ud800\U0001d16d"
-    trouble += "\U0001f600\U00020000\U0002f800\uf900ＡİÉ"
+    trouble += "\U0001f600\U00020000\U0002f800\uf900ＡİÉ“’—…１"
     rng = random.Random(7)
-    for do_lower_case in (True, False):
-        tokenizer = Tokenizer(VOCABULARY, do_lower_case)
+    for lower, fold in itertools.product((True, False), repeat=2):
+        settings = TextSettings(do_lower_case=lower, normalize=fold)
+        tokenizer = Tokenizer(VOCABULARY, settings)
         bulk = BulkTokenizer(tokenizer)
         for _ in range(3000):
             text = "".join(rng.choices(trouble, k=rng.randrange(40)))

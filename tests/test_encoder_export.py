@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 import albert_tf2
-from albert_tf2 import AlbertConfig, AlbertPretrainer, UserError
+from albert_tf2 import AlbertConfig, AlbertPretrainer, Tokenizer, UserError
 from albert_tf2.hub_export.encoder import export_encoder
 from albert_tf2.hub_export.verify import probe_inputs
 from albert_tf2.keras_api import keras
@@ -61,7 +61,8 @@ def folder(pretrainer, tmp_path_factory):
     """An export that was moved; its vocabulary's original is gone."""
     root = tmp_path_factory.mktemp("encoder")
     vocab_file = make_vocab(root)
-    exported = export_encoder(pretrainer, vocab_file, root / "written")
+    tokenizer = Tokenizer(vocab_file)
+    exported = export_encoder(pretrainer, tokenizer, root / "written")
     vocab_file.unlink()
     return shutil.move(exported, root / "moved")
 
@@ -132,7 +133,10 @@ def test_dropout_is_live_in_training_only(folder):
 def test_dropout_can_be_given(tiny_config, tmp_path):
     pretrainer = AlbertPretrainer(tiny_config)  # 0, as the released models
     export_encoder(
-        pretrainer, make_vocab(tmp_path), tmp_path / "out", dropout=0.5
+        pretrainer,
+        Tokenizer(make_vocab(tmp_path)),
+        tmp_path / "out",
+        dropout=0.5,
     )
     loaded = tf.saved_model.load(str(tmp_path / "out"))
     inputs = tensors(probe_inputs(202))
@@ -170,7 +174,7 @@ def test_exporting_the_loaded_model_again(tiny_config, tmp_path):
     """What broke for others: the second save, after the first is gone."""
     vocab_file = make_vocab(tmp_path)
     pretrainer = AlbertPretrainer(tiny_config)
-    export_encoder(pretrainer, vocab_file, tmp_path / "first")
+    export_encoder(pretrainer, Tokenizer(vocab_file), tmp_path / "first")
     vocab_file.unlink()
     inputs = tensors(probe_inputs(202))
     expected = pretrainer.encoder(inputs)["pooled_output"]
@@ -190,7 +194,7 @@ def test_exporting_the_loaded_model_again(tiny_config, tmp_path):
 def test_untrained_heads_are_left_out(tiny_config, tmp_path):
     export_encoder(
         AlbertPretrainer(tiny_config),
-        make_vocab(tmp_path),
+        Tokenizer(make_vocab(tmp_path)),
         tmp_path / "out",
         heads=("sop",),
     )
@@ -202,7 +206,9 @@ def test_vocabulary_of_another_size_is_refused(tiny_config, tmp_path):
     vocab_file = make_vocab(tmp_path, size=201)
     with pytest.raises(UserError, match="201 tokens.*202"):
         export_encoder(
-            AlbertPretrainer(tiny_config), vocab_file, tmp_path / "out"
+            AlbertPretrainer(tiny_config),
+            Tokenizer(vocab_file),
+            tmp_path / "out",
         )
     assert list(tmp_path.iterdir()) == [vocab_file]
 
@@ -221,7 +227,7 @@ def test_float32_outputs_under_mixed_precision(tiny_config, tmp_path):
     try:
         pretrainer = AlbertPretrainer(tiny_config)
         vocab_file = make_vocab(tmp_path)
-        export_encoder(pretrainer, vocab_file, tmp_path / "out")
+        export_encoder(pretrainer, Tokenizer(vocab_file), tmp_path / "out")
     finally:
         keras.mixed_precision.set_global_policy("float32")
     loaded = tf.saved_model.load(str(tmp_path / "out"))
@@ -283,7 +289,9 @@ def test_hub_layer_fine_tunes_in_a_fresh_process(mode, tiny_config, tmp_path):
     """E3 under MirroredStrategy on two CPUs, mixed precision and XLA."""
     config = dataclasses.replace(tiny_config, hidden_dropout_prob=0.1)
     folder = export_encoder(
-        AlbertPretrainer(config), make_vocab(tmp_path), tmp_path / "out"
+        AlbertPretrainer(config),
+        Tokenizer(make_vocab(tmp_path)),
+        tmp_path / "out",
     )
     result = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(FINE_TUNE), str(folder), mode],

@@ -240,7 +240,7 @@ def folders(tiny_config, tmp_path):
     from albert_tf2.hub_export.preprocessor import export_preprocessor
     from albert_tf2.hub_export.serving import export_serving
     from albert_tf2.keras_api import keras
-    from albert_tf2.text.tokenization import SPECIAL_TOKENS
+    from albert_tf2.text.tokenization import SPECIAL_TOKENS, Tokenizer
 
     letters = (chr(0x4E00 + i) for i in range(V - 8))
     tokens = [*SPECIAL_TOKENS, "a", "##b", "，", *letters]
@@ -249,14 +249,15 @@ def folders(tiny_config, tmp_path):
     written = tmp_path / "written"
     config = tiny_config.replace(hidden_dropout_prob=0.2)
     pretrainer = AlbertPretrainer(config)
-    export_preprocessor(vocab_file, written / "preprocessor")
-    export_encoder(pretrainer, vocab_file, written / "encoder")
-    export_serving(pretrainer, vocab_file, written / "serving")
+    tokenizer = Tokenizer(vocab_file)
+    export_preprocessor(tokenizer, written / "preprocessor")
+    export_encoder(pretrainer, tokenizer, written / "encoder")
+    export_serving(pretrainer, tokenizer, written / "serving")
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
         mixed = AlbertPretrainer(config)
         mixed.set_weights(pretrainer.get_weights())
-        export_encoder(mixed, vocab_file, written / "mixed")
+        export_encoder(mixed, tokenizer, written / "mixed")
     finally:
         keras.mixed_precision.set_global_policy("float32")
     vocab_file.unlink()

@@ -12,7 +12,7 @@ from albert_tf2 import AlbertPretrainer, UserError, paths
 from albert_tf2.hub_export import model_card
 from albert_tf2.hub_export.encoder import export_encoder
 from albert_tf2.hub_export.preprocessor import export_preprocessor
-from albert_tf2.text.tokenization import SPECIAL_TOKENS
+from albert_tf2.text.tokenization import SPECIAL_TOKENS, Tokenizer
 
 
 @pytest.fixture
@@ -24,10 +24,11 @@ def exported(tiny_config, tmp_path, monkeypatch):
     tokens = [*SPECIAL_TOKENS, *(chr(0x4E00 + i) for i in range(197))]
     vocab_file = tmp_path / "vocab.txt"
     vocab_file.write_text("\n".join(tokens) + "\n", encoding="utf-8")
+    tokenizer = Tokenizer(vocab_file)
     pretrainer = AlbertPretrainer(tiny_config)
     out = tmp_path / "out"
-    export_encoder(pretrainer, vocab_file, out / "encoder" / "1")
-    export_preprocessor(vocab_file, out / "preprocessor" / "1")
+    export_encoder(pretrainer, tokenizer, out / "encoder" / "1")
+    export_preprocessor(tokenizer, out / "preprocessor" / "1")
     run = tmp_path / "run"
     run.mkdir()
     row = {"mlm_accuracy": 0.25, "mlm_loss": 4.5, "sop_accuracy": 0.75}
@@ -47,13 +48,13 @@ def exported(tiny_config, tmp_path, monkeypatch):
     paths.write_json(
         run / "manifest.json", {"counts": {"documents": 3, "tokens": 4567}}
     )
-    return pretrainer, vocab_file, out, run
+    return pretrainer, tokenizer, out, run
 
 
 def test_cards_hold_what_was_measured(exported):
-    pretrainer, vocab_file, out, run = exported
+    pretrainer, tokenizer, out, run = exported
     folder = model_card.export_cards(
-        pretrainer, vocab_file, out, workdir=run, data_dir=run
+        pretrainer, tokenizer, out, workdir=run, data_dir=run
     )
     card = (folder / "encoder.md").read_text("utf-8")
     count = sum(int(np.prod(v.shape)) for v in pretrainer.encoder.weights)
@@ -67,7 +68,7 @@ def test_cards_hold_what_was_measured(exported):
         "lamb, seed 7",
         "3 documents, 4,567 tokens",
         paths.sha256(run / "manifest.json"),
-        paths.sha256(vocab_file),
+        tokenizer.vocabulary.sha256,
         "![training curves](curves.png)",
         "albert-tf2/albert_zh_preprocess/1",
         "| encoder SavedModel |",
@@ -80,8 +81,8 @@ def test_cards_hold_what_was_measured(exported):
 
 
 def test_what_was_not_recorded_is_said(exported):
-    pretrainer, vocab_file, out, _ = exported
-    folder = model_card.export_cards(pretrainer, vocab_file, out)
+    pretrainer, tokenizer, out, _ = exported
+    folder = model_card.export_cards(pretrainer, tokenizer, out)
     card = (folder / "encoder.md").read_text("utf-8")
     assert "were not evaluated" in card
     assert "No training recipe was recorded" in card
@@ -90,8 +91,8 @@ def test_what_was_not_recorded_is_said(exported):
 
 def test_archives_unpack_to_a_model(exported, tmp_path):
     """Kaggle's form: the SavedModel at the archive's root."""
-    pretrainer, vocab_file, out, _ = exported
-    folder = model_card.export_cards(pretrainer, vocab_file, out)
+    pretrainer, tokenizer, out, _ = exported
+    folder = model_card.export_cards(pretrainer, tokenizer, out)
     kaggle = folder / "kaggle" / "preprocessor"
     with tarfile.open(kaggle / "albert_zh_preprocess.tar.gz") as archive:
         assert "saved_model.pb" in archive.getnames()
@@ -109,7 +110,7 @@ def test_archives_unpack_to_a_model(exported, tmp_path):
 
 
 def test_existing_cards_stay(exported):
-    pretrainer, vocab_file, out, _ = exported
-    model_card.export_cards(pretrainer, vocab_file, out)
+    pretrainer, tokenizer, out, _ = exported
+    model_card.export_cards(pretrainer, tokenizer, out)
     with pytest.raises(UserError, match="already exists"):
-        model_card.export_cards(pretrainer, vocab_file, out)
+        model_card.export_cards(pretrainer, tokenizer, out)

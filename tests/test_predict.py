@@ -61,7 +61,7 @@ def test_classify_is_the_model_on_each_text_alone(pretrained, tmp_path):
     pairs = [pair[:2] for pair in samples.PAIRS]
     found = predictor.classify(pairs)
     task, model, loaded, lengths = encoders.load(tmp_path / "m")
-    tokenizer = loaded.tokenizer()
+    tokenizer = loaded.tokenizer
     for (text_a, text_b), prediction in zip(pairs, found, strict=True):
         a, b = (tokenizer.tokenize(t).ids for t in (text_a, text_b))
         ids = [2, *a, 3, *b, 3]
@@ -182,7 +182,7 @@ def test_a_hub_encoder_embeds_and_fine_tunes(tmp_path, pretrained, predictor):
     from albert_tf2.hub_export.encoder import export_encoder
 
     encoder = export_encoder(
-        predictor._pretrainer, pretrained / "vocab.txt", tmp_path / "encoder"
+        predictor._pretrainer, predictor.tokenizer, tmp_path / "encoder"
     )
     by_hub = Predictor(str(encoder))
     np.testing.assert_allclose(

@@ -16,6 +16,7 @@ from albert_tf2 import UserError
 from albert_tf2.hub_export import normalizer, verify
 from albert_tf2.hub_export.preprocessor import export_preprocessor
 from albert_tf2.text.normalization import REPLACEMENTS
+from albert_tf2.text.text_settings import TextSettings
 from albert_tf2.text.tokenization import SPECIAL_TOKENS, Tokenizer
 
 INPUTS = ["input_word_ids", "input_mask", "input_type_ids"]
@@ -97,7 +98,7 @@ def small_vocab(tmp_path_factory):
 def export_and_move(vocab_file, folder):
     """Exports, moves the result and removes every trace of the original."""
     vocab_copy = shutil.copy(vocab_file, folder / "original_vocab.txt")
-    exported = export_preprocessor(vocab_copy, folder / "exported")
+    exported = export_preprocessor(Tokenizer(vocab_copy), folder / "exported")
     (folder / "original_vocab.txt").unlink()
     return shutil.move(exported, folder / "moved")
 
@@ -339,14 +340,14 @@ def test_no_path_of_this_machine_stays_inside(small, tmp_path_factory):
 
 def test_existing_folder_is_kept(small, small_vocab):
     with pytest.raises(UserError, match="already exists"):
-        export_preprocessor(small_vocab, small)
+        export_preprocessor(Tokenizer(small_vocab), small)
 
 
 def test_a_failed_export_leaves_nothing(tmp_path):
     bad = tmp_path / "vocab.txt"
     bad.write_text("一\n二\n", encoding="utf-8")
     with pytest.raises(UserError, match="special tokens"):
-        export_preprocessor(bad, tmp_path / "out")
+        export_preprocessor(Tokenizer(bad), tmp_path / "out")
     assert list(tmp_path.iterdir()) == [bad]
 
 
@@ -400,16 +401,10 @@ def test_fuzzed_ids_and_offsets(real, shared_vocab):
 
 @pytest.mark.parametrize("do_lower_case", [True, False])
 def test_folded_signs(shared_vocab, tmp_path, do_lower_case):
-    export_preprocessor(
-        shared_vocab,
-        tmp_path / "folded",
-        do_lower_case=do_lower_case,
-        normalize=True,
-    )
+    settings = TextSettings(do_lower_case=do_lower_case, normalize=True)
+    tokenizer = Tokenizer(shared_vocab, settings)
+    export_preprocessor(tokenizer, tmp_path / "folded")
     folded = tf.saved_model.load(str(tmp_path / "folded"))
-    tokenizer = Tokenizer(
-        shared_vocab, do_lower_case=do_lower_case, normalize=True
-    )
     texts = fuzz_texts(1000, seed=2)
     texts += [sign.encode() for sign in REPLACEMENTS]
     texts += [f"中{sign}a{sign}".encode() for sign in REPLACEMENTS]
@@ -418,9 +413,9 @@ def test_folded_signs(shared_vocab, tmp_path, do_lower_case):
 
 
 def test_cased_vocabulary(shared_vocab, tmp_path):
-    export_preprocessor(shared_vocab, tmp_path / "cased", do_lower_case=False)
+    tokenizer = Tokenizer(shared_vocab, TextSettings(do_lower_case=False))
+    export_preprocessor(tokenizer, tmp_path / "cased")
     cased = tf.saved_model.load(str(tmp_path / "cased"))
-    tokenizer = Tokenizer(shared_vocab, do_lower_case=False)
     assert_same_ids(cased, tokenizer, fuzz_texts(1000, seed=1), offsets=True)
 
 

@@ -14,6 +14,7 @@ from tensorflow.core.framework import tensor_pb2
 
 from albert_tf2 import AlbertPretrainer, Tokenizer, UserError
 from albert_tf2.hub_export import serving
+from albert_tf2.text.text_settings import TextSettings
 from albert_tf2.text.tokenization import SPECIAL_TOKENS
 
 TEXTS = ["一丁七", "", "万丈三上下不与丐丑专且丕世", "丁丁丁"]
@@ -40,7 +41,7 @@ def signatures(pretrainer, vocab_file, tmp_path):
     """Of a moved export that cuts at 12 tokens, with a classifier."""
     folder = serving.export_serving(
         pretrainer,
-        vocab_file,
+        Tokenizer(vocab_file),
         tmp_path / "written",
         seq_length=12,
         classifier=classifier_of(pretrainer),
@@ -98,7 +99,9 @@ def test_folded_signs(pretrainer, vocab_file, tmp_path):
     Without it they would be others, but for the text that has no such sign.
     """
     written = serving.export_serving(
-        pretrainer, vocab_file, tmp_path / "written", normalize=True
+        pretrainer,
+        Tokenizer(vocab_file, TextSettings(normalize=True)),
+        tmp_path / "written",
     )
     moved = shutil.move(written, tmp_path / "moved")
     serve = tf.saved_model.load(str(moved)).signatures["serving_default"]
@@ -107,7 +110,9 @@ def test_folded_signs(pretrainer, vocab_file, tmp_path):
         np.stack(
             [
                 expected_embedding(
-                    pretrainer, Tokenizer(vocab_file, normalize=fold), text
+                    pretrainer,
+                    Tokenizer(vocab_file, TextSettings(normalize=fold)),
+                    text,
                 )
                 for text in WITH_SIGNS
             ]
@@ -148,7 +153,7 @@ def test_single_texts_are_classified_as_one_segment(
 ):
     folder = serving.export_serving(
         pretrainer,
-        vocab_file,
+        Tokenizer(vocab_file),
         tmp_path / "out",
         classifier=classifier_of(pretrainer),
         classifies_pairs=False,
@@ -165,7 +170,9 @@ def test_single_texts_are_classified_as_one_segment(
 def test_without_a_classifier_there_is_no_such_signature(
     pretrainer, vocab_file, tmp_path
 ):
-    folder = serving.export_serving(pretrainer, vocab_file, tmp_path / "out")
+    folder = serving.export_serving(
+        pretrainer, Tokenizer(vocab_file), tmp_path / "out"
+    )
     loaded = tf.saved_model.load(str(folder))
     assert sorted(loaded.signatures) == ["serving_default", "similarity"]
 
@@ -174,7 +181,7 @@ def test_another_vocabulary_is_refused(pretrainer, tmp_path):
     other = tmp_path / "other.txt"
     other.write_text("\n".join(SPECIAL_TOKENS), encoding="utf-8")
     with pytest.raises(UserError, match="5 tokens"):
-        serving.export_serving(pretrainer, other, tmp_path / "out")
+        serving.export_serving(pretrainer, Tokenizer(other), tmp_path / "out")
 
 
 # What a warm-up request uses of TF Serving's prediction_log.proto,

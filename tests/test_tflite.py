@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from albert_tf2 import AlbertPretrainer, Tokenizer, UserError, paths
+from albert_tf2 import AlbertPretrainer, Tokenizer, UserError, Vocabulary
 from albert_tf2.hub_export import tflite
 from albert_tf2.hub_export.tflite_variants import calibration_samples
 from albert_tf2.hub_export.verify import probe_inputs
 from albert_tf2.keras_api import keras
 from albert_tf2.model import layers
 from albert_tf2.text.normalization import REPLACEMENTS
+from albert_tf2.text.text_settings import TextSettings
 from albert_tf2.text.tokenization import SPECIAL_TOKENS
 
 T = 16
@@ -18,12 +19,9 @@ SIGNS = [*"ab12\"'-.！", "##b", "##1", "##2"]
 
 
 @pytest.fixture
-def vocab_file(tmp_path):
+def tokenizer():
     letters = (chr(0x4E00 + i) for i in range(197 - len(SIGNS)))
-    tokens = [*SPECIAL_TOKENS, *SIGNS, *letters]
-    path = tmp_path / "vocab.txt"
-    path.write_text("\n".join(tokens) + "\n", encoding="utf-8")
-    return path
+    return Tokenizer(Vocabulary([*SPECIAL_TOKENS, *SIGNS, *letters]))
 
 
 @pytest.fixture
@@ -59,11 +57,11 @@ def mean_vector(pretrainer, inputs):
     "precision, tolerance",
     [("fp32", 2e-5), ("fp16", 2e-3), ("dynamic_int8", 0.05)],
 )
-def test_embedding(precision, tolerance, pretrainer, vocab_file, tmp_path):
+def test_embedding(precision, tolerance, pretrainer, tokenizer, tmp_path):
     path = tflite.export_tflite(
         pretrainer,
         tmp_path / "m.tflite",
-        vocab_file,
+        tokenizer,
         precision=precision,
         seq_length=T,
     )
@@ -72,16 +70,16 @@ def test_embedding(precision, tolerance, pretrainer, vocab_file, tmp_path):
     np.testing.assert_allclose(found[0], expected, atol=tolerance)
 
 
-def test_full_int8_keeps_the_direction(pretrainer, vocab_file, tmp_path):
+def test_full_int8_keeps_the_direction(pretrainer, tokenizer, tmp_path):
     """Its length is the caller's; padding must not flatten attention."""
     sentences = ["一丁七万丈三上下", "不与丐丑", "专且丕世丘丙业丛东丝"]
     path = tflite.export_tflite(
         pretrainer,
         tmp_path / "m.tflite",
-        vocab_file,
+        tokenizer,
         precision="int8",
         seq_length=T,
-        samples=calibration_samples(sentences, vocab_file, seq_length=T),
+        samples=calibration_samples(sentences, tokenizer, seq_length=T),
     )
     found = run(path, **one_row())["embedding"][0]
     expected = mean_vector(pretrainer, one_row())
@@ -90,13 +88,13 @@ def test_full_int8_keeps_the_direction(pretrainer, vocab_file, tmp_path):
 
 @pytest.mark.parametrize("scale, is_deeper", [(0.1, False), (1.0, True)])
 def test_int8_hides_padding_whatever_it_would_score(
-    scale, is_deeper, pretrainer, vocab_file, monkeypatch
+    scale, is_deeper, pretrainer, tokenizer, monkeypatch
 ):
     """Training leaves those scores free: a trained model's can be high."""
     score_padding(pretrainer, scale)
     function = tflite.output_function(pretrainer, "sequence")
     samples = calibration_samples(
-        ["一丁七万丈三上下", "不与"], vocab_file, seq_length=T
+        ["一丁七万丈三上下", "不与"], tokenizer, seq_length=T
     )
 
     def outputs():
@@ -114,12 +112,10 @@ def test_int8_hides_padding_whatever_it_would_score(
     assert (np.abs(outputs() - expected).max() > level) == is_deeper
 
 
-def test_int8_is_traced_with_the_score_that_was_chosen(pretrainer, vocab_file):
+def test_int8_is_traced_with_the_score_that_was_chosen(pretrainer, tokenizer):
     score_padding(pretrainer, 1.0)
     function = tflite.output_function(pretrainer, "sequence")
-    samples = calibration_samples(
-        ["一丁七万丈三上下"], vocab_file, seq_length=T
-    )
+    samples = calibration_samples(["一丁七万丈三上下"], tokenizer, seq_length=T)
     traced = []
 
     def spy(inputs):
@@ -133,19 +129,19 @@ def test_int8_is_traced_with_the_score_that_was_chosen(pretrainer, vocab_file):
     assert traced[0] < -16 and layers.MASKED_SCORE == -10000
 
 
-def test_int8_says_when_no_score_hides_padding(pretrainer, vocab_file):
+def test_int8_says_when_no_score_hides_padding(pretrainer, tokenizer):
     score_padding(pretrainer, 30.0)
     function = tflite.output_function(pretrainer, "sequence")
     samples = calibration_samples(
-        ["一丁", "七万丈三上下"], vocab_file, seq_length=T
+        ["一丁", "七万丈三上下"], tokenizer, seq_length=T
     )
     with pytest.warns(UserWarning, match="padding is not hidden .* -256"):
         assert tflite.int8_masked_score(function, samples) == -256
 
 
-def test_any_length(pretrainer, vocab_file, tmp_path):
+def test_any_length(pretrainer, tokenizer, tmp_path):
     path = tflite.export_tflite(
-        pretrainer, tmp_path / "m.tflite", vocab_file, seq_length=None
+        pretrainer, tmp_path / "m.tflite", tokenizer, seq_length=None
     )
     for length in (5, 23):
         inputs = one_row(length)
@@ -156,12 +152,12 @@ def test_any_length(pretrainer, vocab_file, tmp_path):
         )
 
 
-def test_other_outputs(pretrainer, vocab_file, tmp_path):
+def test_other_outputs(pretrainer, tokenizer, tmp_path):
     def export(output, **kwargs):
         return tflite.export_tflite(
             pretrainer,
             tmp_path / f"{output}.tflite",
-            vocab_file,
+            tokenizer,
             output=output,
             seq_length=T,
             **kwargs,
@@ -193,22 +189,22 @@ def test_other_outputs(pretrainer, vocab_file, tmp_path):
 
 
 @pytest.mark.parametrize("normalize", [False, True])
-def test_strings(normalize, pretrainer, vocab_file, tmp_path):
+def test_strings(normalize, pretrainer, tokenizer, tmp_path):
     """The tokenizer inside gives the Python tokenizer's ids, folded or not."""
+    plain = tokenizer
+    settings = TextSettings(normalize=normalize)
+    tokenizer = Tokenizer(plain.vocabulary, settings)
     path = tflite.export_tflite(
         pretrainer,
         tmp_path / "m.tflite",
-        vocab_file,
+        tokenizer,
         seq_length=T,
         takes_strings=True,
-        normalize=normalize,
     )
-    assert tflite.read_metadata(path)["normalize"] is normalize
-    tokenizer = Tokenizer(vocab_file, normalize=normalize)
     texts = ["一丁七", "", "万 丈\u200d三，Ａ é", "上" * 40]
     for text in [*texts, "ＡＢ１２！", "“一”——丁…", "丁‘ａ’–２１"]:
         ids = tokenizer.tokenize(text).ids
-        differs = ids != Tokenizer(vocab_file).tokenize(text).ids
+        differs = ids != plain.tokenize(text).ids
         assert differs == (normalize and bool(REPLACEMENTS.keys() & {*text}))
         ids = [2, *ids[: T - 2], 3]
         inputs = {
@@ -222,11 +218,11 @@ def test_strings(normalize, pretrainer, vocab_file, tmp_path):
         )
 
 
-def test_similarity_of_strings(pretrainer, vocab_file, tmp_path):
+def test_similarity_of_strings(pretrainer, tokenizer, tmp_path):
     path = tflite.export_tflite(
         pretrainer,
         tmp_path / "m.tflite",
-        vocab_file,
+        tokenizer,
         output="similarity",
         seq_length=T,
         takes_strings=True,
@@ -236,22 +232,24 @@ def test_similarity_of_strings(pretrainer, vocab_file, tmp_path):
     np.testing.assert_allclose(found, [1], atol=1e-5)
 
 
-def test_metadata_and_vocabulary_are_inside(pretrainer, vocab_file, tmp_path):
+def test_metadata_and_vocabulary_are_inside(pretrainer, tokenizer, tmp_path):
     import zipfile
 
     path = tflite.export_tflite(
-        pretrainer, tmp_path / "m.tflite", vocab_file, seq_length=T
+        pretrainer, tmp_path / "m.tflite", tokenizer, seq_length=T
     )
     metadata = tflite.read_metadata(path)
     assert metadata["inputs"]["input_mask"] == {
         "shape": [1, T],
         "type": "int32",
     }
-    assert metadata["vocab_sha256"] == paths.sha256(vocab_file)
     with zipfile.ZipFile(path) as archive:
-        assert archive.read("vocab.txt") == vocab_file.read_bytes()
+        archive.extractall(tmp_path / "unpacked")
+    inside = Tokenizer(tmp_path / "unpacked")
+    assert inside.vocabulary.tokens == tokenizer.vocabulary.tokens
+    assert inside.settings == tokenizer.settings
     with pytest.raises(UserError, match="no TFLite model of this project"):
-        tflite.read_metadata(vocab_file)
+        tflite.read_metadata(tmp_path / "unpacked" / "vocab.txt")
 
 
 @pytest.mark.parametrize(
@@ -267,17 +265,17 @@ def test_metadata_and_vocabulary_are_inside(pretrainer, vocab_file, tmp_path):
     ],
 )
 def test_what_cannot_be_exported(
-    settings, message, pretrainer, vocab_file, tmp_path
+    settings, message, pretrainer, tokenizer, tmp_path
 ):
     path = tmp_path / "m.tflite"
     with pytest.raises(UserError, match=message):
-        tflite.export_tflite(pretrainer, path, vocab_file, **settings)
+        tflite.export_tflite(pretrainer, path, tokenizer, **settings)
     assert not path.exists()
 
 
-def test_an_existing_file_stays(pretrainer, vocab_file, tmp_path):
+def test_an_existing_file_stays(pretrainer, tokenizer, tmp_path):
     path = tmp_path / "m.tflite"
     path.write_bytes(b"mine")
     with pytest.raises(UserError, match="already exists"):
-        tflite.export_tflite(pretrainer, path, vocab_file)
+        tflite.export_tflite(pretrainer, path, tokenizer)
     assert path.read_bytes() == b"mine"

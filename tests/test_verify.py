@@ -8,6 +8,7 @@ from albert_tf2.hub_export import verify
 from albert_tf2.hub_export.encoder import export_encoder
 from albert_tf2.hub_export.preprocessor import export_preprocessor
 from albert_tf2.hub_export.serving import export_serving
+from albert_tf2.text.text_settings import TextSettings
 from albert_tf2.text.tokenization import SPECIAL_TOKENS, Tokenizer
 
 
@@ -26,7 +27,9 @@ def pretrainer(tiny_config):
 
 @pytest.fixture
 def encoder(pretrainer, vocab_file, tmp_path):
-    return export_encoder(pretrainer, vocab_file, tmp_path / "encoder" / "1")
+    return export_encoder(
+        pretrainer, Tokenizer(vocab_file), tmp_path / "encoder" / "1"
+    )
 
 
 def test_probe_inputs_are_always_the_same():
@@ -53,9 +56,11 @@ def test_other_weights_are_found(pretrainer, encoder):
 
 def test_another_way_to_cut_is_found(pretrainer, vocab_file, tmp_path):
     """A serving model that does not fold what it should."""
-    folder = export_serving(pretrainer, vocab_file, tmp_path / "serving" / "1")
+    folder = export_serving(
+        pretrainer, Tokenizer(vocab_file), tmp_path / "serving" / "1"
+    )
     for normalize in (False, True):
-        tokenizer = Tokenizer(vocab_file, normalize=normalize)
+        tokenizer = Tokenizer(vocab_file, TextSettings(normalize=normalize))
         expected = verify.expected_embeddings(pretrainer, tokenizer, 128)
         if normalize:
             with pytest.raises(UserError, match="embedding"):
@@ -73,7 +78,7 @@ def test_a_missing_vocabulary_is_found(encoder):
 
 def test_another_vocabulary_is_found(vocab_file, tmp_path):
     """The graph cuts by one vocabulary, the asset is another."""
-    folder = export_preprocessor(vocab_file, tmp_path / "out")
+    folder = export_preprocessor(Tokenizer(vocab_file), tmp_path / "out")
     lines = vocab_file.read_text("utf-8").splitlines()
     swapped = [*lines[:5], *reversed(lines[5:])]
     asset = folder / "assets" / "vocab.txt"

@@ -18,6 +18,8 @@ from albert_tf2 import paths
 from albert_tf2.checkpoints import download, locate
 from albert_tf2.config import AlbertConfig
 from albert_tf2.errors import UserError
+from albert_tf2.text.text_settings import TextSettings
+from albert_tf2.text.tokenization import VOCAB_FILE
 
 # What needs TensorFlow is imported where it is used: a wrong path or name is
 # said before TensorFlow loads.
@@ -41,7 +43,8 @@ def load_pretrained(
         config: The configuration, where the source has none.
 
     Returns:
-        The model, with `.config` and `.vocab_file` (a path, or None).
+        The model, with `.config`, `.vocab_file` (a path, or None) and
+        `.text_settings` (how its texts become tokens, or None).
 
     Raises:
         UserError: If anything is missing, unused or of another shape.
@@ -96,7 +99,15 @@ def _read(
         found = tf1_layouts.read(
             location.weights, values, str(location.config_file)
         )
-    return dataclasses.replace(found, vocab_file=location.vocab_file)
+    vocab_file = location.vocab_file
+    return dataclasses.replace(
+        found,
+        vocab_file=vocab_file,
+        text_settings=TextSettings.beside(
+            vocab_file or location.folder / VOCAB_FILE
+        )
+        or found.text_settings,
+    )
 
 
 def _with_task(found: "Weights", task_file: Path) -> "Weights":

@@ -17,6 +17,7 @@ from albert_tf2.checkpoints import names, weights
 from albert_tf2.checkpoints.huggingface_folder import (
     architecture,
     read_tensors,
+    read_text_settings,
     write_folder,
 )
 from albert_tf2.checkpoints.locate import Location
@@ -141,6 +142,7 @@ def read(location: Location, config: AlbertConfig | None) -> Weights:
         task_arrays=task,
         task_kind=_task_kind(values),
         task_labels=_task_labels(values),
+        text_settings=read_text_settings(location.folder),
         kind="huggingface",
         source=location.folder,
         files=(location.weights,),

@@ -1,5 +1,6 @@
 """A Hugging Face folder: tensors, config.json, tokenizer, and running it."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,15 @@ from albert_tf2.checkpoints import weights
 from albert_tf2.checkpoints.locate import SAFETENSORS
 from albert_tf2.checkpoints.weights import Weights
 from albert_tf2.errors import UserError
-from albert_tf2.text.tokenization import Vocabulary
+from albert_tf2.text.text_settings import TextSettings
+from albert_tf2.text.tokenization import Tokenizer, Vocabulary
 
 Arrays = dict[str, np.ndarray]
 # Written beside the model so that AutoTokenizer makes a BertTokenizer: these
 # models have a WordPiece vocabulary, not Albert's SentencePiece.
+TOKENIZER_FILE = "tokenizer_config.json"
 TOKENIZER_CONFIG = {
     "tokenizer_class": "BertTokenizer",
-    "do_lower_case": True,
     "do_basic_tokenize": True,
     "strip_accents": None,
     "tokenize_chinese_chars": True,
@@ -72,7 +74,7 @@ def write_folder(
     tensors: Mapping[str, np.ndarray],
     values: dict[str, Any],
 ) -> dict[str, str]:
-    """Writes tensors, config.json and the tokenizer's files.
+    """Writes tensors, config.json and the tokenizer's paths.
 
     A fine-tuned classifier's head goes along, unless it has albert_zh's
     LayerNorm for pre-LN models, which no Hugging Face class has.
@@ -87,12 +89,7 @@ def write_folder(
     folder.mkdir(parents=True, exist_ok=True)
     if found.vocab_file is not None:
         values = {**values, **_special_ids(found)}
-        paths.copy_file(found.vocab_file, folder / "vocab.txt")
-        limit = found.config.max_position_embeddings
-        paths.write_json(
-            folder / "tokenizer_config.json",
-            {**TOKENIZER_CONFIG, "model_max_length": limit},
-        )
+        _write_tokenizer(found, folder)
     head = {}
     if _is_classifier(found):
         head = {
@@ -113,6 +110,53 @@ def write_folder(
     save_file(dict(tensors), folder / SAFETENSORS, metadata={"format": "pt"})
     paths.write_json(folder / "config.json", values)
     return head
+
+
+def _write_tokenizer(found: Weights, folder: Path) -> None:
+    tokenizer = Tokenizer(found.vocab_file, found.text_settings)
+    tokenizer.save(folder)
+    if tokenizer.settings.normalize:
+        warnings.warn(
+            "this model's texts were folded (`normalize`), which transformers' "
+            "tokenizer does not do: give it "
+            "`albert_tf2.text.normalization.normalize(text)`",
+            stacklevel=2,
+        )
+    paths.write_json(
+        folder / TOKENIZER_FILE,
+        {
+            **TOKENIZER_CONFIG,
+            "do_lower_case": tokenizer.settings.do_lower_case,
+            "model_max_length": found.config.max_position_embeddings,
+        },
+    )
+
+
+def read_text_settings(folder: Path) -> TextSettings | None:
+    """Returns what `tokenizer_config.json` says of lower case, if anything.
+
+    What it asks for beyond the originals' tokenizer is warned about: weights
+    are of use without it.
+    """
+    path = folder / TOKENIZER_FILE
+    if not path.is_file():
+        return None
+    values = paths.read_json(path)
+    lowers = values.get("do_lower_case", True)
+    if not isinstance(lowers, bool):
+        raise UserError(
+            f"{path}: `do_lower_case` must be true or false. Received: "
+            f"{lowers!r}"
+        )
+    wanted = {"strip_accents": lowers, "tokenize_chinese_chars": True}
+    for key, ours in wanted.items():
+        if values.get(key) not in (None, ours):
+            warnings.warn(
+                f"{path}: `{key}` is {values[key]}, which this project's "
+                f"tokenizer cannot do: it goes on as with {ours}",
+                stacklevel=2,
+            )
+    return TextSettings(do_lower_case=lowers)
 
 
 def _special_ids(found: Weights) -> dict[str, int]:

@@ -24,9 +24,9 @@ from albert_tf2.checkpoints.weights import Weights
 from albert_tf2.config import AlbertConfig
 from albert_tf2.errors import UserError
 from albert_tf2.model.albert import AlbertPretrainer
+from albert_tf2.text.tokenization import Tokenizer
 
 CONFIG_FILE = "albert_config.json"
-VOCAB_FILE = "vocab.txt"
 PREFIX = "model"
 VARIABLE_VALUE = "VARIABLE_VALUE"
 # What belongs to a model; a compiled one also holds its optimizer.
@@ -55,8 +55,8 @@ def save_pretrained(
     Args:
         model: The model.
         folder: Where to; created whole or not at all.
-        vocab_file: The vocabulary to put beside it; by default the one that
-            the model was loaded with.
+        vocab_file: The vocabulary to put beside it, with its text settings;
+            by default the one that the model was loaded with.
         overwrite: Replace an existing folder.
 
     Returns:
@@ -66,8 +66,9 @@ def save_pretrained(
         _write_model(model, temporary)
         vocab_file = vocab_file or getattr(model, "vocab_file", None)
         if vocab_file is not None:
-            paths.copy_file(vocab_file, temporary / VOCAB_FILE)
-    return folder
+            settings = getattr(model, "text_settings", None)
+            Tokenizer(vocab_file, settings).save(temporary)
+    return Path(folder)
 
 
 def write(found: Weights, folder: Path) -> dict[str, str]:
@@ -78,7 +79,7 @@ def write(found: Weights, folder: Path) -> dict[str, str]:
     folder.mkdir(parents=True, exist_ok=True)
     _write_model(weights.to_model(found), folder, found.heads)
     if found.vocab_file is not None:
-        paths.copy_file(found.vocab_file, folder / VOCAB_FILE)
+        Tokenizer(found.vocab_file, found.text_settings).save(folder)
     return {
         name: path
         for name, path in names.attribute_paths(found.config).items()

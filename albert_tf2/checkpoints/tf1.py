@@ -18,6 +18,7 @@ from albert_tf2.checkpoints.weights import Weights
 from albert_tf2.config import AlbertConfig
 from albert_tf2.errors import UserError
 from albert_tf2.paths import PathLike
+from albert_tf2.text.tokenization import Tokenizer
 
 PREFIX = "albert_model.ckpt"
 KERAS_NORM = "layer_normalization"
@@ -185,7 +186,7 @@ def write(weights: Weights, folder: Path) -> dict[str, str]:
     values.pop("parameter_sharing", None)  # the names say it
     paths.write_json(folder / "albert_config.json", values)
     if weights.vocab_file is not None:
-        paths.copy_file(weights.vocab_file, folder / "vocab.txt")
+        Tokenizer(weights.vocab_file, weights.text_settings).save(folder)
     return {name: name for name in ordered}
 
 

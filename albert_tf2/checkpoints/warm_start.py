@@ -23,6 +23,7 @@ from albert_tf2.config import TRAINING_FIELDS, AlbertConfig
 from albert_tf2.errors import UserError
 from albert_tf2.model.albert import AlbertPretrainer
 from albert_tf2.text import vocabulary_change
+from albert_tf2.text.text_settings import TextSettings
 from albert_tf2.text.tokenization import Vocabulary
 
 # Their rows are tokens: [V, E] and [V].
@@ -37,6 +38,7 @@ def warm_start(
     source: paths.PathLike,
     *,
     vocabulary: Vocabulary | None,
+    text_settings: TextSettings | None = None,
     grow: bool = False,
     say: Callable[[str], None] = print,
 ) -> None:
@@ -46,6 +48,7 @@ def warm_start(
         model: The new run's.
         source: See `checkpoints.load_pretrained`.
         vocabulary: The new run's; None where its records bring none.
+        text_settings: Of the new run's texts; None leaves them uncompared.
         grow: Whether it may have more tokens than the checkpoint's.
         say: Receives what differs and is taken.
 
@@ -54,6 +57,10 @@ def warm_start(
     """
     found = read_weights(source)
     check_config(model.config, found.config, source, say=say)
+    if text_settings is not None:
+        _say_text_settings(
+            found.text_settings or TextSettings(), text_settings, source, say
+        )
     new_words = new_words_of(
         vocabulary, found, source, where="the records", grow=grow, say=say
     )
@@ -88,6 +95,17 @@ def check_config(
             f"note: `{name}` was {there!r} in {source} and is {here!r} from "
             "now on"
         )
+
+
+def _say_text_settings(theirs, mine, source, say):
+    """Says what the checkpoint's texts were not: it may learn to be."""
+    for name in ("do_lower_case", "normalize"):
+        there, here = getattr(theirs, name), getattr(mine, name)
+        if there != here:
+            say(
+                f"note: {source} was trained on texts with `{name}` {there}, "
+                f"and the records have {here}: so will this model's texts"
+            )
 
 
 def new_words_of(

@@ -13,10 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
+from albert_tf2 import paths
 from albert_tf2.checkpoints import detection, names
 from albert_tf2.config import AlbertConfig
 from albert_tf2.errors import UserError
 from albert_tf2.model.albert import AlbertPretrainer
+from albert_tf2.text.text_settings import TextSettings
+from albert_tf2.text.tokenization import Tokenizer
 
 MAX_NAMES_IN_MESSAGE = 6
 
@@ -36,6 +39,7 @@ class Weights:
         source: The folder or checkpoint prefix they were read from.
         files: The files they were read from.
         vocab_file: The vocabulary beside them, if there is one.
+        text_settings: How its texts become tokens, where that is written.
         dropped: How many optimizer slots and counters were left out.
         variable_map: Name in the source -> TensorFlow 1 name, where the two
             differ.
@@ -52,6 +56,7 @@ class Weights:
     source: Path | str | None = None
     files: tuple[Path, ...] = ()
     vocab_file: Path | None = None
+    text_settings: TextSettings | None = None
     dropped: int = 0
     variable_map: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -86,6 +91,7 @@ def to_model(weights: Weights) -> AlbertPretrainer:
     model = AlbertPretrainer(weights.config)
     fill(model, weights)
     model.vocab_file = weights.vocab_file
+    model.text_settings = weights.text_settings
     model.loaded_heads = weights.heads
     return model
 
@@ -123,6 +129,29 @@ def from_model(model: AlbertPretrainer, **fields) -> Weights:
     }
     fields.setdefault("vocab_file", getattr(model, "vocab_file", None))
     return Weights(model.config, arrays, **fields)
+
+
+def tokenizer_of(
+    loaded: Weights | AlbertPretrainer,
+    source: str,
+    vocab_file: paths.PathLike | None = None,
+) -> Tokenizer:
+    """Returns the tokenizer that a model was trained with.
+
+    Args:
+        loaded: What `read_weights` or `load_pretrained` returned.
+        source: Where from, for the message.
+        vocab_file: The vocabulary, where none lies beside the weights.
+
+    Raises:
+        UserError: If there is none, or it is not the model's.
+    """
+    vocab_file = vocab_file or loaded.vocab_file
+    if vocab_file is None:
+        raise UserError(
+            f"{source} has no vocab.txt beside it: name one with --vocab_file"
+        )
+    return Tokenizer(vocab_file, loaded.text_settings)
 
 
 def _head_of(name: str) -> str | None:

@@ -3,7 +3,7 @@
 A fine-tuned model is a folder:
 
     task.json      task, labels, lengths, the head's shape, measured figures
-    vocab.txt      the vocabulary
+    vocab.txt      the vocabulary, and text_settings.json beside it
     model.index, model.data-*          encoder and head
     albert_config.json                 or hub_encoder/, a SavedModel whose
                                        weights `model` replaces
@@ -17,14 +17,16 @@ from typing import Any
 import tensorflow as tf
 
 from albert_tf2 import checkpoints, features, files
-from albert_tf2.checkpoints.native import CONFIG_FILE, PREFIX, VOCAB_FILE
+from albert_tf2.checkpoints import weights
+from albert_tf2.checkpoints.native import CONFIG_FILE, PREFIX
 from albert_tf2.config import AlbertConfig, load_model_config
 from albert_tf2.errors import UserError
 from albert_tf2.finetuning.model import TaskHead, TaskModel
 from albert_tf2.keras_api import keras
 from albert_tf2.model.albert import AlbertEncoder
 from albert_tf2.tasks import base, registry
-from albert_tf2.text.tokenization import Tokenizer
+from albert_tf2.text.text_settings import TextSettings
+from albert_tf2.text.tokenization import VOCAB_FILE, Tokenizer
 
 TASK_FILE = "task.json"
 HUB_FOLDER = "hub_encoder"
@@ -37,17 +39,15 @@ class LoadedEncoder:
 
     Attributes:
         encoder: `AlbertEncoder` or `hub.KerasLayer`.
-        vocab_file: The vocabulary beside it.
+        tokenizer: Of the texts that it was trained on.
         config: The model's configuration; None for a hub encoder.
         hub_folder: Where a hub encoder's SavedModel lies.
-        do_lower_case: How its texts are tokenized.
     """
 
     encoder: keras.layers.Layer
-    vocab_file: Path
+    tokenizer: Tokenizer
     config: AlbertConfig | None = None
     hub_folder: Path | None = None
-    do_lower_case: bool = True
 
     @property
     def hidden_size(self) -> int:
@@ -56,9 +56,6 @@ class LoadedEncoder:
         one = tf.ones([1, 2], tf.int32)
         outputs = self.encoder(dict.fromkeys(features.ENCODER_INPUTS, one))
         return int(outputs[features.POOLED_OUTPUT].shape[-1])
-
-    def tokenizer(self) -> Tokenizer:
-        return Tokenizer(self.vocab_file, self.do_lower_case)
 
 
 def load_encoder(
@@ -79,8 +76,10 @@ def load_encoder(
     if source.startswith("config:"):
         config = load_model_config(source.removeprefix("config:"))
         config = config.replace(**dropout or {})
+        if vocab_file is None:
+            raise UserError(f"{source} needs --vocab_file: it has no own")
         return LoadedEncoder(
-            AlbertEncoder(config), vocabulary(vocab_file, source), config
+            AlbertEncoder(config), Tokenizer(vocab_file), config
         )
     if is_hub(source):
         return _load_hub(source, vocab_file)
@@ -91,8 +90,8 @@ def load_encoder(
         config = config.replace(**dropout)
         encoder = AlbertEncoder(config)
         encoder.set_weights(pretrainer.encoder.get_weights())
-    found = vocabulary(vocab_file or pretrainer.vocab_file, source)
-    return LoadedEncoder(encoder, found, config)
+    tokenizer = weights.tokenizer_of(pretrainer, source, vocab_file)
+    return LoadedEncoder(encoder, tokenizer, config)
 
 
 def is_hub(source: str) -> bool:
@@ -104,29 +103,27 @@ def is_hub(source: str) -> bool:
 
 
 def _load_hub(source: str, vocab_file: str | None) -> LoadedEncoder:
-    import tensorflow_hub as hub
-
-    folder = Path(hub.resolve(source))
-    layer = hub.KerasLayer(str(folder), trainable=True)
-    lower = getattr(layer.resolved_object, "do_lower_case", None)
-    if vocab_file is None:
-        beside = folder / "assets" / VOCAB_FILE
-        vocab_file = str(beside) if beside.is_file() else None
+    layer, folder = _hub_layer(source)
+    inside = folder / "assets" / VOCAB_FILE
+    if vocab_file is None and not inside.is_file():
+        raise UserError(
+            f"{source} has no vocab.txt inside: name one with --vocab_file"
+        )
+    settings = TextSettings.beside(inside)
+    if settings is None:  # another program's: TF Hub's API has this flag
+        lowers = getattr(layer.resolved_object, "do_lower_case", True)
+        settings = TextSettings(do_lower_case=bool(lowers))
     return LoadedEncoder(
-        layer,
-        vocabulary(vocab_file, source),
-        hub_folder=folder,
-        do_lower_case=True if lower is None else bool(lower.numpy()),
+        layer, Tokenizer(vocab_file or inside, settings), hub_folder=folder
     )
 
 
-def vocabulary(vocab_file: files.PathLike | None, source: str) -> Path:
-    """Returns the vocabulary, which must be known."""
-    if vocab_file is None:
-        raise UserError(
-            f"{source} has no vocab.txt beside it: name one with --vocab_file"
-        )
-    return Path(vocab_file)
+def _hub_layer(source: str) -> tuple[keras.layers.Layer, Path]:
+    """Returns a trainable hub.KerasLayer, and where its SavedModel lies."""
+    import tensorflow_hub as hub
+
+    folder = Path(hub.resolve(source))
+    return hub.KerasLayer(str(folder), trainable=True), folder
 
 
 def build(
@@ -166,13 +163,12 @@ def save(
             loaded.config.to_json(temporary / CONFIG_FILE)
         else:
             shutil.copytree(loaded.hub_folder, temporary / HUB_FOLDER)
-        shutil.copyfile(loaded.vocab_file, temporary / VOCAB_FILE)
+        loaded.tokenizer.save(temporary)
         files.write_json(
             temporary / TASK_FILE,
             {
                 **task.describe(),
                 "hidden_size": int(model.head.output_weights.shape[-1]),
-                "do_lower_case": loaded.do_lower_case,
                 "lengths": dataclasses.asdict(lengths),
                 **(facts or {}),
             },
@@ -192,13 +188,11 @@ def load(
     description = files.read_json(folder / TASK_FILE)
     task = registry.from_description(description)
     if (folder / HUB_FOLDER).is_dir():
-        loaded = _load_hub(str(folder / HUB_FOLDER), str(folder / VOCAB_FILE))
+        layer, hub_folder = _hub_layer(str(folder / HUB_FOLDER))
+        loaded = LoadedEncoder(layer, Tokenizer(folder), hub_folder=hub_folder)
     else:
         config = AlbertConfig.from_json(folder / CONFIG_FILE)
-        loaded = LoadedEncoder(
-            AlbertEncoder(config), folder / VOCAB_FILE, config
-        )
-    loaded.do_lower_case = description.get("do_lower_case", True)
+        loaded = LoadedEncoder(AlbertEncoder(config), Tokenizer(folder), config)
     model = build(task, loaded)
     tf.train.Checkpoint(model=model).read(
         str(folder / PREFIX)

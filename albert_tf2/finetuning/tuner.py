@@ -80,7 +80,7 @@ class Tuner:
                 dropout=recipe.classifier_dropout,
                 seed=recipe.seed,
             )
-        self.tokenizer = self.loaded.tokenizer()
+        self.tokenizer = self.loaded.tokenizer
         is_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
         # A TPU compiles one program for each shape.
         self.fixed_length = recipe.max_seq_length if is_tpu else None

@@ -62,6 +62,7 @@ class Predictor:
                 model knows its own length for its task.
         """
         from albert_tf2 import checkpoints
+        from albert_tf2.checkpoints import weights
         from albert_tf2.finetuning import encoders
 
         self.batch_size = batch_size
@@ -80,13 +81,11 @@ class Predictor:
             self._pretrainer = checkpoints.load_pretrained(source)
             loaded = encoders.LoadedEncoder(
                 self._pretrainer.encoder,
-                encoders.vocabulary(
-                    vocab_file or self._pretrainer.vocab_file, source
-                ),
+                weights.tokenizer_of(self._pretrainer, source, vocab_file),
                 self._pretrainer.config,
             )
         self._encoder = loaded.encoder
-        self.tokenizer = loaded.tokenizer()
+        self.tokenizer = loaded.tokenizer
         most = loaded.config.max_position_embeddings if loaded.config else 512
         self.max_seq_length = min(max_seq_length, most)
 

@@ -206,6 +206,7 @@ class Run:
                     self.model,
                     init_checkpoint,
                     vocabulary=self.records.vocabulary(),
+                    text_settings=self.records.text_settings,
                     grow=self.recipe.grow_vocabulary,
                     say=self.say,
                 )
@@ -221,9 +222,11 @@ class Run:
                 self.workdir,
                 self.recipe,
                 self.config,
-                self.records.vocab_file,
                 say=self.say,
             )
+            tokenizer = self.records.tokenizer()
+            if tokenizer is not None:
+                tokenizer.save(self.workdir)
         self.log = RunLog(
             self.workdir,
             start_step=step if found else -1,

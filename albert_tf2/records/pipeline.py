@@ -25,7 +25,8 @@ import tensorflow as tf
 from albert_tf2 import features
 from albert_tf2.errors import UserError
 from albert_tf2.records.masking import Masker, row_keys
-from albert_tf2.text.tokenization import Vocabulary
+from albert_tf2.text.text_settings import TextSettings
+from albert_tf2.text.tokenization import Tokenizer, Vocabulary
 
 MANIFEST, VOCABULARY = "manifest.json", "vocab.txt"
 # What a build that is not finished leaves: the builder's shards and folder.
@@ -47,6 +48,7 @@ class RecordSet:
     max_pairs: int
     # None where a folder of another program says nothing about it.
     vocab_size: int | None
+    text_settings: TextSettings = TextSettings()
     max_predictions_per_seq: int | None = None
 
     @property
@@ -62,6 +64,11 @@ class RecordSet:
         if not tf.io.gfile.exists(self.vocab_file):
             return None
         return Vocabulary.load(self.vocab_file, size=self.vocab_size)
+
+    def tokenizer(self) -> Tokenizer | None:
+        """Returns what cut these records; None where no vocabulary is."""
+        vocabulary = self.vocabulary()
+        return vocabulary and Tokenizer(vocabulary, self.text_settings)
 
 
 def open_records(folder: str, subset: str = "train") -> RecordSet:
@@ -98,6 +105,7 @@ def open_records(folder: str, subset: str = "train") -> RecordSet:
             max_seq_length=manifest["max_seq_length"],
             max_pairs=manifest["max_pairs_per_record"],
             vocab_size=manifest["vocab_size"],
+            text_settings=_text_settings(manifest),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
@@ -111,6 +119,15 @@ def open_records(folder: str, subset: str = "train") -> RecordSet:
                 "builder with --verify"
             )
     return _with_classic_sizes(record_set)
+
+
+def _text_settings(manifest: dict[str, Any]) -> TextSettings:
+    config = manifest["identity"]["config"]
+    return TextSettings(
+        do_lower_case=config["do_lower_case"],
+        normalize=config["normalize"],
+        vocab_sha256=manifest["vocab_sha256"],
+    )
 
 
 def _open_foreign(folder: str, subset: str) -> RecordSet:
@@ -139,6 +156,8 @@ def _open_foreign(folder: str, subset: str) -> RecordSet:
             max_seq_length=0,
             max_pairs=1,
             vocab_size=None,
+            text_settings=TextSettings.beside(f"{folder}/{VOCABULARY}")
+            or TextSettings(),
         )
     )
 

@@ -13,6 +13,7 @@ greedily into the longest known pieces. Offsets count characters of the text
 as it was given, through all of that.
 """
 
+import dataclasses
 import functools
 import hashlib
 import os
@@ -23,9 +24,18 @@ from typing import NamedTuple
 from albert_tf2 import paths
 from albert_tf2.errors import UserError
 from albert_tf2.text import normalization
+from albert_tf2.text.text_settings import (
+    CLS,
+    MASK,
+    PADDING,
+    SEP,
+    SETTINGS_FILE,
+    SPECIAL_TOKENS,
+    UNKNOWN,
+    TextSettings,
+)
 
-PADDING, UNKNOWN, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
-SPECIAL_TOKENS = (PADDING, UNKNOWN, CLS, SEP, MASK)
+VOCAB_FILE = "vocab.txt"
 PIECE_PREFIX = "##"
 # A longer word (without a space) becomes one [UNK], as in the originals.
 MAX_CHARACTERS_PER_WORD = 200
@@ -71,6 +81,7 @@ class Vocabulary:
             UserError: If a token is empty or occurs twice, or if one of
                 `SPECIAL_TOKENS` is missing.
         """
+        self.source = source
         self.tokens = tuple(tokens)
         self.ids: dict[str, int] = {}
         for token_id, token in enumerate(self.tokens):
@@ -118,21 +129,21 @@ class Vocabulary:
         vocabulary = cls(
             [line.removesuffix("\r") for line in lines], source=source
         )
-        if size is not None and len(vocabulary) != size:
+        if size is not None:
+            vocabulary.check_size(size)
+        return vocabulary
+
+    def check_size(self, size: int) -> None:
+        """Raises a `UserError` unless a model's `vocab_size` is met."""
+        if len(self) != size:
             raise UserError(
-                f"{source} has {len(vocabulary)} tokens, but the model's "
+                f"{self.source} has {len(self)} tokens, but the model's "
                 f"`vocab_size` is {size}: use the vocabulary that came with "
                 "the model"
             )
-        return vocabulary
 
     def __len__(self) -> int:
         return len(self.tokens)
-
-    @property
-    def special_ids(self) -> tuple[int, ...]:
-        """The ids of `SPECIAL_TOKENS`, in that order."""
-        return tuple(self.ids[token] for token in SPECIAL_TOKENS)
 
     def to_bytes(self) -> bytes:
         """Returns `vocab.txt`: UTF-8, one token per line."""
@@ -153,47 +164,66 @@ class Tokenizer:
 
     def __init__(
         self,
-        vocab_file: str | os.PathLike | Vocabulary,
-        do_lower_case: bool = True,
-        *,
-        normalize: bool = False,
+        vocabulary: paths.PathLike | Vocabulary,
+        settings: TextSettings | None = None,
     ):
-        """Loads a vocabulary.
+        """Joins a vocabulary and its settings.
 
         Args:
-            vocab_file: `vocab.txt`, or a loaded `Vocabulary`.
-            do_lower_case: Lower-case and strip accents, as all released
-                Chinese models expect.
-            normalize: Fold quotes, dashes and full-width letters first
-                (`albert_tf2.text.normalization`), as for a model whose records
-                were built with `--normalize true`.
+            vocabulary: A loaded one; `vocab.txt`; or a folder that has it.
+            settings: None takes what lies beside the file, else the
+                originals' defaults.
+
+        Raises:
+            UserError: If the settings are those of another vocabulary.
         """
-        if not isinstance(vocab_file, Vocabulary):
-            vocab_file = Vocabulary.load(vocab_file)
-        self.vocabulary = vocab_file
+        if not isinstance(vocabulary, Vocabulary):
+            path = vocabulary
+            if paths.is_dir(path):
+                path = paths.join(path, VOCAB_FILE)
+            vocabulary = Vocabulary.load(path)
+            settings = settings or TextSettings.beside(path)
+        settings = settings or TextSettings()  # nobody wrote any down
+        if settings.vocab_sha256 not in (None, vocabulary.sha256):
+            raise UserError(
+                f"{vocabulary.source} is not the vocabulary that the model's "
+                f"{SETTINGS_FILE} was written for (SHA-256 "
+                f"{vocabulary.sha256[:12]}..., not "
+                f"{settings.vocab_sha256[:12]}...): put the model's own back"
+            )
+        self.vocabulary = vocabulary
+        self.settings = dataclasses.replace(
+            settings, vocab_sha256=vocabulary.sha256
+        )
         # The most characters of a piece, by how it begins: `x` or `##x`.
         self._longest: dict[str, int] = {}
-        for token in vocab_file.tokens:
+        for token in vocabulary.tokens:
             prefix = PIECE_PREFIX * token.startswith(PIECE_PREFIX)
             text = token.removeprefix(PIECE_PREFIX)
             begin = prefix + text[:1]
             self._longest[begin] = max(len(text), self._longest.get(begin, 0))
-        self.do_lower_case = do_lower_case
-        self.normalize = normalize
+
+    def save(self, folder: paths.PathLike) -> None:
+        """Writes `vocab.txt` and `text_settings.json` into a folder."""
+        path = paths.join(folder, VOCAB_FILE)
+        with paths.atomic_file(path, "wb") as stream:
+            stream.write(self.vocabulary.to_bytes())
+        self.settings.save(folder)
 
     def tokenize(self, text: str) -> Encoding:
         """Cuts `text` into tokens, without [CLS] and [SEP]."""
         ids: list[int] = []
         offsets: list[tuple[int, int]] = []
-        if self.normalize:  # one character may become several
+        lowers = self.settings.do_lower_case
+        if self.settings.normalize:  # one character may become several
             sources = [
                 i
                 for i, c in enumerate(text)
                 for _ in normalization.normalize(c)
             ]
             text = normalization.normalize(text)
-        for characters, origins in split_words(text, self.do_lower_case):
-            if self.normalize:
+        for characters, origins in split_words(text, lowers):
+            if self.settings.normalize:
                 origins = [sources[origin] for origin in origins]
             for token_id, start, end in self.cut_word(characters):
                 ids.append(token_id)
@@ -226,15 +256,6 @@ class Tokenizer:
             else:
                 return unknown
         return pieces
-
-    def tokens_to_ids(self, tokens: Sequence[str]) -> list[int]:
-        """Returns ids; an unknown token is a `UserError`."""
-        try:
-            return [self.vocabulary.ids[token] for token in tokens]
-        except KeyError as error:
-            raise UserError(
-                f"token {error.args[0]!r} is not in the vocabulary"
-            ) from None
 
     def ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
         """Returns the token of each id."""

@@ -100,7 +100,7 @@ def pieces(
         words: Any keys, and words that are no tokens of the vocabulary.
         vocabulary: The one that they are new to.
     """
-    tokenizer = Tokenizer(vocabulary, do_lower_case=False)
+    tokenizer = Tokenizer(vocabulary)
     return {
         key: []
         if FREE_SLOT.fullmatch(word)  # kept free for a word to come

@@ -1,7 +1,6 @@
 """What lies beside a run's checkpoints."""
 
 import dataclasses
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +16,6 @@ def describe(
     workdir: Path,
     recipe: PretrainRecipe,
     config: AlbertConfig,
-    vocab_file: str,
     *,
     say: Callable[[str], None],
 ) -> None:
@@ -27,7 +25,6 @@ def describe(
         workdir: The run's folder.
         recipe: Whose changes since the last start are told.
         config: The model's.
-        vocab_file: Copied, if it is there.
         say: Receives the changes.
 
     Raises:
@@ -50,8 +47,6 @@ def describe(
                 f"and is {value!r} from now on"
             )
     files.write_json(recipe_file, values)
-    if Path(vocab_file).exists():
-        shutil.copyfile(vocab_file, workdir / Path(vocab_file).name)
 
 
 def read_recipe(workdir: files.PathLike) -> PretrainRecipe:
