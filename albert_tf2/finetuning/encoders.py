@@ -11,6 +11,7 @@ A fine-tuned model is a folder:
 
 import dataclasses
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from albert_tf2.text.tokenization import VOCAB_FILE, Tokenizer
 TASK_FILE = "task.json"
 HUB_FOLDER = "hub_encoder"
 SAVED_MODEL = "saved_model.pb"
+# Of nearly every BERT and ALBERT, where nothing tells.
+DEFAULT_POSITIONS = 512
 
 
 @dataclasses.dataclass
@@ -40,12 +43,14 @@ class LoadedEncoder:
     Attributes:
         encoder: `AlbertEncoder` or `hub.KerasLayer`.
         tokenizer: Of the texts that it was trained on.
+        positions: The most tokens that it takes.
         config: The model's configuration; None for a hub encoder.
         hub_folder: Where a hub encoder's SavedModel lies.
     """
 
     encoder: keras.layers.Layer
     tokenizer: Tokenizer
+    positions: int
     config: AlbertConfig | None = None
     hub_folder: Path | None = None
 
@@ -78,9 +83,7 @@ def load_encoder(
         config = config.replace(**dropout or {})
         if vocab_file is None:
             raise UserError(f"{source} needs --vocab_file: it has no own")
-        return LoadedEncoder(
-            AlbertEncoder(config), Tokenizer(vocab_file), config
-        )
+        return _own(AlbertEncoder(config), Tokenizer(vocab_file), config)
     if is_hub(source):
         return _load_hub(source, vocab_file)
     pretrainer = checkpoints.load_pretrained(source)
@@ -91,7 +94,15 @@ def load_encoder(
         encoder = AlbertEncoder(config)
         encoder.set_weights(pretrainer.encoder.get_weights())
     tokenizer = weights.tokenizer_of(pretrainer, source, vocab_file)
-    return LoadedEncoder(encoder, tokenizer, config)
+    return _own(encoder, tokenizer, config)
+
+
+def _own(
+    encoder: AlbertEncoder, tokenizer: Tokenizer, config: AlbertConfig
+) -> LoadedEncoder:
+    tokenizer.vocabulary.check_size(config.vocab_size)
+    positions = config.max_position_embeddings
+    return LoadedEncoder(encoder, tokenizer, positions, config)
 
 
 def is_hub(source: str) -> bool:
@@ -103,7 +114,10 @@ def is_hub(source: str) -> bool:
 
 
 def _load_hub(source: str, vocab_file: str | None) -> LoadedEncoder:
-    layer, folder = _hub_layer(source)
+    import tensorflow_hub as hub
+
+    folder = Path(hub.resolve(source))
+    layer = _hub_layer(folder)
     inside = folder / "assets" / VOCAB_FILE
     if vocab_file is None and not inside.is_file():
         raise UserError(
@@ -114,16 +128,30 @@ def _load_hub(source: str, vocab_file: str | None) -> LoadedEncoder:
         lowers = getattr(layer.resolved_object, "do_lower_case", True)
         settings = TextSettings(do_lower_case=bool(lowers))
     return LoadedEncoder(
-        layer, Tokenizer(vocab_file or inside, settings), hub_folder=folder
+        layer,
+        Tokenizer(vocab_file or inside, settings),
+        _hub_positions(layer, source),
+        hub_folder=folder,
     )
 
 
-def _hub_layer(source: str) -> tuple[keras.layers.Layer, Path]:
-    """Returns a trainable hub.KerasLayer, and where its SavedModel lies."""
+def _hub_layer(folder: Path) -> keras.layers.Layer:
     import tensorflow_hub as hub
 
-    folder = Path(hub.resolve(source))
-    return hub.KerasLayer(str(folder), trainable=True), folder
+    return hub.KerasLayer(str(folder), trainable=True)
+
+
+def _hub_positions(layer: keras.layers.Layer, source: str) -> int:
+    """Returns the rows of the position table, whoever wrote the encoder."""
+    for variable in layer.variables:
+        if "position_embedding" in variable.name and variable.shape.rank >= 2:
+            return int(variable.shape[-2])  # [S, W]
+    warnings.warn(
+        f"{source} has no table of position embeddings: it is taken to read "
+        f"at most {DEFAULT_POSITIONS} tokens",
+        stacklevel=2,
+    )
+    return DEFAULT_POSITIONS
 
 
 def build(
@@ -187,14 +215,37 @@ def load(
     folder = Path(folder)
     description = files.read_json(folder / TASK_FILE)
     task = registry.from_description(description)
+    tokenizer = Tokenizer(folder)
     if (folder / HUB_FOLDER).is_dir():
-        layer, hub_folder = _hub_layer(str(folder / HUB_FOLDER))
-        loaded = LoadedEncoder(layer, Tokenizer(folder), hub_folder=hub_folder)
+        hub_folder = folder / HUB_FOLDER
+        layer = _hub_layer(hub_folder)
+        positions = _hub_positions(layer, str(hub_folder))
+        loaded = LoadedEncoder(
+            layer, tokenizer, positions, hub_folder=hub_folder
+        )
     else:
         config = AlbertConfig.from_json(folder / CONFIG_FILE)
-        loaded = LoadedEncoder(AlbertEncoder(config), Tokenizer(folder), config)
+        loaded = _own(AlbertEncoder(config), tokenizer, config)
+    lengths = _lengths(description, folder / TASK_FILE, loaded.positions)
     model = build(task, loaded)
     tf.train.Checkpoint(model=model).read(
         str(folder / PREFIX)
     ).assert_existing_objects_matched().expect_partial()
-    return task, model, loaded, base.Lengths(**description["lengths"])
+    return task, model, loaded, lengths
+
+
+def _lengths(description: Any, source: Path, positions: int) -> base.Lengths:
+    try:
+        lengths = base.Lengths(**description["lengths"])
+        fits = lengths.max_seq_length <= positions
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{source}: `lengths` is damaged ({error}): fine-tune again, or "
+            "put the file back that was written with the model"
+        ) from None
+    if not fits:
+        raise UserError(
+            f"{source}: `max_seq_length` is {lengths.max_seq_length}, more "
+            f"than the model's {positions} positions"
+        )
+    return lengths

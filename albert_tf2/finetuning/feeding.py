@@ -106,6 +106,7 @@ def predict_logits(
     batch_size: int,
     replicas: int = 1,
     length: int | None = None,
+    positions: int | None = None,
 ) -> list[np.ndarray]:
     """Returns the logits of each example, in the order given.
 
@@ -116,6 +117,7 @@ def predict_logits(
         batch_size: Rows in a step.
         replicas: How many replicas share a step.
         length: A fixed T (TPU); None pads each batch to its longest.
+        positions: See `collate`.
     """
     per_token = task.kind in (base.TAGGING, base.SPAN)
     logits: list[np.ndarray] = [np.zeros(0)] * len(examples)
@@ -124,7 +126,13 @@ def predict_logits(
         size = -(-len(indices) // replicas) * replicas
         part = [examples[i] for i in indices]
         values = predict_step(
-            collate(part, size=size, choices=task.choices, length=length)
+            collate(
+                part,
+                size=size,
+                choices=task.choices,
+                length=length,
+                positions=positions,
+            )
         )
         for i, example, row in zip(indices, part, values, strict=False):
             logits[i] = row[: example.length] if per_token else row

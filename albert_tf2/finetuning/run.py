@@ -151,6 +151,7 @@ class Run:
             size=self.batch_size,
             choices=self.tuner.task.choices,
             length=self.tuner.fixed_length,
+            positions=self.tuner.loaded.positions,
         )
         batch |= feeding.label_arrays(
             self.tuner.task.kind,

@@ -87,10 +87,7 @@ class Tuner:
         self._predict_step = feeding.make_predict_step(self.model, strategy)
 
     def _check_length(self) -> None:
-        config = self.loaded.config
-        if config is None:
-            return
-        most = config.max_position_embeddings
+        most = self.loaded.positions
         if self.recipe.max_seq_length > most:
             raise UserError(
                 "recipe: `max_seq_length` must be at most the model's "
@@ -108,6 +105,7 @@ class Tuner:
             batch_size=self.recipe.eval_batch_size,
             replicas=self.strategy.num_replicas_in_sync,
             length=self.fixed_length,
+            positions=self.loaded.positions,
         )
         return self.task.decode(rows, examples, logits, self.lengths)
 

@@ -15,6 +15,7 @@ Vaswani et al., https://arxiv.org/abs/1706.03762.
 import tensorflow as tf
 
 from albert_tf2.config import AlbertConfig
+from albert_tf2.errors import UserError
 from albert_tf2.keras_api import keras
 from albert_tf2.model import fusion
 from albert_tf2.model.dropout import Dropout
@@ -153,6 +154,8 @@ class Embeddings(keras.layers.Layer):
         training: bool | None = None,
     ) -> tf.Tensor:
         batch, length = dynamic_shape(input_word_ids)
+        if input_position_ids is None:
+            self._check_length(length)
         words = tf.gather(
             self.word_embeddings, tf.reshape(input_word_ids, [-1])
         )  # [B*T, E]
@@ -180,6 +183,14 @@ class Embeddings(keras.layers.Layer):
         return self.dropout(
             self.layer_norm(words + types + positions), training=training
         )
+
+    def _check_length(self, length: int | tf.Tensor) -> None:
+        most = self.config.max_position_embeddings
+        if isinstance(length, int) and length > most:
+            raise UserError(
+                f"`input_word_ids` must have at most {most} tokens, the "
+                f"model's `max_position_embeddings`. Received: {length}"
+            )
 
 
 def attention_bias(

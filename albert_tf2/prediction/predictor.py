@@ -79,15 +79,17 @@ class Predictor:
             loaded = encoders.load_encoder(source, vocab_file=vocab_file)
         else:
             self._pretrainer = checkpoints.load_pretrained(source)
+            config = self._pretrainer.config
             loaded = encoders.LoadedEncoder(
                 self._pretrainer.encoder,
                 weights.tokenizer_of(self._pretrainer, source, vocab_file),
-                self._pretrainer.config,
+                config.max_position_embeddings,
+                config,
             )
         self._encoder = loaded.encoder
         self.tokenizer = loaded.tokenizer
-        most = loaded.config.max_position_embeddings if loaded.config else 512
-        self.max_seq_length = min(max_seq_length, most)
+        self._positions = loaded.positions
+        self.max_seq_length = min(max_seq_length, self._positions)
 
     # --- fine-tuned models
 
@@ -170,6 +172,7 @@ class Predictor:
             examples,
             task=self.task,
             batch_size=self.batch_size,
+            positions=self._positions,
         )
         return self.task.decode(rows, examples, logits, self.lengths)
 
@@ -217,7 +220,9 @@ class Predictor:
                 f"the text is longer than {self.max_seq_length} tokens, and "
                 f"a {MASK} stands after that"
             )
-        inputs = collate([Example(0, (packed,))], size=1)
+        inputs = collate(
+            [Example(0, (packed,))], size=1, positions=self._positions
+        )
         inputs[features.MASKED_LM_POSITIONS] = np.array([positions], np.int32)
         logits = self._mask_step(inputs).numpy()[0]
         names, groups = self._merged_tokens
@@ -292,7 +297,8 @@ class Predictor:
         vectors: list[Any] = [None] * len(examples)
         for indices in prediction_order(examples, self.batch_size):
             part = [examples[i] for i in indices]
-            found = self._embed_step(pooling)(collate(part, size=len(part)))
+            inputs = collate(part, size=len(part), positions=self._positions)
+            found = self._embed_step(pooling)(inputs)
             for i, vector in zip(indices, found.numpy(), strict=True):
                 vectors[i] = vector
         stacked = np.stack(vectors) if vectors else np.zeros([0, 0], np.float32)

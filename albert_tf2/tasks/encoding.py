@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from albert_tf2 import features
+from albert_tf2.errors import UserError
 from albert_tf2.text.tokenization import Tokenizer, Vocabulary
 
 # Batches are padded to a multiple of this, so that a step sees few shapes.
@@ -78,8 +79,16 @@ def pack(
     """Packs segments as [CLS] s1 [SEP] s2 [SEP] ..., cut to fit.
 
     The first segment has type 0, all others type 1.
+
+    Raises:
+        UserError: If not even [CLS] and the [SEP] fit.
     """
     budget = max_seq_length - 1 - len(segments)
+    if budget < 0:
+        raise UserError(
+            f"`max_seq_length` must be at least {1 + len(segments)} for "
+            f"{len(segments)} segments. Received: {max_seq_length}"
+        )
     kept = shares([len(segment) for segment in segments], budget)
     ids, type_ids = [vocabulary.cls_id], [0]
     for index, (segment, count) in enumerate(zip(segments, kept, strict=True)):
@@ -155,6 +164,7 @@ def collate(
     size: int,
     choices: int = 1,
     length: int | None = None,
+    positions: int | None = None,
 ) -> dict[str, np.ndarray]:
     """Makes a batch of model inputs.
 
@@ -163,6 +173,7 @@ def collate(
         size: B; missing examples are rows of padding.
         choices: C, for tasks whose examples have several sequences.
         length: T; None rounds the longest example up.
+        positions: Those of the model, past which T is not rounded.
 
     Returns:
         int32 `input_word_ids`, `input_mask`, `input_type_ids`: [B, T], or
@@ -171,6 +182,8 @@ def collate(
     if length is None:
         longest = max(example.length for example in examples)
         length = -(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+        if positions is not None:
+            length = max(longest, min(length, positions))
     arrays = np.zeros((3, size, choices, length), np.int32)
     for b, example in enumerate(examples):
         for c, packed in enumerate(example.sequences):

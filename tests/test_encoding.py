@@ -1,0 +1,27 @@
+"""Packing and batches: no sequence is longer than its model reads."""
+
+import pytest
+
+from albert_tf2 import UserError, Vocabulary
+from albert_tf2.tasks.encoding import Example, Packed, collate, pack
+from albert_tf2.text.tokenization import SPECIAL_TOKENS
+
+VOCABULARY = Vocabulary([*SPECIAL_TOKENS, "一"])
+
+
+@pytest.mark.parametrize(
+    "longest, positions, length",
+    [(33, None, 48), (33, 50, 48), (49, 50, 50), (50, 50, 50), (3, 8, 8)],
+)
+def test_batches_are_not_rounded_past_the_positions(longest, positions, length):
+    packed = [Packed([5] * n, [0] * n) for n in (2, longest)]
+    examples = [Example(i, (one,)) for i, one in enumerate(packed)]
+    batch = collate(examples, size=2, positions=positions)
+    assert batch["input_mask"].shape == (2, length)
+    assert batch["input_mask"].sum(1).tolist() == [2, longest]
+
+
+def test_segments_that_leave_no_room_are_refused():
+    assert pack([[5], [5]], VOCABULARY, 3).ids == [2, 3, 3]
+    with pytest.raises(UserError, match="at least 3 for 2 segments. Rec.*: 2"):
+        pack([[5], [5]], VOCABULARY, 2)
