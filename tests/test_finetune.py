@@ -325,6 +325,7 @@ def test_lamb_and_dropout(tmp_path, checkpoint):
 
 
 def test_preln_head_normalizes(tmp_path):
+    from albert_tf2 import Tokenizer
     from albert_tf2.finetuning import encoders
     from albert_tf2.model.albert import AlbertEncoder
     from albert_tf2.tasks import registry
@@ -333,7 +334,7 @@ def test_preln_head_normalizes(tmp_path):
     for ln_type, expected in (("preln", True), ("postln", False)):
         config = samples.small_config(vocab_file, ln_type=ln_type)
         loaded = encoders.LoadedEncoder(
-            AlbertEncoder(config), vocab_file, config
+            AlbertEncoder(config), Tokenizer(vocab_file), 64, config
         )
         model = encoders.build(registry.create("lcqmc"), loaded)
         assert (model.head.layer_norm is not None) is expected
