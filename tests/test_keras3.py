@@ -155,7 +155,7 @@ def exports(tmp_path_factory):
     from albert_tf2.hub_export.encoder import export_encoder
     from albert_tf2.hub_export.preprocessor import export_preprocessor
     from albert_tf2.keras_api import keras
-    from albert_tf2.text.tokenization import SPECIAL_TOKENS
+    from albert_tf2.text.tokenization import SPECIAL_TOKENS, Tokenizer
 
     keras.utils.set_random_seed(0)
     folder = tmp_path_factory.mktemp("keras3")
@@ -172,8 +172,9 @@ def exports(tmp_path_factory):
         max_position_embeddings=128,
         hidden_dropout_prob=0.1,
     )
-    export_encoder(AlbertPretrainer(config), vocab_file, folder / "encoder")
-    export_preprocessor(vocab_file, folder / "preprocessor")
+    tokenizer = Tokenizer(vocab_file)
+    export_encoder(AlbertPretrainer(config), tokenizer, folder / "encoder")
+    export_preprocessor(tokenizer, folder / "preprocessor")
     return folder
 
 
