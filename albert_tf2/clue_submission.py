@@ -29,10 +29,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="append",
         required=True,
         metavar=("TASK", "PREDICTIONS", "DATA_DIR"),
+        help="a task, its predictions (predictions/test.jsonl of a run) and "
+        "its files; once for each task",
     )
-    parser.add_argument("--output_dir", required=True)
-    parser.add_argument("--team", required=True)
-    parser.add_argument("--version", default="1.1", choices=clue.VERSIONS)
+    parser.add_argument(
+        "--output_dir",
+        required=True,
+        metavar="FOLDER",
+        help="where the zip and the files in it go",
+    )
+    parser.add_argument(
+        "--team",
+        required=True,
+        metavar="NAME",
+        help="the name that the leaderboard shows: letters, digits, - and _",
+    )
+    parser.add_argument(
+        "--version",
+        default="1.1",
+        choices=clue.VERSIONS,
+        help="which of CLUE's test files were predicted (default: 1.1)",
+    )
     parser.add_argument(
         "--any_size",
         action="store_true",

@@ -59,6 +59,7 @@ def parser(doc: str, prog: str | None = None) -> argparse.ArgumentParser:
     made.add_argument(
         "--debug",
         action="store_true",
+        default=argparse.SUPPRESS,  # `run` looks for it; commands need not
         help="show the traceback of an error, too",
     )
     return made
@@ -86,6 +87,8 @@ def add_setting(
     if default is not None:
         told.append(f"default: {settings.spelled(default)}")
     sentence = field.sentence.removesuffix(".")
+    if sentence[1:2].islower():  # as the other flags' sentences begin
+        sentence = sentence[0].lower() + sentence[1:]
     if told:
         sentence += f" ({'; '.join(told)})"
     parser.add_argument(
@@ -124,6 +127,20 @@ def add_number(
         default=default,
         sentence=sentence,
         **limits,
+    )
+    add_setting(parser, field)
+
+
+def add_boolean(
+    parser: argparse.ArgumentParser, flag: str, default: bool, sentence: str
+) -> None:
+    """Adds a flag that takes true or false; bare, it means true."""
+    field = Setting(
+        name=flag.removeprefix("--"),
+        kind=bool,
+        optional=False,
+        default=default,
+        sentence=sentence,
     )
     add_setting(parser, field)
 

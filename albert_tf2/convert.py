@@ -45,7 +45,11 @@ def _parse(argv: Sequence[str] | None):
         metavar="NAME_OR_JSON",
         help="the configuration, where the input has none",
     )
-    parser.add_argument("--overwrite", action="store_true")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace the folder if it is there",
+    )
     parser.add_argument(
         "--describe", metavar="X", help="print what X is, and stop"
     )

@@ -27,45 +27,62 @@ from typing import Any
 from albert_tf2 import command_line, files
 from albert_tf2.errors import UserError
 from albert_tf2.recipes import FinetuneRecipe, load_recipe
+from albert_tf2.settings import ON_ERROR
 
 RESULTS_FILE = "results.json"
 RECIPE_FILE = "recipe.json"
-STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = command_line.parser(__doc__, "python -m albert_tf2.finetune")
-    parser.add_argument("--task", required=True, help="see above")
-    parser.add_argument("--data_dir", required=True, help="the task's files")
+    parser.add_argument(
+        "--task", required=True, metavar="NAME", help="one of those above"
+    )
+    parser.add_argument(
+        "--data_dir",
+        required=True,
+        metavar="FOLDER",
+        help="the task's files: train, dev and test",
+    )
     parser.add_argument(
         "--init_checkpoint",
         required=True,
+        metavar="SOURCE",
         help="what to start from: a folder with a checkpoint, an archive, a "
         "released model's name, a hub encoder (folder or https://), or "
         "config:albert_tiny_zh for random weights",
     )
-    parser.add_argument("--workdir", required=True)
     parser.add_argument(
-        "--config", help="a recipe; default: the task's own among configs/"
+        "--workdir",
+        required=True,
+        metavar="FOLDER",
+        help="the run's folder: made by the first start, gone on with by the "
+        "next",
+    )
+    command_line.add_recipe(
+        parser,
+        FinetuneRecipe,
+        config="a recipe (default: the task's own, configs/finetune_*.yaml)",
     )
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE"
-    )
-    parser.add_argument(
-        "--vocab_file", help="where none lies beside the checkpoint"
+        "--vocab_file",
+        metavar="FILE",
+        help="the vocabulary, where none lies beside the checkpoint",
     )
     for split in ("train", "dev", "test"):
         parser.add_argument(
-            f"--{split}_file", help=f"instead of the {split} file of data_dir"
+            f"--{split}_file",
+            metavar="FILE",
+            help=f"the {split} rows, instead of the file in --data_dir",
         )
     parser.add_argument(
         "--on_error",
-        choices=("fail", "skip"),
+        choices=ON_ERROR,
         default="fail",
-        help="a bad row: stop, or count it and go on",
+        help="what to do about a bad row: stop, or count it and go on "
+        "(default: fail)",
     )
-    parser.add_argument("--strategy", default="auto", choices=STRATEGIES)
-    parser.add_argument("--tpu", help="for --strategy tpu: its name")
+    command_line.add_strategy(parser)
     return parser.parse_args(argv)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from albert_tf2 import command_line, paths
 from albert_tf2.errors import UserError
+from albert_tf2.settings import MAX_SEED, MAX_STEPS
 
 SENTENCES = (
     "手机充不进电怎么办",
@@ -172,12 +173,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command_line.parser(
         __doc__, prog="python -m albert_tf2.hub_example"
     )
-    parser.add_argument("--preprocessor", type=Path, required=True)
-    parser.add_argument("--encoder", type=Path, required=True)
-    parser.add_argument("--pairs", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--output", type=Path, help="figures as JSON")
+    for name, sentence in (
+        ("preprocessor", "the preprocessor's SavedModel"),
+        ("encoder", "the encoder's SavedModel"),
+        ("pairs", "a folder of question pairs: train.tsv and dev.tsv"),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            type=Path,
+            required=True,
+            metavar="FOLDER",
+            help=sentence,
+        )
+    command_line.add_number(
+        parser, "--steps", 300, "Steps of training.", least=1, most=MAX_STEPS
+    )
+    command_line.add_number(
+        parser,
+        "--seed",
+        1,
+        "Decides order and first weights.",
+        least=0,
+        most=MAX_SEED,
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="write the figures here, as JSON",
+    )
     args = parser.parse_args(argv)
     for name in ("preprocessor", "encoder"):
         path = getattr(args, name)

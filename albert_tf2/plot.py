@@ -31,7 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command_line.parser(__doc__, prog="python -m albert_tf2.plot")
     parser.add_argument("workdir", help="the folder of a run")
     parser.add_argument(
-        "--output", help=f"the PNG to write (default: WORKDIR/{OUTPUT})"
+        "--output",
+        metavar="FILE",
+        help=f"the PNG to write (default: WORKDIR/{OUTPUT})",
     )
     arguments = parser.parse_args(argv)
     if not Path(arguments.workdir).is_dir():

@@ -26,6 +26,7 @@ from typing import Any
 from albert_tf2 import command_line, paths
 from albert_tf2.errors import UserError
 from albert_tf2.prediction.predictor import POOLINGS, Predictor
+from albert_tf2.settings import MAX_BATCH, MAX_LENGTH
 
 __all__ = ["Predictor", "main"]
 
@@ -35,31 +36,85 @@ MODES = ("classify", "tag", "answer", "fill-mask", "similarity", "embed")
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = command_line.parser(__doc__, "python -m albert_tf2.predict")
     add = parser.add_argument
-    add("mode", choices=MODES)
-    add("texts", nargs="*")
+    add("mode", choices=MODES, help="what to do, see above")
+    add("texts", nargs="*", help="what to do it with")
     add(
         "--model",
         "--checkpoint",
         required=True,
+        metavar="SOURCE",
         help="a fine-tuned model's folder, a checkpoint, a hub encoder",
     )
-    add("--input_file", help="a text, or a pair, per line")
-    add("--output_file", help="JSON Lines; for embed, .npy")
-    add("--interactive", action="store_true")
-    add("--query", help="similarity: this one against all texts")
-    add("--top_k", type=int, default=5)
-    add("--pooling", choices=POOLINGS, default="mean")
+    add(
+        "--input_file", metavar="FILE", help="texts from here, one on each line"
+    )
+    add(
+        "--output_file",
+        metavar="FILE",
+        help="answers to here: JSON Lines; for embed, .npy",
+    )
+    add("--interactive", action="store_true", help="texts from the keyboard")
+    add(
+        "--query",
+        metavar="TEXT",
+        help="similarity: compare this one with all texts",
+    )
+    command_line.add_number(
+        parser,
+        "--top_k",
+        5,
+        "Answers for each text: fill-mask, answer, similarity with --query.",
+        least=1,
+        most=1000,
+    )
+    add(
+        "--pooling",
+        choices=POOLINGS,
+        default="mean",
+        help="similarity, embed: what stands for a text: the mean of its "
+        "tokens' vectors, that of [CLS], or the pooler's (default: mean)",
+    )
     add(
         "--whiten_with",
         metavar="FILE",
         help="similarity, embed: sentences to fit whitening on, or an .npz "
         "that --save_whitening wrote",
     )
-    add("--whiten_dimensions", type=int, help="default: all")
-    add("--save_whitening", metavar="FILE.npz")
-    add("--vocab_file", help="where none lies beside the model")
-    add("--batch_size", type=int, default=64)
-    add("--max_seq_length", type=int, default=128)
+    command_line.add_number(
+        parser,
+        "--whiten_dimensions",
+        None,
+        "With --whiten_with: how many dimensions to keep; default: all.",
+        least=1,
+        most=MAX_LENGTH,
+    )
+    add(
+        "--save_whitening",
+        metavar="FILE.npz",
+        help="keep the fitted whitening here, for --whiten_with",
+    )
+    add(
+        "--vocab_file",
+        metavar="FILE",
+        help="the vocabulary, where none lies beside the model",
+    )
+    command_line.add_number(
+        parser,
+        "--batch_size",
+        64,
+        "Texts that are computed at a time.",
+        least=1,
+        most=MAX_BATCH,
+    )
+    command_line.add_number(
+        parser,
+        "--max_seq_length",
+        128,
+        "Tokens of a text for similarity, embed and fill-mask; a fine-tuned "
+        "model knows its own.",
+        least=5,
+        most=MAX_LENGTH,
+    )
     # Intermixed: options may stand between the mode and the texts.
     args = parser.parse_intermixed_args(argv)
     sources = bool(args.texts) + bool(args.input_file) + args.interactive

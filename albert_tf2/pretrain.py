@@ -19,30 +19,37 @@ EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h
 def main(argv: Sequence[str] | None = None) -> int:
     """Trains, or evaluates alone; returns the exit code."""
     parser = command_line.parser(__doc__, prog="python -m albert_tf2.pretrain")
-    parser.add_argument("--config", help="a recipe, configs/pretrain_*.yaml")
-    parser.add_argument("--data_dir", required=True, help="records")
-    parser.add_argument("--workdir", required=True, help="the run's folder")
-    parser.add_argument(
-        "--strategy",
-        default="auto",
-        choices=("auto", "one_device", "mirrored", "multi_worker", "tpu"),
+    command_line.add_recipe(
+        parser,
+        PretrainRecipe,
+        config="a recipe, as configs/pretrain_*.yaml (default: the defaults "
+        "of the keys below)",
     )
-    parser.add_argument("--tpu", help="a TPU's name or grpc:// address")
     parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="replace a key of the recipe; may be repeated",
+        "--data_dir",
+        required=True,
+        metavar="FOLDER",
+        help="the records, as data.build_pretraining_data writes them",
     )
+    parser.add_argument(
+        "--workdir",
+        required=True,
+        metavar="FOLDER",
+        help="the run's folder: made by the first start, gone on with by the "
+        "next",
+    )
+    command_line.add_strategy(parser)
     parser.add_argument(
         "--scale_learning_rate",
-        type=int,
         metavar="BATCH",
-        help="multiply the rate by sqrt(global_batch_size / BATCH)",
+        help="the key `scale_learning_rate_from`: multiply the rate by "
+        "sqrt(global_batch_size / BATCH)",
     )
     parser.add_argument(
-        "--init_checkpoint", help="weights to start a new run from"
+        "--init_checkpoint",
+        metavar="SOURCE",
+        help="weights to start a new run from: a folder, an archive, a "
+        "released model's name",
     )
     parser.add_argument(
         "--evaluate",
@@ -52,15 +59,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--show_variables",
         action="store_true",
-        help="print which variables decay and adapt",
+        help="print which variables decay and adapt, and go on",
     )
     arguments = parser.parse_args(argv)
-    overrides = list(arguments.set)
-    if arguments.scale_learning_rate:
-        overrides.append(
-            f"scale_learning_rate_from={arguments.scale_learning_rate}"
-        )
-    recipe = load_recipe(PretrainRecipe, arguments.config, overrides)
+    scale = ("--scale_learning_rate", arguments.scale_learning_rate)
+    recipe = load_recipe(
+        PretrainRecipe,
+        arguments.config,
+        arguments.set,
+        flags={"scale_learning_rate_from": scale},
+    )
     recipe.model_config()  # a wrong name is told before TensorFlow loads
     return _run(arguments, recipe)
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from albert_tf2 import command_line, paths
 from albert_tf2.errors import UserError
 from albert_tf2.recipes import PretrainRecipe, load_recipe
+from albert_tf2.settings import MAX_STEPS
 from albert_tf2.training.run_log import EVALUATION, read_rows
 
 RECIPE = "pretrain_quickstart.yaml"
@@ -245,29 +246,65 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command_line.parser(
         __doc__, prog="python -m albert_tf2.quickstart"
     )
-    parser.add_argument("--workdir", type=Path, default=Path("runs/quickstart"))
+    parser.add_argument(
+        "--workdir",
+        type=Path,
+        metavar="FOLDER",
+        default=Path("runs/quickstart"),
+        help="where everything goes (default: %(default)s)",
+    )
     parser.add_argument(
         "--input_file",
         nargs="+",
         default=[str(sample("corpus", "*.txt"))],
-        help="the corpus (the shipped one)",
+        metavar="FILE",
+        help="the corpus: files or globs (default: the shipped one)",
     )
     parser.add_argument(
-        "--vocab_file", type=Path, help="use this one instead of learning one"
+        "--vocab_file",
+        type=Path,
+        metavar="FILE",
+        help="use this vocabulary instead of learning one",
     )
-    parser.add_argument("--vocab_size", type=int, default=3000)
-    parser.add_argument(
+    command_line.add_number(
+        parser,
+        "--vocab_size",
+        3000,
+        "Tokens of the vocabulary to learn, at most.",
+        least=1,
+        most=10_000_000,
+    )
+    command_line.add_number(
+        parser,
         "--eval_fraction",
-        type=float,
-        default=0.08,
-        help="share of the documents held out (0.08)",
+        0.08,
+        "Share of the documents that is held out.",
+        kind=float,
+        least=0.0,
+        most=0.9,
     )
-    parser.add_argument("--config", type=Path, help="recipe (the shipped one)")
+    command_line.add_recipe(
+        parser,
+        PretrainRecipe,
+        config=f"a recipe for pre-training (default: the shipped {RECIPE})",
+        keys="python -m albert_tf2.pretrain",
+    )
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE"
+        "--pairs",
+        type=Path,
+        metavar="FOLDER",
+        default=sample("pairs"),
+        help="pairs of questions to fine-tune on, train.tsv and dev.tsv "
+        "(default: the shipped ones)",
     )
-    parser.add_argument("--pairs", type=Path, default=sample("pairs"))
-    parser.add_argument("--finetune_steps", type=int, default=300)
+    command_line.add_number(
+        parser,
+        "--finetune_steps",
+        300,
+        "Steps of fine-tuning.",
+        least=1,
+        most=MAX_STEPS,
+    )
     args = parser.parse_args(argv)
 
     recipe_file = args.config or Path(
@@ -275,7 +312,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     recipe = load_recipe(PretrainRecipe, recipe_file, args.set)
     settings = json.loads(json.dumps(vars(args), default=str))
-    del settings["workdir"]
+    for name in ("workdir", "debug"):
+        settings.pop(name, None)
     check_settings(args.workdir, settings)
 
     start = time.monotonic()

@@ -221,10 +221,26 @@ class Request:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = command_line.parser(__doc__, "python -m albert_tf2.serve")
-    parser.add_argument("--model", required=True, help="see predict --help")
-    parser.add_argument("--vocab_file")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8501)
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="SOURCE",
+        help="a fine-tuned model's folder, a checkpoint, a hub encoder",
+    )
+    parser.add_argument(
+        "--vocab_file",
+        metavar="FILE",
+        help="the vocabulary, where none lies beside the model",
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="the address to listen on; 0.0.0.0: all of this machine's "
+        "(default: 127.0.0.1, for this machine alone)",
+    )
+    command_line.add_number(
+        parser, "--port", 8501, "The port to listen on.", least=1, most=65_535
+    )
     return parser.parse_args(argv)
 
 

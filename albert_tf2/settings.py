@@ -135,7 +135,8 @@ class Setting:
         """Says what a value must be, e.g. "a whole number from 1 to 9"."""
         if self.choices:
             return f"one of {', '.join(self.choices)}"
-        limits = f" {self.limits}" if self.limits else ""
+        of = " of" if self.limits.startswith("at ") else ""
+        limits = f"{of} {self.limits}" if self.limits else ""
         null = ", or null" if self.optional else ""
         kind = _KINDS[self.kind]
         if self.repeats:
@@ -149,9 +150,9 @@ class Setting:
             return f"from {_plain(self.least)} to {_plain(self.most)}"
         named = {
             "above": self.above,
-            "of at least": self.least,
+            "at least": self.least,
             "below": self.below,
-            "of at most": self.most,
+            "at most": self.most,
         }
         return " and ".join(
             f"{word} {_plain(limit)}"

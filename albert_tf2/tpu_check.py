@@ -12,6 +12,7 @@ how much memory the step takes. Needs `pip install 'albert-tf2[tpu_check]'`.
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -20,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from albert_tf2 import command_line
-from albert_tf2.errors import UserError
+from albert_tf2.errors import UserError, cut
 from albert_tf2.recipes import PretrainRecipe, load_recipe
+from albert_tf2.settings import MAX_BATCH
 
 GIB = 2**30
 
@@ -55,29 +57,44 @@ ENVIRONMENT = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Compiles and reports; returns 0 if the recipe fits, else 1."""
     parser = command_line.parser(__doc__, prog="python -m albert_tf2.tpu_check")
-    parser.add_argument("--config", help="a recipe, configs/pretrain_*.yaml")
-    parser.add_argument(
-        "--topology", default="v5e:2x2", help="generation:shape (v5e:2x2)"
+    command_line.add_recipe(
+        parser,
+        PretrainRecipe,
+        config="a recipe, as configs/pretrain_*.yaml",
+        keys="python -m albert_tf2.pretrain",
     )
-    parser.add_argument("--max_seq_length", type=int, help="T, if not its own")
     parser.add_argument(
+        "--topology",
+        default="v5e:2x2",
+        help="the chips: generation:shape (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max_seq_length",
+        metavar="N",
+        help="the key of the recipe: tokens of a row",
+    )
+    command_line.add_number(
+        parser,
         "--batch_per_core",
-        type=int,
-        help="rows at a time on a core (default: the recipe's share)",
+        None,
+        "Rows at a time on a core; default: the recipe's share.",
+        least=1,
+        most=MAX_BATCH,
     )
     parser.add_argument(
         "--find_largest",
         action="store_true",
         help="also find the largest batch per core that fits (more compiles)",
     )
-    parser.add_argument("--set", action="append", default=[])
     arguments = parser.parse_args(argv)
     chip, cores = read_topology(arguments.topology)
-    overrides = list(arguments.set)
-    if arguments.max_seq_length:
-        length = arguments.max_seq_length
-        overrides.append(f"max_seq_length={length}")
-    recipe = load_recipe(PretrainRecipe, arguments.config, overrides)
+    length = ("--max_seq_length", arguments.max_seq_length)
+    recipe = load_recipe(
+        PretrainRecipe,
+        arguments.config,
+        arguments.set,
+        flags={"max_seq_length": length},
+    )
     batch = arguments.batch_per_core or recipe.global_batch_size // (
         cores * recipe.gradient_accumulation_steps
     )
@@ -98,10 +115,12 @@ def read_topology(topology: str) -> tuple[Chip, int]:
     """Returns the kind of core of "v5e:2x2", and how many there are."""
     name, _, shape = topology.partition(":")
     sizes = shape.split("x")
-    if name not in CHIPS or not all(size.isdecimal() for size in sizes):
+    # At most 9,999 chips a side: the largest pods have thousands in all.
+    good = all(re.fullmatch("[1-9][0-9]{0,3}", size) for size in sizes)
+    if name not in CHIPS or len(sizes) > 3 or not good:
         raise UserError(
             f"--topology must be one of {', '.join(CHIPS)}, a colon and a "
-            f"shape such as 2x2. Received: --topology {topology}"
+            f"shape such as 2x2. Received: --topology {cut(topology)}"
         )
     cores = 1
     for size in sizes:

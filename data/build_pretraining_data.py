@@ -34,11 +34,13 @@ MANY_SENTENCES = 1000
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses the command line, builds or verifies, prints a summary."""
     parser = argument_parser(__doc__, PROG)
-    parser.add_argument(
+    command_line.add_number(
+        parser,
         "--num_workers",
-        type=int,
-        default=workers.available_cores(),
-        help="processes; the records do not depend on it (%(default)s)",
+        workers.available_cores(),
+        "Processes; the records do not depend on it.",
+        least=1,
+        most=4096,
     )
     flags = parser.parse_args(argv)
     run(flags, workers.Workers(flags.num_workers))
@@ -58,13 +60,28 @@ def argument_parser(doc: str, prog: str) -> argparse.ArgumentParser:
     """Returns the flags: where, how fast, and the fields of BuildConfig."""
     parser = command_line.parser(doc, prog)
     add = parser.add_argument
-    add("--input_file", nargs="+", help="files or globs, also comma-separated")
-    add("--vocab_file", help="vocab.txt, one token per line")
-    add("--output_dir", required=True, help="where the records go")
+    add(
+        "--input_file",
+        nargs="+",
+        metavar="FILE",
+        help="the corpus: files or globs, also comma-separated",
+    )
+    add(
+        "--vocab_file",
+        metavar="FILE",
+        help="the vocabulary, a token on each line",
+    )
+    add(
+        "--output_dir",
+        required=True,
+        metavar="FOLDER",
+        help="where the records go",
+    )
     add(
         "--user_dictionary",
         nargs="+",
         default=[],
+        metavar="FILE",
         help="terms the segmenter must know, in jieba's form",
     )
     add(

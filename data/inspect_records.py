@@ -12,6 +12,7 @@ Within a row, / divides words and each pair stands on a line of its own:
 python -m albert_tf2.data.inspect_records --data_dir records --num_records 3
 """
 
+import functools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 
 from albert_tf2 import command_line, features, paths
 from albert_tf2.errors import UserError
+from albert_tf2.settings import MAX_SEED
 from albert_tf2.text.tokenization import PIECE_PREFIX, Vocabulary
 
 from . import records
@@ -33,13 +35,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parses the command line and prints the records."""
     parser = command_line.parser(__doc__, PROG)
     add = parser.add_argument
-    add("--data_dir", required=True, help="what the builder wrote")
-    add("--vocab_file", help="vocab.txt, if it is not in --data_dir")
-    add("--subset", choices=("train", "eval"), default="train")
-    add("--num_records", type=int, default=3, help="(%(default)s)")
-    add("--seed", type=int, default=0, help="draws the masks (%(default)s)")
-    add("--masked_lm_prob", type=float, default=0.1, help="(%(default)s)")
-    add("--colour", choices=("auto", "always", "never"), default="auto")
+    add(
+        "--data_dir",
+        required=True,
+        metavar="FOLDER",
+        help="the records, as the builder writes them",
+    )
+    add(
+        "--vocab_file",
+        metavar="FILE",
+        help="the vocabulary, if it is not in --data_dir",
+    )
+    add(
+        "--subset",
+        choices=("train", "eval"),
+        default="train",
+        help="the records to train on, or those held out (default: train)",
+    )
+    number = functools.partial(command_line.add_number, parser)
+    number("--num_records", 3, "Records to print.", least=1, most=10**9)
+    number("--seed", 0, "Decides the masks.", least=0, most=MAX_SEED)
+    number(
+        "--masked_lm_prob",
+        0.1,
+        "Share of the tokens to mask.",
+        kind=float,
+        above=0.0,
+        most=0.9,
+    )
+    add(
+        "--colour",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="colour what is masked; auto: on a terminal (default: auto)",
+    )
     flags = parser.parse_args(argv)
     if not paths.is_dir(flags.data_dir):
         raise UserError(

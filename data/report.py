@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from albert_tf2 import command_line, paths
 from albert_tf2.errors import UserError
+from albert_tf2.settings import MAX_BATCH
 from albert_tf2.text.tokenization import Vocabulary, is_chinese
 
 from . import corpus, parts, units
@@ -37,14 +38,8 @@ DOCUMENT_BINS = (16, 32, 64, 128, 256, 512, 1024, 2048, 8192, 32768)
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses the command line, reads the corpus, writes the three files."""
     flags = _parser().parse_args(argv)
-    config = BuildConfig(
-        max_seq_length=flags.max_seq_length,
-        short_seq_prob=flags.short_seq_prob,
-        segmenter=flags.segmenter,
-        normalize=flags.normalize,
-        on_error=flags.on_error,
-        num_shards=1,
-    ).resolved(0)
+    config = command_line.of_flags(BuildConfig, flags, num_shards=1)
+    config = config.resolved(0)
     files = corpus.find_files(flags.input_file)
     vocabulary = Vocabulary.load(flags.vocab_file)
     analysis = Analysis(config, vocabulary)
@@ -70,20 +65,40 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = command_line.parser(__doc__, PROG)
     add = parser.add_argument
-    add("--input_file", nargs="+", required=True, help="files or globs")
-    add("--vocab_file", required=True, help="vocab.txt")
-    add("--output_dir", required=True, help="where the three files go")
-    add("--max_seq_length", type=int, default=512)
-    add("--short_seq_prob", type=float, default=0.1)
-    add("--global_batch_size", type=int, default=256, help="(%(default)s)")
-    add("--segmenter", default=default_segmenter(), help="(%(default)s)")
     add(
-        "--normalize",
-        action="store_true",
-        help="as the builder's --normalize true",
+        "--input_file",
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="the corpus: files or globs",
     )
-    add("--on_error", choices=("fail", "skip"), default="fail")
-    return parser  # fmt: skip
+    add(
+        "--vocab_file",
+        required=True,
+        metavar="FILE",
+        help="the vocabulary, a token on each line",
+    )
+    add(
+        "--output_dir",
+        required=True,
+        metavar="FOLDER",
+        help="where the three files go",
+    )
+    command_line.add_settings(
+        parser,
+        BuildConfig,
+        "max_seq_length short_seq_prob segmenter normalize on_error".split(),
+        defaults={"segmenter": default_segmenter()},
+    )
+    command_line.add_number(
+        parser,
+        "--global_batch_size",
+        256,
+        "Rows of a step, to count the steps of an epoch.",
+        least=1,
+        most=MAX_BATCH,
+    )
+    return parser
 
 
 class Analysis(parts.PartBuilder):

@@ -34,6 +34,7 @@ from albert_tf2.text.tokenization import (
 )
 
 from . import corpus, units
+from .build_config import BuildConfig
 
 PROG = "python -m albert_tf2.data.vocabulary"
 NUM_UNUSED = 99
@@ -91,33 +92,54 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = command_line.parser(__doc__, PROG)
     add = parser.add_argument
-    add("--input_file", nargs="+", help="the corpus: files or globs")
-    add("--vocab_file", help="an existing vocabulary, for --assign")
-    add("--output", required=True, help="the vocabulary to write")
     add(
-        "--vocab_size",
-        type=int,
-        default=21128,
-        help="at most so many tokens (%(default)s)",
+        "--input_file",
+        nargs="+",
+        metavar="FILE",
+        help="the corpus: files or globs",
     )
     add(
+        "--vocab_file",
+        metavar="FILE",
+        help="an existing vocabulary, for --assign",
+    )
+    add(
+        "--output",
+        required=True,
+        metavar="FILE",
+        help="the vocabulary to write",
+    )
+    command_line.add_number(
+        parser,
+        "--vocab_size",
+        21128,
+        "Tokens to write, at most.",
+        least=1,
+        most=10_000_000,
+    )
+    command_line.add_number(
+        parser,
         "--character_coverage",
-        type=float,
-        default=0.9999,
-        help="share of the standing-alone characters that get a token",
+        0.9999,
+        "Share of the characters that stand alone which get a token.",
+        kind=float,
+        above=0.0,
+        most=1.0,
     )
     add(
         "--character_set",
         choices=CHARACTER_SETS,
         default="none",
         help="also these characters, seen or not: the 3,755 common ones of "
-        "GB 2312, or all its 6,763",
+        "GB 2312, or all its 6,763 (default: none)",
     )
-    add(
+    command_line.add_number(
+        parser,
         "--min_count",
-        type=int,
-        default=2,
-        help="rarer characters and words are left out (%(default)s)",
+        2,
+        "Rarer characters and words are left out.",
+        least=1,
+        most=10**9,
     )
     add(
         "--assign",
@@ -126,15 +148,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="TOKEN",
         help="put these tokens into the first free [unusedN] slots",
     )
-    add("--do_lower_case", type=_boolean, default=True)
-    add(
-        "--normalize",
-        type=_boolean,
-        default=False,
-        help="fold curly quotes, dashes and full-width letters first",
+    command_line.add_settings(
+        parser, BuildConfig, ("do_lower_case", "normalize", "on_error")
     )
-    add("--on_error", choices=("fail", "skip"), default="fail")
-    return parser  # fmt: skip
+    return parser
 
 
 def count_words(
@@ -316,12 +333,6 @@ def coverage(words: Counter[str], tokens: Sequence[str]) -> str:
     share = sum(unknown.values()) / sum(words.values())
     worst = sorted(unknown, key=lambda w: (-unknown[w], w))[:10]
     return f"{100 * share:.3f} % of the words are [UNK]: {' '.join(worst)}"
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"must be true or false, not {text}")
-    return text.lower() == "true"
 
 
 if __name__ == "__main__":

@@ -16,11 +16,13 @@ Try it:
 """
 
 import argparse
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 from albert_tf2 import command_line
 from albert_tf2.errors import UserError
+from albert_tf2.settings import MAX_LENGTH
 
 # In the order of the work: what needs no model comes first.
 WHAT = ("preprocessor", "encoder", "serving", "tflite", "cards")
@@ -42,43 +44,85 @@ def build_parser() -> argparse.ArgumentParser:
         __doc__, prog="python -m albert_tf2.hub_export.export"
     )
     add = parser.add_argument
-    add("--checkpoint", required=True, help="what `load_pretrained` reads")
-    add("--export_dir", required=True, type=Path, help="where to write")
+    number = functools.partial(command_line.add_number, parser)
+    add(
+        "--checkpoint",
+        required=True,
+        metavar="SOURCE",
+        help="the model: a folder, an archive, a released model's name",
+    )
+    add(
+        "--export_dir",
+        required=True,
+        type=Path,
+        metavar="FOLDER",
+        help="where to write: each part gets a folder in it",
+    )
     add(
         "--what",
         type=parse_what,
         default=list(WHAT[:2]),
         metavar="PART[,PART]",
-        help=f"of {', '.join(WHAT)}, or all (default: {','.join(WHAT[:2])})",
+        help=f"what to write: {', '.join(WHAT)}, or all (default: "
+        f"{','.join(WHAT[:2])})",
     )
-    add("--vocab_file", type=Path, help="default: beside the checkpoint")
-    add("--version", type=int, default=1, help="of each part (default: 1)")
-    add("--overwrite", action="store_true", help="replace that version")
-    add("--seq_length", type=int, default=128, help="default: 128")
+    add(
+        "--vocab_file",
+        type=Path,
+        metavar="FILE",
+        help="the vocabulary (default: the one beside the checkpoint)",
+    )
+    number("--version", 1, "Number of the export.", least=1, most=10**9)
+    add(
+        "--overwrite",
+        action="store_true",
+        help="replace that version if it is there",
+    )
+    number(
+        "--seq_length",
+        128,
+        "Tokens of an input, where nothing else is asked for.",
+        least=3,
+        most=MAX_LENGTH,
+    )
     add(
         "--cased",
         action="store_true",
         help="the model was trained on upper case and accents; only for one "
         "that has no text_settings.json (no released model was)",
     )
-    add(
+    command_line.add_boolean(
+        parser,
         "--normalize",
-        action="store_true",
-        help="the model was trained on folded signs (records built with "
-        "--normalize true); only for one that has no text_settings.json",
+        False,
+        "The model was trained on folded signs (records built with "
+        "--normalize true); only for one that has no text_settings.json.",
     )
-    add(
+    number(
         "--dropout",
-        type=float,
-        help="rate when fine-tuning (default: the configuration's)",
+        None,
+        "Rate for fine-tuning; default: the configuration's.",
+        kind=float,
+        least=0.0,
+        below=1.0,
     )
     add(
         "--calibration_file",
         type=Path,
+        metavar="FILE",
         help="real sentences, one a line, for the full int8 TFLite model",
     )
-    add("--name", default="zh", help="the cards speak of albert_NAME")
-    add("--data_dir", type=Path, help="the records, for the cards")
+    add(
+        "--name",
+        default="zh",
+        help="the cards speak of albert_NAME (default: zh)",
+    )
+    add(
+        "--data_dir",
+        type=Path,
+        metavar="FOLDER",
+        help="the records, for the cards",
+    )
     return parser
 
 
@@ -100,10 +144,6 @@ def check_targets(args: argparse.Namespace) -> dict[str, Path]:
     for path in (args.vocab_file, args.calibration_file):
         if path is not None and not path.is_file():
             raise UserError(f"{path} does not exist: check the path")
-    if args.dropout is not None and not 0 <= args.dropout < 1:
-        raise UserError(
-            f"--dropout must lie in [0, 1). Received: {args.dropout}"
-        )
     return targets
 
 

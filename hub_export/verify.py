@@ -253,9 +253,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         __doc__, prog="python -m albert_tf2.hub_export.verify"
     )
     parser.add_argument(
-        "--export_dir", type=Path, help="what `export` wrote: all is checked"
+        "--export_dir",
+        type=Path,
+        metavar="FOLDER",
+        help="what `export` wrote: all is checked",
     )
-    parser.add_argument("--folder", type=Path, help="one SavedModel")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        metavar="FOLDER",
+        help="one SavedModel, to be checked alone",
+    )
     parser.add_argument("--kind", choices=CHECKS, help="what --folder holds")
     args = parser.parse_args(argv)
     if (args.export_dir is None) == (args.folder is None):

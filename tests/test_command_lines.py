@@ -1,5 +1,7 @@
 """Every command answers --help at once, and bad input gets one sentence."""
 
+import errno
+import importlib
 import json
 import re
 import shlex
@@ -8,6 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from albert_tf2 import command_line, settings
+from albert_tf2.errors import UserError
+from albert_tf2.recipes import FinetuneRecipe, PretrainRecipe
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = {
@@ -64,6 +70,159 @@ def test_help_opens_with_the_purpose_and_ends_in_a_command(module):
     usage, _, text = result.stdout.partition("\n\n")
     assert usage.startswith(f"usage: python -m {module}")
     assert f"python -m {module}" in text.split("\noptions:")[0]
+
+
+class _Built(Exception):
+    pass
+
+
+def parser_of(module, monkeypatch):
+    """Returns a command's parser, as it stands when it is to parse."""
+    built = []
+
+    def parse(parser, *_):
+        built.append(parser)
+        raise _Built
+
+    for name in ("parse_args", "parse_intermixed_args"):
+        monkeypatch.setattr(command_line._Parser, name, parse)
+    with pytest.raises(_Built):
+        importlib.import_module(module).main([])
+    return built[0]
+
+
+@pytest.mark.parametrize("module", COMMANDS)
+def test_each_flag_has_a_sentence_and_each_number_a_range(module, monkeypatch):
+    parser = parser_of(module, monkeypatch)
+    flags = {name for a in parser._actions for name in a.option_strings}
+    assert "--debug" in flags
+    for action in parser._actions:
+        assert action.help and len(action.help.split()) >= 2, action
+        assert not action.help.startswith("("), action
+        # `add_number` has a range, bare int and float have none.
+        assert action.type not in (int, float), action
+
+
+def test_shared_flags_are_the_same_everywhere(monkeypatch):
+    shared = {}
+    with_normalize = []
+    for module in COMMANDS:
+        with monkeypatch.context() as patch:
+            actions = parser_of(module, patch)._actions
+        for action in actions:
+            for flag in action.option_strings:
+                if flag in ("--strategy", "--tpu", "--debug"):
+                    same = (action.help, action.choices, action.default)
+                    assert shared.setdefault(flag, same) == same
+                if flag == "--normalize":
+                    with_normalize.append(module.rpartition(".")[2])
+                    assert (action.nargs, action.const) == ("?", True)
+                    assert action.type("true") and not action.type("false")
+    assert with_normalize == [
+        "build_pretraining_data",
+        "report",
+        "spark_build",
+        "vocabulary",
+        "export",
+    ]
+
+
+@pytest.mark.parametrize(
+    "module, recipe_class",
+    [
+        ("albert_tf2.pretrain", PretrainRecipe),
+        ("albert_tf2.finetune", FinetuneRecipe),
+    ],
+)
+def test_help_lists_the_keys_of_a_recipe(module, recipe_class, monkeypatch):
+    text = parser_of(module, monkeypatch).format_help()
+    for name, field in settings.of(recipe_class).items():
+        line = rf"\n  {name}={re.escape(settings.spelled(field.default))} "
+        assert re.search(line + rf".*{re.escape(field.rule)}\n", text), name
+        assert field.sentence[:40] in text
+
+
+@pytest.mark.parametrize(
+    "module, arguments, message",
+    [
+        ("albert_tf2.predict", "embed x --model m --top_k 0", "`top_k` must"),
+        ("albert_tf2.predict", "embed x --model m --batch_size -1", "from 1"),
+        ("albert_tf2.serve", "--model m --port 70000", "from 1 to 65,535"),
+        ("albert_tf2.tpu_check", "--topology v5e:0x2", "v5e"),
+        ("albert_tf2.tpu_check", f"--topology v5e:{'9' * 50}", "v5e"),
+        (
+            "albert_tf2.tpu_check",
+            "--max_seq_length 0",
+            "--max_seq_length: `max_seq_length` must be a whole number",
+        ),
+        (
+            "albert_tf2.pretrain",
+            "--data_dir x --workdir y --scale_learning_rate 0",
+            "--scale_learning_rate: `scale_learning_rate_from` must be a whole",
+        ),
+        ("albert_tf2.hub_export.export", "--dropout 1", "`dropout` must be"),
+        ("albert_tf2.data.vocabulary", "--vocab_size 1e3", "a whole number"),
+        ("albert_tf2.data.report", "--normalize maybe", "true or false"),
+        ("albert_tf2.data.report", "--segmenter rjeiba", "mean `rjieba`"),
+    ],
+)
+def test_wrong_flags_get_one_sentence(module, arguments, message, capsys):
+    main = importlib.import_module(module).main
+    try:
+        main(shlex.split(arguments))
+    except UserError as error:
+        told = f"error: {error}\n"
+    except SystemExit as stop:
+        assert stop.code == 2
+        told = capsys.readouterr().err
+    assert message in told and told.count("\n") == 1
+    assert len(told) < 400
+
+
+@pytest.mark.parametrize(
+    "error, code, words",
+    [
+        (UserError("wrong: this"), 2, "error: wrong: this"),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file", "a.txt"),
+            2,
+            "error: a.txt: No such file: check the path (--debug shows where)",
+        ),
+        (OSError(errno.ENOSPC, "No space left"), 2, "free some space"),
+        (OSError("odd"), 2, "error: odd (--debug shows where)"),
+        (MemoryError(), 2, "error: out of memory: take a smaller batch"),
+        (RecursionError("x"), 2, "error: a file is nested too deeply"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (
+            type("ResourceExhaustedError", (Exception,), {})("OOM"),
+            2,
+            "error: out of memory",
+        ),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), 141, ""),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_the_last_words(error, code, words, capfd, monkeypatch):
+    def main(argv):
+        raise error
+
+    for debug in (False, True):
+        monkeypatch.setattr(sys, "argv", ["x", "--debug"] if debug else ["x"])
+        with pytest.raises(SystemExit) as stop:
+            command_line.run(main)
+        assert stop.value.code == code
+        told = capfd.readouterr().err
+        assert words in told.splitlines()[-1] if words else not told
+        assert ("Traceback" in told) == bool(debug and words)
+        assert debug or told.count("\n") == bool(words)
+
+
+def test_a_fault_of_ours_keeps_its_traceback():
+    def main(argv):
+        raise KeyError("ours")
+
+    with pytest.raises(KeyError):
+        command_line.run(main)
 
 
 @pytest.mark.parametrize("module", COMMANDS)

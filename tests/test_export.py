@@ -117,7 +117,7 @@ def test_a_vocabulary_of_another_size_is_refused(checkpoint, tmp_path):
     [
         (["--what", "encoders"], "unknown part `encoders`"),
         (["--vocab_file", "missing.txt"], "missing.txt does not exist"),
-        (["--dropout", "1.5"], "--dropout must lie in [0, 1)"),
+        (["--dropout", "1.5"], "`dropout` must be a number of at least 0"),
         ([], "absent"),  # the checkpoint
     ],
 )
