@@ -460,7 +460,7 @@ def flags_of(texts, vocab_file, output_dir):
             ["--short_seq_prob", "2"],
             "`short_seq_prob` must be a number",
         ),
-        (["--num_workers", "0"], "--num_workers must be at least 1"),
+        (["--num_workers", "0"], "`num_workers` must be a whole number"),
         (["--input_file", "absent*.txt"], "no file matches 'absent*.txt'"),
         (["--vocab_file", "absent.txt"], "absent.txt does not exist"),
         (["--user_dictionary", "absent.txt"], "absent.txt does not exist"),
