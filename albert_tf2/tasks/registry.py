@@ -4,7 +4,7 @@ A task of one's own is a class and an entry:
 
     class Poems(Classification):
         def __init__(self, name, given):
-            super().__init__(name, labels=given.labels, ...)
+            super().__init__(name, reader=KnownLayout(...), labels=POETS)
 
     registry.register("poems", Poems)
 
@@ -31,7 +31,7 @@ from albert_tf2.tasks.reading import SPLITS
 from albert_tf2.tasks.reading_comprehension import ReadingComprehension
 from albert_tf2.tasks.regression import Regression
 from albert_tf2.tasks.tagging import CLUENER_TYPES, Tagging
-from albert_tf2.tasks.text_task import PublishedFile
+from albert_tf2.tasks.text_task import KnownLayout
 
 Maker = Callable[[str, base.Given], base.Task]
 ENTRY_POINTS = "albert_tf2.tasks"
@@ -162,7 +162,7 @@ def _classes(parse=None, walk=reading.json_lines, **settings) -> Maker:
 
     def make(name: str, given: base.Given) -> base.Task:
         named = {"labels": given.labels} if given.labels else {}
-        reader = PublishedFile(parse or text_rows.sentence_row, walk)
+        reader = KnownLayout(parse or text_rows.sentence_row, walk)
         return Classification(name, reader=reader, **{**settings, **named})
 
     return make

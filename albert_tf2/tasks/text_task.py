@@ -35,7 +35,7 @@ class RowReader(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class PublishedFile:
+class KnownLayout:
     """A `RowReader` of two functions, for a layout that is known."""
 
     parse_record: Callable[[Any], TextRow | None]
