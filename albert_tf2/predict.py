@@ -1,16 +1,18 @@
 """Use a model from the command line: one load, many answers.
 
-    classify     texts, or pairs "text_a<TAB>text_b"      (fine-tuned)
+    classify     texts or pairs of texts                  (fine-tuned)
+    score        the same, to numbers                     (fine-tuned)
     tag          names in texts                           (fine-tuned)
-    answer       "question<TAB>text"                      (fine-tuned)
+    answer       a question and a text                    (fine-tuned)
     fill-mask    texts with [MASK]                        (pre-trained)
-    similarity   two texts, pairs "text_a<TAB>text_b", or one --query against
-                 many texts                               (any model)
+    similarity   two texts, pairs, or one --query against many texts (any model)
     embed        texts to a .npy file of vectors          (any model)
 
-Texts stand on the command line or, one per line, in --input_file; answers are
-JSON Lines, on the screen or in --output_file. --interactive reads from the
-keyboard.
+Texts stand on the command line (two of them are a pair where the model takes
+pairs), or one per line in --input_file, where a tab parts a pair; a .jsonl file
+keeps its ids. Answer n belongs to line n; a blank line is answered by null.
+Answers are JSON Lines, on the screen or in --output_file. --interactive reads
+from the keyboard.
 
     python -m albert_tf2.predict similarity --model albert_tiny_zh \\
       "我喜欢妈妈做的汤" "妈妈做的汤我很喜欢喝"
@@ -19,18 +21,40 @@ keyboard.
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from albert_tf2 import command_line, paths
 from albert_tf2.errors import UserError
+from albert_tf2.prediction import input_files
+from albert_tf2.prediction.input_files import Entry
 from albert_tf2.prediction.predictor import POOLINGS, Predictor
 from albert_tf2.settings import MAX_BATCH, MAX_LENGTH
+from albert_tf2.tasks import base, reading
 
 __all__ = ["Predictor", "main"]
 
-MODES = ("classify", "tag", "answer", "fill-mask", "similarity", "embed")
+# The kinds of fine-tuned models that a mode needs, and what a blank line is
+# answered by.
+KINDS = {
+    "classify": (base.CLASSIFICATION, base.MULTI_LABEL),
+    "score": (base.REGRESSION,),
+    "tag": (base.TAGGING,),
+    "answer": (base.SPAN,),
+}
+NO_ANSWER: dict[str, dict[str, Any]] = {
+    "classify": {"label": None},
+    "score": {"score": None},
+    "tag": {"entities": []},
+    "answer": {"answer": None},
+    "fill-mask": {"masks": []},
+    "similarity": {"similarity": None},
+}
+MODES = (*KINDS, "fill-mask", "similarity", "embed")
+# Texts that are sorted by length together, at least.
+PART_TEXTS = 512
+TELL_EVERY_SECONDS = 10
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -128,68 +152,108 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def read_texts(path: paths.PathLike) -> list[str]:
-    """Reads a text per line; empty lines count, so that answers align."""
-    from albert_tf2.tasks.reading import numbered_lines
-
-    return [line for _, line in numbered_lines(Path(path))]
-
-
-def split_pair(text: str) -> tuple[str, str]:
-    """Cuts "a<TAB>b" in two."""
-    first, tab, second = text.partition("\t")
-    if not tab:
+def check_mode(mode: str, model: str, facts: dict[str, Any]) -> None:
+    """Refuses a fine-tuned model of another kind, before it is loaded."""
+    kinds = KINDS.get(mode)
+    kind = facts.get("kind")
+    if kinds and kind and kind not in kinds:
+        fit = next((m for m, kinds in KINDS.items() if kind in kinds), None)
         raise UserError(
-            f"expected two texts with a tab between them. Received: {text!r}"
+            f"{model} is fine-tuned for {kind}, which `{mode}` does not use"
+            + (f": take `{fit}`" if fit else "")
         )
-    return first, second
+
+
+def takes_pairs(args: Any, facts: dict[str, Any]) -> bool | None:
+    """Whether each entry must be a pair of texts; None takes both."""
+    if args.mode in ("classify", "score"):
+        return facts.get("pairs")
+    return args.mode == "answer" or (
+        args.mode == "similarity" and not args.query
+    )
 
 
 def answers(
-    predictor: Predictor, mode: str, texts: Sequence[str], args: Any
+    predictor: Predictor, args: Any, entries: Sequence[Entry]
 ) -> Iterator[dict[str, Any]]:
-    """Yields one answer per text, in their order."""
-    if mode == "classify":
-        pairs = [split_pair(t) if "\t" in t else t for t in texts]
-        found = predictor.classify(pairs)
-    elif mode == "tag":
-        found = predictor.tag(texts)
-    elif mode == "answer":
-        found = predictor.answer([split_pair(t) for t in texts])
+    """Yields one answer per entry, in their order."""
+    if args.query:
+        yield from _most_similar(predictor, args, entries)
+        return
+    names = ("text_a", "text_b")
+    if args.mode == "answer":
+        names = ("question", "context")
+    for part in _parts(entries, args.batch_size):
+        filled = [entry for entry in part if entry.text is not None]
+        found = iter(_answer(predictor, args, filled) if filled else ())
+        for entry in part:
+            blank = entry.text is None
+            answer = dict(NO_ANSWER[args.mode]) if blank else next(found)
+            yield {**answer, "id": entry.entry_id, **entry.shown(*names)}
+
+
+def _answer(predictor, args, entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """Answers entries that have a text."""
+    asked = [entry.asked for entry in entries]
+    if args.mode == "classify":
+        return predictor.classify(asked)
+    if args.mode == "score":
+        return predictor.score(asked)
+    if args.mode == "tag":
+        return predictor.tag(asked)
+    if args.mode == "answer":
+        found = predictor.answer(asked)
         for answer in found:
             answer["n_best"] = answer["n_best"][: args.top_k]
-    elif mode == "fill-mask":
-        found = [
+        return found
+    if args.mode == "fill-mask":
+        return [
             {"masks": predictor.fill_mask(text, top_k=args.top_k)}
-            for text in texts
+            for text in asked
         ]
-    else:
-        yield from _similarities(predictor, texts, args)
-        return
-    for text, answer in zip(texts, found, strict=True):
-        yield {**answer, "text": text}
-
-
-def _similarities(predictor, texts, args) -> Iterator[dict[str, Any]]:
-    if args.query:
-        ranked = predictor.most_similar(
-            args.query, texts, top_k=args.top_k, pooling=args.pooling
-        )
-        for index, cosine in ranked:
-            yield {"similarity": round(cosine, 6), "text": texts[index]}
-        return
-    if len(texts) == 2 and not any("\t" in text for text in texts):
-        texts = ["\t".join(texts)]
-    pairs = [split_pair(text) for text in texts]
-    scores = predictor.similarity(
-        *zip(*pairs, strict=True), pooling=args.pooling
+    cosines = predictor.similarity(
+        *zip(*asked, strict=True), pooling=args.pooling
     )
-    for (text_a, text_b), cosine in zip(pairs, scores, strict=True):
+    return [{"similarity": round(float(cosine), 6)} for cosine in cosines]
+
+
+def _most_similar(predictor, args, entries) -> Iterator[dict[str, Any]]:
+    entries = [entry for entry in entries if entry.text is not None]
+    ranked = predictor.most_similar(
+        args.query,
+        [entry.text for entry in entries],
+        top_k=args.top_k,
+        pooling=args.pooling,
+    )
+    for index, cosine in ranked:
+        entry = entries[index]
         yield {
-            "similarity": round(float(cosine), 6),
-            "text_a": text_a,
-            "text_b": text_b,
+            "similarity": round(cosine, 6),
+            "id": entry.entry_id,
+            "text": entry.text,
         }
+
+
+def _parts(entries: Sequence[Entry], batch_size: int):
+    """Cuts entries into parts; says now and then how far they are.
+
+    A part holds several batches, which are sorted by length inside it.
+    """
+    size = max(16 * batch_size, PART_TEXTS)
+    began = told = time.monotonic()
+    for first in range(0, len(entries), size):
+        yield entries[first : first + size]
+        done = min(first + size, len(entries))
+        now = time.monotonic()
+        if now - told > TELL_EVERY_SECONDS and done < len(entries):
+            told = now
+            rate = done / (now - began)
+            left = (len(entries) - done) / rate / 60
+            print(
+                f"{done:,} of {len(entries):,} texts, {rate:.0f}/s, "
+                f"{left:.1f} min left",
+                file=sys.stderr,
+            )
 
 
 def set_whitening(predictor: Predictor, args: Any) -> None:
@@ -201,7 +265,8 @@ def set_whitening(predictor: Predictor, args: Any) -> None:
     if args.whiten_with.endswith(".npz"):
         predictor.whitening = Whitening.load(args.whiten_with)
         return
-    sentences = [text for text in read_texts(args.whiten_with) if text.strip()]
+    lines = reading.numbered_lines(args.whiten_with)
+    sentences = [line for _, line in lines if line.strip()]
     whitening = predictor.whiten(
         sentences, dimensions=args.whiten_dimensions, pooling=args.pooling
     )
@@ -209,11 +274,25 @@ def set_whitening(predictor: Predictor, args: Any) -> None:
         whitening.save(args.save_whitening)
 
 
-def write_embeddings(predictor: Predictor, texts, args: Any) -> None:
-    """Writes float32 [N, H], a row per text."""
+def write_embeddings(
+    predictor: Predictor, args: Any, entries: Sequence[Entry]
+) -> None:
+    """Writes float32 [N, H], a row per entry; zeros for a blank line."""
     import numpy as np
 
-    vectors = predictor.embed(texts, pooling=args.pooling)
+    found = [
+        predictor.embed([entry.text for entry in part], pooling=args.pooling)
+        for part in _parts(
+            [entry for entry in entries if entry.text is not None],
+            args.batch_size,
+        )
+    ]
+    if not found:
+        raise UserError("all texts are blank: nothing to embed")
+    vectors = np.zeros([len(entries), found[0].shape[1]], np.float32)
+    vectors[[entry.text is not None for entry in entries]] = np.concatenate(
+        found
+    )
     with paths.atomic_file(args.output_file, "wb") as stream:
         np.save(stream, vectors)
     print(f"{args.output_file}: {vectors.shape[0]} x {vectors.shape[1]}")
@@ -226,17 +305,19 @@ def interact(
 ) -> None:
     """Answers lines from the keyboard until the end of input."""
     print("a text per line; an empty line ends", file=sys.stderr)
+    pairs = takes_pairs(args, {"pairs": getattr(predictor.task, "pairs", None)})
     while True:
         try:
             text = read("> ").strip("\r\n")
             if not text.strip():
                 return
-            if args.mode in ("similarity", "answer") and "\t" not in text:
+            if pairs and "\t" not in text:
                 text += "\t" + read("with > ")
         except EOFError:
             return
         try:
-            for answer in answers(predictor, args.mode, [text], args):
+            entries = [input_files.entry(0, text, pairs, "the text")]
+            for answer in answers(predictor, args, entries):
                 print(json.dumps(answer, ensure_ascii=False), flush=True)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
@@ -245,7 +326,14 @@ def interact(
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line."""
     args = _parse(argv)
-    texts = read_texts(args.input_file) if args.input_file else args.texts
+    # What the model takes is known, and every line checked, before it loads.
+    facts = input_files.description(args.model)
+    check_mode(args.mode, args.model, facts)
+    pairs = takes_pairs(args, facts)
+    if args.input_file:
+        entries = input_files.from_file(args.input_file, pairs)
+    else:
+        entries = input_files.from_arguments(args.texts, pairs)
     predictor = Predictor(
         args.model,
         vocab_file=args.vocab_file,
@@ -257,16 +345,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         interact(predictor, args)
         return 0
     if args.mode == "embed":
-        write_embeddings(predictor, texts, args)
+        write_embeddings(predictor, args, entries)
         return 0
     lines = (
         json.dumps(answer, ensure_ascii=False) + "\n"
-        for answer in answers(predictor, args.mode, texts, args)
+        for answer in answers(predictor, args, entries)
     )
     if args.output_file:
         with paths.atomic_file(args.output_file) as stream:
             stream.writelines(lines)
-        print(f"{args.output_file}: {len(texts)} texts", file=sys.stderr)
+        print(f"{args.output_file}: {len(entries)} texts", file=sys.stderr)
     else:
         sys.stdout.writelines(lines)
     return 0

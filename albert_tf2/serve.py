@@ -19,8 +19,17 @@ from typing import Any
 from albert_tf2 import command_line
 from albert_tf2.errors import UserError
 from albert_tf2.prediction.predictor import Predictor
+from albert_tf2.tasks import base
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+# What a model of a kind does beside comparing texts.
+ROUTES = {
+    base.CLASSIFICATION: "classify",
+    base.MULTI_LABEL: "classify",
+    base.REGRESSION: "score",
+    base.TAGGING: "tag",
+    base.SPAN: "answer",
+}
 # The page uses nothing from elsewhere, and nobody may frame it.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; connect-src 'self'; "
@@ -140,6 +149,7 @@ def create_app(
         app.add_api_route(f"/{name}", route, methods=["POST"])
 
     add("classify", lambda r: predictor.classify(r.texts_or_pairs()))
+    add("score", lambda r: predictor.score(r.texts_or_pairs()))
     add("tag", lambda r: predictor.tag(r.texts()))
     add("answer", lambda r: predictor.answer(r.pairs()))
     add(
@@ -165,9 +175,8 @@ def describe(predictor: Predictor) -> dict[str, Any]:
     if task is None:
         routes.insert(0, "fill_mask")
         return {"task": None, "routes": routes}
-    names = {"classification": "classify", "tagging": "tag", "span": "answer"}
-    if task.kind in names:
-        routes.insert(0, names[task.kind])
+    if task.kind in ROUTES:
+        routes.insert(0, ROUTES[task.kind])
     return {
         "task": task.name,
         "routes": routes,

@@ -77,6 +77,50 @@ def test_what_would_score_nothing_is_refused(tmp_path, tnews, break_it, reason):
     assert not (tmp_path / "out").exists()
 
 
+def test_rows_of_the_official_files():
+    """As CLUE publishes them; WSC alone differs between the versions."""
+    rows = {task: counts["1.1"] for task, counts in clue.TEST_ROWS.items()}
+    assert rows == {
+        "afqmc": 3861, "tnews": 10000, "iflytek": 2600, "cmnli": 13880,
+        "ocnli": 3000, "wsc": 2574, "csl": 3000, "cluener": 1345,
+    }  # fmt: skip
+    changed = {t for t, n in clue.TEST_ROWS.items() if n["1.0"] != n["1.1"]}
+    assert changed == {"wsc"} and clue.TEST_ROWS["wsc"]["1.0"] == 290
+
+
+def wsc_rows(folder, name, count):
+    row = {
+        "text": "小明说他去了",
+        "target": {"span1_text": "小明", "span1_index": 0,
+                   "span2_text": "他", "span2_index": 3},
+    }  # fmt: skip
+    samples.write_lines(folder / name, [{**row, "id": i} for i in range(count)])
+    return [{"id": i, "label": "true"} for i in range(count)]
+
+
+def test_wsc_is_answered_from_the_file_that_finetune_reads(tmp_path):
+    folder = tmp_path / "wsc"
+    predictions = wsc_rows(folder, "test_public.json", 3)
+    path = submit(tmp_path, "wsc", folder, predictions)
+    assert (path.parent / "cluewsc11_predict.json").is_file()
+
+
+def test_each_version_has_its_own_test_file(tmp_path):
+    folder = tmp_path / "wsc"
+    predictions = wsc_rows(folder, "test1.0.json", 3)
+    with pytest.raises(UserError, match="no test file of task wsc"):
+        submit(tmp_path, "wsc", folder, predictions)
+    wsc_rows(folder, "test.json", 4)
+    wsc_rows(folder, "test1.1.json", 5)
+    for version, count in (("1.0", 3), ("1.1", 5)):
+        task, rows = clue.read_test_rows("wsc", folder, version)
+        assert len(rows) == count
+    with pytest.raises(UserError, match="has 290 rows, this one 3"):
+        submit(
+            tmp_path, "wsc", folder, predictions, version="1.0", any_size=False
+        )
+
+
 def test_another_versions_test_file_is_refused(tmp_path, tnews):
     with pytest.raises(UserError, match="has 10000 rows, this one 3"):
         submit(tmp_path, "tnews", *tnews, any_size=False)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import task_samples as samples
 
-from albert_tf2 import predict
+from albert_tf2 import predict, serve
 from albert_tf2.errors import UserError
 from albert_tf2.predict import Predictor
 from albert_tf2.prediction import similarity
@@ -318,6 +318,116 @@ def test_command_line(pretrained, tmp_path, capsys):
     )
     assert np.load(tmp_path / "out.npy").shape == (len(SENTENCES), 4)
     assert (tmp_path / "w.npz").is_file()
+
+
+def tuned(pretrained, folder, name, **facts):
+    """Writes an untrained model, with what its training data told."""
+    from albert_tf2.finetuning import encoders
+    from albert_tf2.tasks import base, registry
+
+    task = registry.create(name, labels=facts.pop("labels", ()))
+    for key, value in facts.items():
+        setattr(task, key, value)
+    loaded = encoders.load_encoder(str(pretrained))
+    encoders.save(
+        folder,
+        model=encoders.build(task, loaded, seed=0),
+        task=task,
+        loaded=loaded,
+        lengths=base.Lengths(max_seq_length=32, max_query_length=8),
+    )
+    return folder
+
+
+def run(mode, model, *more):
+    return predict.main([mode, "--model", str(model), *map(str, more)])
+
+
+def test_a_blank_line_is_answered_by_null_and_order_is_kept(
+    pretrained, tmp_path, capsys, monkeypatch
+):
+    model = tuned(
+        pretrained, tmp_path / "m", "multi_label", labels="甲乙", pairs=False
+    )
+    lines = [*SENTENCES, "", *reversed(SENTENCES)]
+    (tmp_path / "in.txt").write_text("\n".join(lines), "utf-8")
+    run("classify", model, "--input_file", tmp_path / "in.txt")
+    whole = lines_of(capsys)
+    assert [answer["id"] for answer in whole] == list(range(len(lines)))
+    assert [answer["text"] for answer in whole] == lines
+    assert whole[len(SENTENCES)] == {
+        **{"label": None, "id": len(SENTENCES), "text": ""}
+    }
+    for answer, again in zip(whole, reversed(whole), strict=True):
+        if answer["text"]:
+            assert answer["probabilities"] == pytest.approx(
+                again["probabilities"], abs=1e-5
+            )
+            named = [n for n, p in answer["probabilities"].items() if p >= 0.5]
+            assert answer["labels"] == named
+    # In parts of a few lines the answers are the same.
+    monkeypatch.setattr(predict, "PART_TEXTS", 3)
+    monkeypatch.setattr(predict, "TELL_EVERY_SECONDS", -1)
+    run("classify", model, "--batch_size=1", f"--input_file={tmp_path}/in.txt")
+    captured = capsys.readouterr()
+    for line, answer in zip(captured.out.splitlines(), whole, strict=True):
+        again = json.loads(line)
+        assert (again["id"], again["text"]) == (answer["id"], answer["text"])
+    assert "of 33 texts" in captured.err
+
+
+def test_scores_of_pairs(pretrained, tmp_path, capsys):
+    facts = {"pairs": True, "mean": 2.5, "spread": 1.5, "steps": (0, 5)}
+    model = tuned(pretrained, tmp_path / "m", "regression", **facts)
+    run("score", model, *SENTENCES[:2])
+    (answer,) = lines_of(capsys)
+    assert (answer["text_a"], answer["text_b"]) == tuple(SENTENCES[:2])
+    assert answer["nearest"] == (0 if answer["score"] < 2.5 else 5)
+    records = [{"id": "x", "text_a": "今天", "text_b": "天气"}]
+    samples.write_lines(tmp_path / "in.jsonl", records)
+    run("score", model, "--input_file", tmp_path / "in.jsonl")
+    (answer,) = lines_of(capsys)
+    assert answer["id"] == "x"
+    with pytest.raises(UserError, match="takes two texts"):
+        run("score", model, "今天")
+    facts = serve.describe(Predictor(model))
+    assert facts["routes"] == ["score", "similarity"] and facts["pairs"]
+
+
+def test_answers_repeat_question_and_text(pretrained, tmp_path, capsys):
+    model = tuned(pretrained, tmp_path / "m", "qa", has_unanswerable=True)
+    run("answer", model, "天气如何", "今天天气很好。", "--top_k", 2)
+    (answer,) = lines_of(capsys)
+    assert answer["question"] == "天气如何" and len(answer["n_best"]) == 2
+
+
+def test_embeddings_have_a_row_per_line(pretrained, tmp_path, capsys):
+    (tmp_path / "in.txt").write_text("今天\n\n天气\n", "utf-8")
+    target = tmp_path / "out.npy"
+    run("embed", pretrained, f"--input_file={tmp_path}/in.txt",
+        f"--output_file={target}")  # fmt: skip
+    vectors = np.load(target)
+    assert vectors.shape == (3, 32) and not vectors[1].any()
+    assert vectors[0].any() and vectors[2].any()
+
+
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        ("甲\t乙\n\n", "line 2 is blank"),
+        ("甲\t乙\n丙\n", "line 2 holds '丙'"),
+    ],
+)
+def test_faults_are_told_before_the_model_loads(
+    pretrained, tmp_path, monkeypatch, content, reason
+):
+    model = tuned(pretrained, tmp_path / "m", "lcqmc", pairs=True)
+    (tmp_path / "in.txt").write_text(content, "utf-8")
+    monkeypatch.setattr(predict, "Predictor", None)
+    with pytest.raises(UserError, match=reason):
+        run("classify", model, "--input_file", tmp_path / "in.txt")
+    with pytest.raises(UserError, match="which `tag` does not use: take `clas"):
+        run("tag", model, "甲")
 
 
 def test_interactive(pretrained, capsys):

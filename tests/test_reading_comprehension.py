@@ -169,6 +169,80 @@ def test_windows_find_the_answer(tmp_path, max_seq_length, stride):
     assert len({(b["start"], b["end"]) for b in best}) == 3
 
 
+def test_of_a_span_in_two_windows_the_better_score_stands(tmp_path):
+    tokenizer = Tokenizer(write_vocab(tmp_path))
+    rows = TASK.read(write_cmrc(tmp_path), "dev")[:1]
+    lengths = base.Lengths(
+        max_seq_length=18, max_query_length=6, doc_stride=3, n_best=3
+    )
+    examples = TASK.encode(rows, tokenizer, lengths)
+    assert len(examples) > 1
+    place = rows[0].answers[0][1]
+    for better in (0, 1):
+        logits = []
+        for number, example in enumerate(examples):
+            values = np.zeros([example.length, 2])
+            token = example.origin.first_token + place
+            token -= example.origin.window.start
+            if number < 2 and token + 1 < example.length - 1:
+                values[token, 0] = values[token + 1, 1] = 5 + (number == better)
+            logits.append(values)
+        (prediction,) = TASK.decode(rows, examples, logits, lengths)
+        assert prediction["answer"] == "足球"
+        best = prediction["n_best"]
+        assert best[0]["score"] == 12.0
+        assert [b["score"] for b in best] == sorted(
+            (b["score"] for b in best), reverse=True
+        )
+        scores = np.array([b["score"] for b in best])
+        expected = np.exp(scores) / np.exp(scores).sum()
+        np.testing.assert_allclose(
+            [b["probability"] for b in best], expected, atol=1e-6
+        )
+
+
+def test_a_window_that_cuts_the_answer_has_none(tmp_path):
+    tokenizer = Tokenizer(write_vocab(tmp_path))
+    document = squad(("今天天气很好。", [("天气", [("天气很好", 2)])]))
+    rows = TASK.read(write(tmp_path / "dev.json", document), "dev")
+    lengths = base.Lengths(max_seq_length=9, doc_stride=1)
+    examples = TASK.encode(rows, tokenizer, lengths, training=True)
+    windows = [(e.origin.window.start, e.origin.window.end) for e in examples]
+    assert windows == [(0, 4), (1, 5), (2, 6), (3, 7)]
+    assert [e.label for e in examples] == [
+        NO_ANSWER,
+        NO_ANSWER,
+        (4, 7),
+        NO_ANSWER,
+    ]
+
+
+def test_a_long_question_is_cut(tmp_path):
+    tokenizer = Tokenizer(write_vocab(tmp_path))
+    document = squad(("今天天气很好。", [("今天天气如何" * 9, [("很好", 4)])]))
+    rows = TASK.read(write(tmp_path / "dev.json", document), "dev")
+    lengths = base.Lengths(max_seq_length=24, max_query_length=5)
+    (example,) = TASK.encode(rows, tokenizer, lengths)
+    tokens = tokenizer.ids_to_tokens(example.sequences[0].ids)
+    assert (
+        tokens
+        == "[CLS] 今 天 天 气 如 [SEP] 今 天 天 气 很 好 。 [SEP]".split()
+    )
+
+
+@pytest.mark.parametrize(
+    "sign", "-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』"
+)
+def test_each_sign_of_the_official_list_is_passed_over(sign):
+    assert span_metrics.exact_match([f"足{sign}球"], "足球") == 1.0
+    assert span_metrics.segments(f"足{sign}球") == ["足", "球"]
+
+
+@pytest.mark.parametrize("sign", "….,()%'\"‘—【】")
+def test_no_other_sign_is(sign):
+    assert span_metrics.exact_match([f"足{sign}球"], "足球") == 0.0
+
+
 def test_spans_against_all_pairs(tmp_path):
     tokenizer = Tokenizer(write_vocab(tmp_path))
     rows = TASK.read(write_cmrc(tmp_path), "dev")[:1]

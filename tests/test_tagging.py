@@ -97,6 +97,40 @@ def test_tags_through_offsets_and_back(tmp_path):
     assert list(bio.spans_of(tags, encoding.offsets)) == entities
 
 
+def test_of_overlapping_entities_the_earlier_keeps_its_tokens():
+    offsets = [(i, i + 1) for i in range(5)]
+    entities = [Entity(2, 5, "book"), Entity(0, 3, "name")]
+    tags = bio.token_tags(offsets, entities)
+    assert tags == ["B-name", "I-name", "I-name", "B-book", "I-book"]
+
+
+def test_an_entity_is_as_sure_as_its_least_sure_token(tmp_path):
+    tokenizer = Tokenizer(write_vocab(tmp_path))
+    task = registry.create("cluener")
+    rows = task.read(write_cluener(tmp_path), "train")[2:3]
+    lengths = base.Lengths(max_seq_length=32)
+    (example,) = task.encode(rows, tokenizer, lengths)
+    logits = perfect_logits(task, [example])
+    logits[0][2] /= 3  # 明, the second token of 小明
+    (prediction,) = task.decode(rows, [example], logits, lengths)
+    share = base.softmax(logits[0][2])[example.label[2]]
+    assert prediction["entities"][0]["probability"] == round(share, 6)
+    assert share < base.softmax(logits[0][1])[example.label[1]]
+
+
+def test_windows_of_a_long_text_overlap(tmp_path):
+    """A token is decided where it has context on both sides."""
+    tokenizer = Tokenizer(write_vocab(tmp_path))
+    task = registry.create("cluener")
+    row = {"text": "今天天气很好" * 4, "label": {}}
+    write_lines(tmp_path / "train.json", [row])
+    rows = task.read(tmp_path, "train")
+    lengths = base.Lengths(max_seq_length=14, doc_stride=128)
+    windows = [e.origin.window for e in task.encode(rows, tokenizer, lengths)]
+    assert [(w.start, w.end) for w in windows] == [(0, 12), (6, 18), (12, 24)]
+    assert [w.first_owned for w in windows] == [0, 9, 15]
+
+
 def test_neighbours_of_one_type_stay_apart():
     offsets = [(i, i + 1) for i in range(4)]
     entities = [Entity(0, 2, "name"), Entity(2, 4, "name")]

@@ -29,7 +29,7 @@ from albert_tf2.tasks import base, registry
 from albert_tf2.text.text_settings import TextSettings
 from albert_tf2.text.tokenization import VOCAB_FILE, Tokenizer
 
-TASK_FILE = "task.json"
+TASK_FILE = base.TASK_FILE
 HUB_FOLDER = "hub_encoder"
 SAVED_MODEL = "saved_model.pb"
 # Of nearly every BERT and ALBERT, where nothing tells.

@@ -51,6 +51,7 @@ SCRIPT = """
 "use strict";
 const MODES = {
   classify: { name: "Classify", b: null, a: "Text" },
+  score: { name: "Score", b: null, a: "Text" },
   tag: { name: "Find names", b: null, a: "Text" },
   answer: { name: "Answer", a: "Question", b: "Text" },
   fill_mask: { name: "Fill [MASK]", a: "Text with [MASK]", b: null },
@@ -58,6 +59,7 @@ const MODES = {
 };
 const EXAMPLES = {
   classify: ["花呗怎么还款", "如何用花呗还钱"],
+  score: ["一架飞机正在起飞", "飞机要起飞了"],
   tag: ["浙商银行企业信贷部叶老桂博士", ""],
   answer: ["首都是哪里？", "北京是中国的首都。"],
   fill_mask: ["今天天[MASK]很好", ""],
@@ -71,8 +73,8 @@ function mode() {
 }
 
 function second() {
-  const name = MODES[mode()].b;
-  return mode() === "classify" && info.pairs ? "Second text" : name;
+  const takesPairs = info.pairs && ["classify", "score"].includes(mode());
+  return takesPairs ? "Second text" : MODES[mode()].b;
 }
 
 function showFields(fill) {
@@ -91,10 +93,12 @@ function rows(name, found) {
   const first = found[0];
   if (name === "similarity") return [["cosine", found[0]]];
   if (name === "classify") return Object.entries(first.probabilities);
+  if (name === "score") return [["score", first.score.toFixed(4)]];
   if (name === "tag")
     return first.entities.map((e) => [`${e.text} (${e.type})`, e.probability]);
   if (name === "answer")
-    return first.n_best.slice(0, 5).map((n) => [n.text, n.probability]);
+    return first.n_best.slice(0, 5).map(
+      (n) => [n.text || "(no answer in the text)", n.probability]);
   return first.flatMap((mask, i) =>
     mask.map((p) => [`${i + 1}: ${p.text}`, p.probability]));
 }

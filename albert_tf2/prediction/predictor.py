@@ -99,9 +99,27 @@ class Predictor:
         """Labels texts, or (text_a, text_b) pairs.
 
         Returns:
-            For each: `label`, `probability`, `probabilities` by label.
+            For each: `label`, `probability`, `probabilities` by label; of a
+            model for several labels `labels` and `probabilities`.
         """
-        self._need(base.CLASSIFICATION)
+        self._need(base.CLASSIFICATION, base.MULTI_LABEL)
+        return self._run_task(self._text_rows(texts))
+
+    def score(
+        self, texts: Sequence[str | tuple[str, str]]
+    ) -> list[dict[str, Any]]:
+        """Scores texts, or (text_a, text_b) pairs.
+
+        Returns:
+            For each: `score`, and `nearest` on a scale of whole numbers.
+        """
+        self._need(base.REGRESSION)
+        return self._run_task(self._text_rows(texts))
+
+    def _text_rows(
+        self, texts: Sequence[str | tuple[str, str]]
+    ) -> list[TextRow]:
+        """Makes rows of what a model for texts, or one for pairs, takes."""
         for text in texts:
             if self.task.pairs not in (None, not isinstance(text, str)):
                 wanted = "pairs of texts" if self.task.pairs else "single texts"
@@ -109,11 +127,10 @@ class Predictor:
                     f"this model was fine-tuned on {wanted} ({self.task.name})"
                     f". Received: {text!r}"
                 )
-        rows = [
+        return [
             TextRow(i, text) if isinstance(text, str) else TextRow(i, *text)
             for i, text in enumerate(texts)
         ]
-        return self._run_task(rows)
 
     def tag(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         """Finds entities: `entities` of type, text, start, end each."""
@@ -153,11 +170,11 @@ class Predictor:
             ]
         )
 
-    def _need(self, kind: str) -> None:
-        if self.task is None or self.task.kind != kind:
+    def _need(self, *kinds: str) -> None:
+        if self.task is None or self.task.kind not in kinds:
             found = self.task.kind if self.task else "pre-trained"
             raise UserError(
-                f"this needs a model fine-tuned for {kind} (python -m "
+                f"this needs a model fine-tuned for {kinds[0]} (python -m "
                 f"albert_tf2.finetune), and this one is {found}"
             )
 

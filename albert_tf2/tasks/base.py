@@ -22,6 +22,9 @@ CHOICE = "choice"  # pooled of each choice -> [B, C]
 MULTI_LABEL = "multi_label"  # pooled -> [B, n], each label by itself
 REGRESSION = "regression"  # pooled -> [B, 1]
 
+# Beside the weights of a fine-tuned model: `Task.describe`, and more.
+TASK_FILE = "task.json"
+
 DEFAULT_FILES = {
     split: tuple(f"{split}{end}" for end in (".json", ".jsonl", ".txt", ".tsv"))
     for split in reading.SPLITS

@@ -1,0 +1,155 @@
+"""Texts for the command line's `predict`: from arguments and files.
+
+    花呗怎么还款<TAB>如何还花呗        a text per line, or a pair with a tab
+    {"id": 7, "text": "花呗怎么还款"}   or JSON Lines, whose ids are kept
+
+Every line is checked before a model is loaded. Answer n belongs to line n: a
+blank line of single texts is answered by nothing (`null`), and where pairs are
+wanted it is an error.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from albert_tf2 import paths
+from albert_tf2.errors import UserError
+from albert_tf2.tasks import base, columns, reading
+from albert_tf2.tasks.columns import TEXT_A, TEXT_B
+from albert_tf2.tasks.reading import BadRow
+
+# Names for a text that is asked about.
+_CONTEXT = ("context", "passage", "text", "paragraph")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Entry:
+    """What one answer is for.
+
+    Attributes:
+        entry_id: As the file has it, or the number of the text from 0.
+        text: The text, or the first of a pair; None for a blank line.
+        second: The second text of a pair.
+    """
+
+    entry_id: Any
+    text: str | None
+    second: str | None = None
+
+    @property
+    def asked(self) -> str | tuple[str, str]:
+        """The text or the pair, as `Predictor` takes it."""
+        return self.text if self.second is None else (self.text, self.second)
+
+    def shown(self, *names: str) -> dict[str, Any]:
+        """The texts as an answer repeats them; two names for a pair."""
+        if self.second is None:
+            return {"text": self.text or ""}
+        return dict(zip(names, (self.text, self.second), strict=True))
+
+
+def description(model: str) -> dict[str, Any]:
+    """Returns what `task.json` says of a fine-tuned model; {} for others."""
+    if model.startswith(("https://", "http://")):
+        return {}  # a hub encoder or an archive
+    for folder in (paths.join(model, "model"), model):
+        path = paths.join(folder, base.TASK_FILE)
+        if paths.is_file(path):
+            return paths.read_json(path, dict)
+    return {}
+
+
+def from_arguments(texts: Sequence[str], pairs: bool | None) -> list[Entry]:
+    """Makes entries of the texts on a command line.
+
+    Args:
+        texts: The arguments. Two of them without a tab are a pair where
+            pairs are wanted.
+        pairs: Whether each entry must be a pair; None takes both.
+    """
+    if pairs and len(texts) == 2 and not any("\t" in text for text in texts):
+        return [Entry(0, *texts)]
+    return [
+        entry(number, text, pairs, f"text {number + 1}")
+        for number, text in enumerate(texts)
+    ]
+
+
+def from_file(path: str, pairs: bool | None) -> list[Entry]:
+    """Reads a text or a pair per line, or JSON Lines.
+
+    Raises:
+        UserError: Naming the line that is not as it must be.
+    """
+    if path.endswith(".jsonl"):
+        return [
+            _json_entry(number, line, pairs, place)
+            for number, (place, line) in enumerate(reading.json_lines(path))
+        ]
+    entries = [
+        entry(number - 1, line, pairs, f"{path}, line {number}")
+        for number, line in reading.numbered_lines(path)
+    ]
+    if not entries:
+        raise UserError(f"{path} is empty: give it a text per line")
+    return entries
+
+
+def entry(number: int, line: str, pairs: bool | None, place: str) -> Entry:
+    """Makes an entry of a line, or says what is wrong with it."""
+    text, tab, second = line.partition("\t")
+    if pairs and not (text.strip() and second.strip()):
+        what = "is blank" if not line.strip() else f"holds {line!r}"
+        raise UserError(
+            f"{place} {what}: this model takes two texts with a tab between "
+            "them"
+        )
+    if tab and pairs is False:
+        raise UserError(
+            f"{place} holds a tab, which stands between the texts of a pair: "
+            f"this model takes single texts. Received: {line!r}"
+        )
+    if not line.strip():
+        return Entry(number, None)
+    return Entry(number, text, second) if tab else Entry(number, line)
+
+
+def _json_entry(number: int, line: str, pairs, place: str) -> Entry:
+    try:
+        record = reading.json_object(line)
+        first, second = _texts(record)
+    except BadRow as error:
+        raise UserError(f"{place}: {error}") from None
+    if pairs is False:
+        second = None
+    if pairs and not (first.strip() and (second or "").strip()):
+        raise UserError(
+            f"{place}: this model takes two texts, such as `text_a` and "
+            "`text_b`"
+        )
+    name = next((n for n in columns.ID_NAMES if n in record), None)
+    entry_id = number if name is None else record[name]
+    return Entry(entry_id, first if first.strip() else None, second)
+
+
+def _texts(record: dict[str, Any]) -> tuple[str, str | None]:
+    """Finds the texts of a record by its names, as training does."""
+    context = next((record[n] for n in _CONTEXT if n in record), None)
+    if "question" in record and context is not None:
+        found = [[record["question"]], [context]]
+    else:
+        roles = columns.roles_of_header(list(record))
+        found = [
+            [
+                v
+                for r, v in zip(roles, record.values(), strict=True)
+                if r == role
+            ]
+            for role in (TEXT_A, TEXT_B)
+        ]
+    for text in (*found[0], *found[1]):
+        if not isinstance(text, str):
+            raise BadRow(f"a text must be a string. Received: {text!r}")
+    if not found[0]:
+        raise BadRow("holds no text: a field such as `text` or `text_a`")
+    return " ".join(found[0]), found[1][0] if found[1] else None
