@@ -2,18 +2,19 @@
 
 import importlib.metadata
 import json
+import re
+from pathlib import Path
 
 import pytest
 import task_samples as samples
 
 from albert_tf2 import finetune
 from albert_tf2.errors import UserError
-from albert_tf2.tasks import base, reading, registry
+from albert_tf2.tasks import base, registry
 from albert_tf2.tasks.classification import Classification
-from albert_tf2.tasks.reading import BadRow, ReadingReport
-from albert_tf2.tasks.text_rows import TextRow
-from albert_tf2.tasks.text_task import KnownLayout
+from albert_tf2.tasks.reading import ReadingReport
 
+DOCS = Path(__file__).parents[1] / "docs" / "finetuning.md"
 PAIRS = samples.PAIRS
 
 
@@ -156,28 +157,13 @@ def test_a_misspelled_name():
 # --- a task of one's own, as the documentation shows it
 
 
-def poem_lines(path):
-    for number, line in reading.numbered_lines(path):
-        yield f"{path}, line {number}", line
-
-
-def poem(line):
-    verse, bar, poet = line.partition("｜")
-    if not bar:
-        raise BadRow("no ｜ between verse and poet")
-    return TextRow(None, verse, label=poet)
-
-
-class Poems(Classification):
-    """Who wrote a line of verse; a file holds `verse｜poet` lines."""
-
-    def __init__(self, name, given):
-        super().__init__(
-            name,
-            reader=KnownLayout(poem, poem_lines),
-            labels=given.labels or ("李白", "杜甫"),
-            files={s: (f"{s}.poems",) for s in reading.SPLITS},
-        )
+def documented():
+    """Runs the example of docs/finetuning.md, as a module of a user's."""
+    blocks = re.findall(r"```python\n(.*?)```", DOCS.read_text("utf-8"), re.S)
+    (code,) = [block for block in blocks if "class Poems" in block]
+    module = {"__name__": "poems"}
+    exec(compile(code, str(DOCS), "exec"), module)
+    return module["Poems"]
 
 
 @pytest.fixture
@@ -192,7 +178,7 @@ def poems(tmp_path, monkeypatch):
 def test_a_task_of_ones_own_trains_and_predicts(poems):
     from albert_tf2.predict import Predictor
 
-    registry.register("poems", Poems)
+    documented()
     (poems / "test.poems").write_text("床前明月光\n", "utf-8")
     task = registry.create("poems")
     with pytest.raises(UserError, match="test.poems, line 1: no ｜ between"):
@@ -213,11 +199,14 @@ def test_a_task_of_ones_own_trains_and_predicts(poems):
 
 
 def test_a_package_may_bring_tasks_along(poems, monkeypatch):
+    poems_class = documented()
+    del registry._MAKERS["poems"]
+
     class Entry:
         name = "poems"
 
         def load(self):
-            return Poems
+            return poems_class
 
     def entry_points(group):
         return [Entry()] if group == "albert_tf2.tasks" else []
@@ -233,9 +222,9 @@ def test_a_package_may_bring_tasks_along(poems, monkeypatch):
 
 @pytest.mark.parametrize("name", ["lcqmc", "csv", "two words", ""])
 def test_names_that_cannot_be_registered(poems, name):
+    poems_class = documented()
     with pytest.raises(UserError):
-        registry.register(name, Poems)
-    registry.register("poems", Poems)
-    registry.register("poems", Poems)  # the same once more
+        registry.register(name, poems_class)
+    registry.register("poems", poems_class)  # the same once more
     with pytest.raises(UserError, match="there is a task `poems` already"):
         registry.register("poems", Classification)
