@@ -7,6 +7,10 @@ from typing import Any
 
 # Characters of a value that a message repeats.
 MAX_SHOWN = 100
+# Where pip fetches the project from; empty while it has no public address.
+# The name albert-tf2 stands on no registry: a line that asks for it alone
+# would install whatever somebody registers under it.
+REPOSITORY = ""
 
 
 class UserError(ValueError):
@@ -16,6 +20,13 @@ class UserError(ValueError):
     remedy. Command lines print it as `error: ...` and exit with code 2
     (`command_line.run`); library callers catch it as a `ValueError`.
     """
+
+
+def install_line(extra: str) -> str:
+    """Returns the command that installs one of the project's extras."""
+    if REPOSITORY:
+        return f"pip install 'albert_tf2[{extra}] @ git+{REPOSITORY}'"
+    return f"pip install -e '.[{extra}]' in the checkout"
 
 
 def check_choice(

@@ -3,7 +3,7 @@
 Listens on this machine alone unless --host says otherwise, answers one request
 at a time, limits what it accepts, and reads no file but the model it was
 started with. It has no passwords: put a proxy with them before it if others
-shall reach it. Needs the extra `serve` (pip install 'albert-tf2[serve]').
+shall reach it. Needs the extra `serve` (pip install -e '.[serve]').
 
     python -m albert_tf2.serve --model runs/lcqmc/model
     curl -s localhost:8501/similarity -H 'content-type: application/json' \\
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from albert_tf2 import command_line
-from albert_tf2.errors import UserError
+from albert_tf2.errors import UserError, install_line
 from albert_tf2.prediction.predictor import Predictor
 from albert_tf2.tasks import base
 
@@ -260,8 +260,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         import uvicorn
     except ImportError as error:
         raise UserError(
-            "the service needs fastapi and uvicorn: "
-            "pip install 'albert-tf2[serve]'"
+            f"the service needs fastapi and uvicorn: {install_line('serve')}"
         ) from error
     predictor = Predictor(args.model, vocab_file=args.vocab_file)
     hosts = LOOPBACK if args.host in LOOPBACK else ("*",)

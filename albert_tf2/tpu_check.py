@@ -3,7 +3,7 @@
 The step (loss, gradients, accumulation, LAMB) is exported as an XLA program
 and handed to Google's own TPU compiler, which runs on any CPU. It refuses
 what a TPU cannot do (strings, dynamic shapes, calls to the host), and says
-how much memory the step takes. Needs `pip install 'albert-tf2[tpu_check]'`.
+how much memory the step takes. Needs `pip install -e '.[tpu_check]'`.
 
     python -m albert_tf2.tpu_check --config configs/pretrain_tiny.yaml \\
         --topology v5e:2x2 --max_seq_length 512
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from albert_tf2 import command_line
-from albert_tf2.errors import UserError, cut
+from albert_tf2.errors import UserError, cut, install_line
 from albert_tf2.recipes import PretrainRecipe, load_recipe
 from albert_tf2.settings import MAX_BATCH
 
@@ -169,7 +169,7 @@ def export_step(recipe: PretrainRecipe, batch: int) -> str:
         raise UserError(
             f"TensorFlow {tf.__version__} cannot write StableHLO, which the "
             "TPU compiler reads: use TensorFlow 2.20 and "
-            "pip install 'albert-tf2[tpu_check]'"
+            f"{install_line('tpu_check')}"
         ) from error
     # TensorFlow leaves one op of another dialect per variable.
     return text.replace("mhlo.copy", "stablehlo.optimization_barrier")

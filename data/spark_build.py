@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from albert_tf2 import command_line
-from albert_tf2.errors import UserError
+from albert_tf2.errors import UserError, install_line
 
 from . import build_pretraining_data, gather, parts, shards, units
 from .census import Census
@@ -67,8 +67,7 @@ def _connect(master: str, settings: Iterable[tuple[str, str]]) -> Any:
         from pyspark.sql import SparkSession
     except ImportError:
         raise UserError(
-            "spark_build needs PySpark and Java: pip install "
-            "'albert-tf2[spark]'"
+            f"spark_build needs PySpark and Java: {install_line('spark')}"
         ) from None
     _must_answer(master)
     settings = dict(settings)

@@ -16,7 +16,7 @@ PROGRAM = str(ROOT / "benchmarks" / "gpu_step.py")
 
 @pytest.mark.skipif(
     importlib.util.find_spec("jax") is None,
-    reason="no JAX: pip install 'albert-tf2[tpu_check]'",
+    reason="no JAX: pip install -e '.[tpu_check]'",
 )
 def test_jax_runs_the_step_with_the_same_results(tmp_path):
     AlbertConfig(

@@ -11,7 +11,7 @@ from albert_tf2.recipes import PretrainRecipe
 
 has_compiler = pytest.mark.skipif(
     not all(map(importlib.util.find_spec, ("jax", "libtpu"))),
-    reason="no TPU compiler: pip install 'albert-tf2[tpu_check]'",
+    reason="no TPU compiler: pip install -e '.[tpu_check]'",
 )
 # Neither it nor a JAX with the TPU compiler, which needs NumPy 2.
 without_stablehlo = tf.__version__.startswith("2.15.")

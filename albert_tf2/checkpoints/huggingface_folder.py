@@ -11,7 +11,7 @@ from albert_tf2 import features, paths
 from albert_tf2.checkpoints import weights
 from albert_tf2.checkpoints.locate import SAFETENSORS
 from albert_tf2.checkpoints.weights import Weights
-from albert_tf2.errors import UserError
+from albert_tf2.errors import UserError, install_line
 from albert_tf2.text.text_settings import TextSettings
 from albert_tf2.text.tokenization import Tokenizer, Vocabulary
 
@@ -34,7 +34,7 @@ TOKENIZER_CONFIG = {
 
 def _not_installed(what: str, error: ImportError) -> UserError:
     return UserError(
-        f"{what} needs {error.name}: pip install 'albert-tf2[huggingface]'"
+        f"{what} needs {error.name}: {install_line('huggingface')}"
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from albert_tf2 import features
 from albert_tf2.checkpoints import names
 from albert_tf2.checkpoints.weights import Weights, to_model
-from albert_tf2.errors import UserError
+from albert_tf2.errors import UserError, install_line
 
 FILE_NAME = "model.onnx"
 # The first with tf.nn's modern set that ONNX Runtime on phones has too.
@@ -29,7 +29,7 @@ def write(found: Weights, folder: Path) -> dict[str, str]:
         import tf2onnx
     except ImportError:
         raise UserError(
-            "writing ONNX needs tf2onnx: pip install 'albert-tf2[onnx]'"
+            f"writing ONNX needs tf2onnx: {install_line('onnx')}"
         ) from None
     model = to_model(found)
     wanted = [features.SEQUENCE_OUTPUT, features.POOLED_OUTPUT]
@@ -66,7 +66,7 @@ def run(folder: Path, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         import onnxruntime
     except ImportError:
         raise UserError(
-            "checking ONNX needs onnxruntime: pip install 'albert-tf2[onnx]'"
+            f"checking ONNX needs onnxruntime: {install_line('onnx')}"
         ) from None
     session = onnxruntime.InferenceSession(str(folder / FILE_NAME))
     taken = {one.name: inputs[one.name] for one in session.get_inputs()}

@@ -10,8 +10,10 @@ import json
 import sys
 from typing import Any
 
+from albert_tf2.errors import install_line
+
 INSTALL = (
-    "the TPU compiler is not installed: pip install 'albert-tf2[tpu_check]' "
+    f"the TPU compiler is not installed: {install_line('tpu_check')} "
     "(jax[tpu]; no TPU is needed)"
 )
 

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from albert_tf2 import paths
-from albert_tf2.errors import UserError
+from albert_tf2.errors import UserError, install_line
 from albert_tf2.tasks import reading as reading
 from albert_tf2.tasks.reading import BadRow
 
@@ -322,8 +322,7 @@ def _parquet(path: str, dialect: Dialect) -> Table:
         import pyarrow.parquet
     except ImportError:
         raise UserError(
-            f"{path}: reading Parquet needs pyarrow: pip install "
-            "'albert-tf2[remote]'"
+            f"{path}: reading Parquet needs pyarrow: {install_line('remote')}"
         ) from None
     try:
         with paths.open_binary(path) as stream:

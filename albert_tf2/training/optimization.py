@@ -28,7 +28,7 @@ from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
 
-from albert_tf2.errors import UserError, check_choice
+from albert_tf2.errors import UserError, check_choice, install_line
 from albert_tf2.keras_api import keras
 from albert_tf2.recipes import FinetuneRecipe, PretrainRecipe
 from albert_tf2.settings import LAMB_ADAPTATIONS, OPTIMIZERS
@@ -131,7 +131,7 @@ def _lamb_class():
     except ImportError as error:
         raise UserError(
             "LAMB comes with tf-models-official, which is not installed: "
-            "pip install 'albert-tf2[train]', or pass --set optimizer=adamw"
+            f"{install_line('train')}, or pass --set optimizer=adamw"
         ) from error
     return LAMB, "weight_decay_rate"
 
