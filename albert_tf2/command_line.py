@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from albert_tf2 import settings
+from albert_tf2 import __version__, settings
 from albert_tf2.errors import UserError
 from albert_tf2.settings import STRATEGIES, Setting
 
@@ -55,12 +55,17 @@ def parser(doc: str, prog: str | None = None) -> argparse.ArgumentParser:
         description=doc,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+        # Where a command makes versions of its own, that is its `--version`.
+        conflict_handler="resolve",
     )
     made.add_argument(
         "--debug",
         action="store_true",
         default=argparse.SUPPRESS,  # `run` looks for it; commands need not
         help="show the traceback of an error, too",
+    )
+    made.add_argument(
+        "--version", action="version", version=f"albert_tf2 {__version__}"
     )
     return made
 

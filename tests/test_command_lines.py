@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import albert_tf2
+from albert_tf2 import __main__ as dispatcher
 from albert_tf2 import command_line, settings
 from albert_tf2.errors import UserError
 from albert_tf2.recipes import FinetuneRecipe, PretrainRecipe
@@ -26,6 +28,7 @@ COMMANDS = sorted(
     for package, folder in FOLDERS.items()
     for path in folder.glob("*.py")
     if "command_line.run(main)" in path.read_text(encoding="utf-8")
+    and path.name != "__main__.py"
 )
 # Fails the command if TensorFlow loads before it has judged its arguments.
 BLOCKER = """
@@ -223,6 +226,47 @@ def test_a_fault_of_ours_keeps_its_traceback():
 
     with pytest.raises(KeyError):
         command_line.run(main)
+
+
+@pytest.mark.parametrize("module", COMMANDS)
+def test_version(module):
+    result = run(module, "--version")
+    if module.endswith((".export", ".clue_submission")):
+        # The version of what they write.
+        assert "argument --version: expected one argument" in result.stderr
+    else:
+        assert result.stdout == f"albert_tf2 {albert_tf2.__version__}\n"
+
+
+def test_one_name_for_all_commands():
+    """`albert-tf2 COMMAND` is the command; its help lists every one."""
+    assert sorted(dispatcher.COMMANDS.values()) == COMMANDS
+    assert len(dispatcher.COMMANDS) == len(dispatcher.MODULES)
+    listed = run("albert_tf2", "--help").stdout
+    for name, module in dispatcher.COMMANDS.items():
+        purpose = importlib.import_module(module).__doc__.split("\n")[0]
+        assert re.search(rf"^  {name} +{re.escape(purpose)}$", listed, re.M)
+    assert run("albert_tf2").stdout == listed
+    found, wanted = (
+        run(*command, "--help").stdout
+        for command in (("albert_tf2", "plot"), ("albert_tf2.plot",))
+    )
+    assert found == wanted != ""
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["pretrian"], "unknown command `pretrian`; did you mean `pretrain`?"),
+        (["--debug", "plot"], "a command comes first"),
+        (["--workdir", "x"], "unrecognized arguments: --workdir"),
+        (["plot"], "the following arguments are required: workdir"),
+    ],
+)
+def test_a_wrong_command_gets_one_sentence(arguments, expected):
+    result = run("albert_tf2", *arguments)
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].startswith(f"error: {expected}")
 
 
 @pytest.mark.parametrize("module", COMMANDS)
