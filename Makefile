@@ -18,24 +18,32 @@ test: .venv/.dev
 large: .venv/.dev
 	.venv/bin/python -m pytest --run_large -m large
 
+# The whole way, from text to hub.KerasLayer, within a minute.
 smoke: .venv/.dev
 	.venv/bin/python -m pytest tests/test_smoke.py
 
-lint: .venv/.dev
-	.venv/bin/ruff check .
-	.venv/bin/ruff format --check .
+lint: .venv-lint/.done
+	.venv-lint/bin/ruff check .
+	.venv-lint/bin/ruff format --check .
 
-format: .venv/.dev
-	.venv/bin/ruff check --fix .
-	.venv/bin/ruff format .
+format: .venv-lint/.done
+	.venv-lint/bin/ruff check --fix .
+	.venv-lint/bin/ruff format .
 
 clean:
-	rm -rf .venv build dist *.egg-info runs
+	rm -rf .venv .venv-lint build dist *.egg-info runs
 
 .venv/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' \
 	  || (echo "error: Python 3.11 or 3.12 is needed: make PYTHON=python3.11"; exit 2)
 	$(PYTHON) -m venv .venv
+
+# Tools that read the code and need nothing of what it runs on.
+.venv-lint/.done: constraints/lint.txt
+	$(PYTHON) -m venv .venv-lint
+	.venv-lint/bin/pip install --quiet --disable-pip-version-check \
+	  --requirement constraints/lint.txt
+	@touch $@
 
 .venv/.train: .venv/bin/pip $(SETUP)
 	@echo "Installing (TensorFlow is large: some minutes) ..."

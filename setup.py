@@ -1,15 +1,14 @@
 """Packaging: three top-level folders become one importable package.
 
+What the project is called and who may use it stands in `pyproject.toml`; here
+is what needs a line of code.
+
 `data`, `hub_export` and `configs` would clash with everyone's if they were
 installed under their own names, so the installed name is the only name:
 `albert_tf2.data`, `albert_tf2.hub_export`, `albert_tf2.configs`.
 """
 
-from pathlib import Path
-
 from setuptools import setup
-
-HERE = Path(__file__).parent
 
 PACKAGES = {
     "albert_tf2": "albert_tf2",
@@ -104,31 +103,17 @@ EXTRAS["dev"] = [
     "nbformat>=5",
     "ipykernel>=6",
     "nbstripout>=0.6",
-    "ruff>=0.6",
     "pre-commit>=3",
 ]
 
 setup(
-    name="albert-tf2",
-    version="0.1.0",
-    description="Chinese ALBERT for TensorFlow 2: data, pre-training, "
-    "checkpoint conversion, TF Hub export, fine-tuning",
-    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
-    long_description_content_type="text/markdown",
-    license="Apache-2.0",
-    python_requires=">=3.11,<3.13",
     packages=list(PACKAGES),
     package_dir=PACKAGES,
     package_data={
+        "albert_tf2": ["py.typed"],
         "albert_tf2.data": ["sample/*", "sample/*/*"],
         "albert_tf2.configs": ["*.json", "*.yaml"],
     },
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS,
-    classifiers=[
-        "Programming Language :: Python :: 3.11",
-        "Programming Language :: Python :: 3.12",
-        "Topic :: Scientific/Engineering :: Artificial Intelligence",
-        "Natural Language :: Chinese (Simplified)",
-    ],
 )

@@ -13,7 +13,7 @@ before TensorFlow starts.
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "AlbertConfig": "config",
