@@ -314,6 +314,15 @@ class Lengths:
     def __post_init__(self):
         settings.check(self)
 
+    @property
+    def question_room(self) -> int:
+        """The most tokens of a question: [CLS] question [SEP] text [SEP].
+
+        The originals take `max_query_length` alone; at 64 of 64 nothing of
+        the text is left, and one long question makes windows without end.
+        """
+        return min(self.max_query_length, (self.max_seq_length - 3) // 2)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FinetuneRecipe(Lengths):

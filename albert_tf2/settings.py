@@ -296,6 +296,29 @@ def check(instance: Any) -> None:
         object.__setattr__(instance, name, value)
 
 
+def check_number(
+    name: str, value: Any, *, kind: type = int, **limits: float
+) -> Any:
+    """Returns an argument that must be a number within limits.
+
+    Args:
+        name: The argument's name.
+        value: What was given.
+        kind: int or float.
+        **limits: `least`, `most`, `above`, `below` (`setting`).
+
+    Raises:
+        UserError: For anything else.
+    """
+    field = Setting(
+        name=name, kind=kind, optional=False, default=None, **limits
+    )
+    try:
+        return field.check(value)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
 def broken(instance: Any, rule: str, *names: str) -> SettingError:
     """Returns the error for a rule that ties several fields together.
 

@@ -198,6 +198,29 @@ def test_a_token_is_decided_where_it_has_most_context():
             assert poorer_side(i, w) == max(poorer_side(i, o) for o in others)
 
 
+@pytest.mark.parametrize(
+    "length, size, stride",
+    [(9, 6, 0), (9, 6, -1), (9, 0, 1), (9, -3, -3), (9, 4, 5), (0, 0, 0)],
+)
+def test_windows_that_never_end_or_leave_gaps_are_refused(length, size, stride):
+    with pytest.raises(UserError, match=f"`size={size}` and `stride={stride}`"):
+        encoding.windows(length, size, stride)
+
+
+def test_texts_without_room_are_refused(tmp_path):
+    with pytest.raises(UserError, match="`budget=-1`"):
+        encoding.shares([3, 4], -1)
+    assert encoding.shares([3, 4], 0) == [0, 0]
+    vocabulary = Tokenizer(write_vocab(tmp_path)).vocabulary
+    for texts, least in ([[7]], 3), ([[7], [8, 9]], 5), ([[7], [], [8]], 6):
+        for length in (-1, 0, 1, 2, least - 1):
+            with pytest.raises(UserError, match=f"must be at least {least}, "):
+                encoding.pack(texts, vocabulary, length)
+        packed = encoding.pack(texts, vocabulary, least)
+        assert len(packed.ids) == least
+        assert {7, texts[-1][0]} <= set(packed.ids)
+
+
 def test_windows_cover_and_own_each_token_once():
     for length in range(0, 40):
         for size, stride in ((6, 3), (7, 5), (10, 10)):

@@ -82,7 +82,9 @@ def test_a_tuned_model_with_another_length_is_refused(sources, tmp_path):
     description = paths.read_json(task_file)
     for lengths, reason in (
         ({"max_seq_length": 51}, "is 51, more than the model's 50 positions"),
-        ({"max_length": 9}, "`lengths` is damaged"),
+        ({"max_length": 9}, "lengths: unknown key `max_length`"),
+        ({"doc_stride": 0}, "lengths: `doc_stride` must be"),
+        ([9], "`lengths` is damaged"),
     ):
         paths.write_json(task_file, {**description, "lengths": lengths})
         with pytest.raises(UserError, match=reason):

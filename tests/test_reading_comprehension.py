@@ -9,6 +9,7 @@ from task_samples import QUESTIONS, squad, write_cmrc, write_vocab
 
 from albert_tf2.errors import UserError
 from albert_tf2.tasks import base, registry, span_metrics
+from albert_tf2.tasks.question_files import QuestionRow
 from albert_tf2.tasks.reading import ReadingReport
 from albert_tf2.tasks.reading_comprehension import NO_ANSWER
 from albert_tf2.text.tokenization import Tokenizer
@@ -241,6 +242,28 @@ def test_each_sign_of_the_official_list_is_passed_over(sign):
 @pytest.mark.parametrize("sign", "….,()%'\"‘—【】")
 def test_no_other_sign_is(sign):
     assert span_metrics.exact_match([f"足{sign}球"], "足球") == 0.0
+
+
+@pytest.mark.parametrize("max_seq_length", [5, 6, 16, 64, 128])
+@pytest.mark.parametrize("max_query_length", [1, 64, 1000])
+def test_a_long_question_leaves_half_to_the_text(
+    tmp_path, max_seq_length, max_query_length
+):
+    tokenizer = Tokenizer(write_vocab(tmp_path))
+    row = QuestionRow("1", "小" * 300, "明爱踢足球" * 9)
+    lengths = base.Lengths(
+        max_seq_length=max_seq_length, max_query_length=max_query_length
+    )
+    examples = TASK.encode([row], tokenizer, lengths)
+    room = min(max_query_length, (max_seq_length - 3) // 2)
+    assert {e.origin.first_token for e in examples} == {room + 2}
+    assert all(e.length <= max_seq_length for e in examples)
+    seen = set()
+    for example in examples:
+        seen |= set(
+            range(example.origin.window.start, example.origin.window.end)
+        )
+    assert seen == set(range(45))
 
 
 def test_spans_against_all_pairs(tmp_path):

@@ -17,7 +17,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from albert_tf2 import checkpoints, features, files
+from albert_tf2 import checkpoints, features, files, settings
 from albert_tf2.checkpoints import weights
 from albert_tf2.checkpoints.native import CONFIG_FILE, PREFIX
 from albert_tf2.config import AlbertConfig, load_model_config
@@ -235,15 +235,14 @@ def load(
 
 
 def _lengths(description: Any, source: Path, positions: int) -> base.Lengths:
-    try:
-        lengths = base.Lengths(**description["lengths"])
-        fits = lengths.max_seq_length <= positions
-    except (KeyError, TypeError) as error:
+    values = description.get("lengths")
+    if not isinstance(values, dict):
         raise UserError(
-            f"{source}: `lengths` is damaged ({error}): fine-tune again, or "
-            "put the file back that was written with the model"
-        ) from None
-    if not fits:
+            f"{source}: `lengths` is damaged: fine-tune again, or put the "
+            "file back that was written with the model"
+        )
+    lengths = settings.create(base.Lengths, values, f"{source}: lengths")
+    if lengths.max_seq_length > positions:
         raise UserError(
             f"{source}: `max_seq_length` is {lengths.max_seq_length}, more "
             f"than the model's {positions} positions"

@@ -18,6 +18,7 @@ import numpy as np
 from albert_tf2 import features
 from albert_tf2.errors import UserError, check_choice
 from albert_tf2.prediction.similarity import Whitening, cosines, unit
+from albert_tf2.settings import MAX_BATCH, MAX_LENGTH, check_number
 from albert_tf2.tasks import base
 from albert_tf2.tasks.encoding import (
     Example,
@@ -65,6 +66,9 @@ class Predictor:
         from albert_tf2.checkpoints import weights
         from albert_tf2.finetuning import encoders
 
+        check_number("batch_size", batch_size, least=1, most=MAX_BATCH)
+        # [CLS] a [SEP] is the least that can be asked.
+        check_number("max_seq_length", max_seq_length, least=3, most=MAX_LENGTH)
         self.batch_size = batch_size
         self.whitening: Whitening | None = None
         self.task: base.Task | None = None

@@ -29,7 +29,7 @@ import tensorflow as tf
 
 from albert_tf2 import features
 from albert_tf2.errors import UserError, check_choice
-from albert_tf2.settings import LABEL_STYLES
+from albert_tf2.settings import LABEL_STYLES, check_number
 from albert_tf2.text.tokenization import (
     CHINESE_BLOCKS,
     PIECE_PREFIX,
@@ -176,17 +176,12 @@ class Masker:
 
     def __post_init__(self):
         check_choice("label_style", self.label_style, LABEL_STYLES)
-        if not 0.0 < self.masked_lm_prob < 1.0:
-            raise UserError(
-                "`masked_lm_prob` must lie in (0, 1). Received: "
-                f"`masked_lm_prob={self.masked_lm_prob}`"
-            )
-        for name in ("max_predictions_per_seq", "max_ngram"):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    f"`{name}` must be at least 1. "
-                    f"Received: `{name}={getattr(self, name)}`"
-                )
+        for name, kind, limits in (
+            ("masked_lm_prob", float, {"above": 0.0, "below": 1.0}),
+            ("max_predictions_per_seq", int, {"least": 1}),
+            ("max_ngram", int, {"least": 1}),
+        ):
+            check_number(name, getattr(self, name), kind=kind, **limits)
         # Set once: the tables are the same for every batch.
         object.__setattr__(self, "_ordinary", replacement_ids(self.vocabulary))
         object.__setattr__(self, "_pieces", piece_ids(self.vocabulary))

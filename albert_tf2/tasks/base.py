@@ -10,6 +10,7 @@ import numpy as np
 
 from albert_tf2 import paths
 from albert_tf2.errors import UserError
+from albert_tf2.recipes import Lengths
 from albert_tf2.tasks import reading as reading
 from albert_tf2.tasks.encoding import Example
 from albert_tf2.text.tokenization import Tokenizer
@@ -29,17 +30,6 @@ DEFAULT_FILES = {
     split: tuple(f"{split}{end}" for end in (".json", ".jsonl", ".txt", ".tsv"))
     for split in reading.SPLITS
 }
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Lengths:
-    """How texts are cut; read from the recipe."""
-
-    max_seq_length: int = 128
-    max_query_length: int = 64
-    doc_stride: int = 128
-    max_answer_length: int = 50
-    n_best: int = 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -55,7 +55,14 @@ def shares(lengths: Sequence[int], budget: int) -> list[int]:
     stays whole beside a long text and two long ones keep equal halves:
 
         lengths 3 40, budget 20 -> 3 17        lengths 30 40 -> 10 10
+
+    Raises:
+        UserError: If the budget is negative.
     """
+    if budget < 0:  # what is left could never fall to it
+        raise UserError(
+            f"`budget` must be at least 0. Received: `budget={budget}`"
+        )
     kept = list(lengths)
     over = sum(kept) - budget
     while over > 0:
@@ -81,13 +88,15 @@ def pack(
     The first segment has type 0, all others type 1.
 
     Raises:
-        UserError: If not even [CLS] and the [SEP] fit.
+        UserError: If there is no room for a token of each.
     """
     budget = max_seq_length - 1 - len(segments)
-    if budget < 0:
+    texts = sum(map(bool, segments))  # an empty one needs no room
+    if budget < texts:
         raise UserError(
-            f"`max_seq_length` must be at least {1 + len(segments)} for "
-            f"{len(segments)} segments. Received: {max_seq_length}"
+            f"`max_seq_length` must be at least {1 + len(segments) + texts}, "
+            f"for a token of each of {len(segments)} texts and what stands "
+            f"between them. Received: `max_seq_length={max_seq_length}`"
         )
     kept = shares([len(segment) for segment in segments], budget)
     ids, type_ids = [vocabulary.cls_id], [0]
@@ -116,7 +125,16 @@ def windows(length: int, size: int, stride: int) -> list[Window]:
 
     length 10, size 6, stride 3  ->  [0, 6) [3, 9) [6, 10)
     owned                            [0, 5) [5, 8) [8, 10)
+
+    Raises:
+        UserError: Unless 1 <= `stride` <= `size`: a window would never come
+            to the end, or tokens would be in none.
     """
+    if not 1 <= stride <= size:
+        raise UserError(
+            "windows must hold a token at least, and begin at most one window "
+            f"apart. Received: `size={size}` and `stride={stride}`"
+        )
     starts = [0]
     while starts[-1] + size < length:
         starts.append(starts[-1] + stride)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from albert_tf2.errors import UserError
 from albert_tf2.tasks import base, choice_files
 from albert_tf2.tasks import reading as reading
 from albert_tf2.tasks.choice_files import (
@@ -181,7 +182,14 @@ def _idiom_sequences(row, tokenizer, lengths) -> tuple:
         for part in row.context.split(row.question, 1)
     )
     idioms = [tokenizer.tokenize(choice).ids for choice in row.choices]
-    room = lengths.max_seq_length - 4 - max(len(ids) for ids in idioms)
+    longest = max(len(ids) for ids in idioms)
+    room = lengths.max_seq_length - 4 - longest
+    if room < 0:  # the blank itself would be cut off
+        raise UserError(
+            f"`max_seq_length` must be at least {4 + longest}, for a blank "
+            f"and an idiom of {longest} tokens. Received: "
+            f"`max_seq_length={lengths.max_seq_length}`"
+        )
     left = min(len(before), max(room // 2, room - len(after)))
     right = min(len(after), room - left)
     text = before[len(before) - left :] + [vocabulary.mask_id] + after[:right]

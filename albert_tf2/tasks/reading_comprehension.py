@@ -113,7 +113,7 @@ class ReadingComprehension(base.Task):
                 contexts[row.context] = tokenizer.tokenize(row.context)
             text = contexts[row.context]
             question = tokenizer.tokenize(row.question).ids
-            question = question[: lengths.max_query_length]
+            question = question[: lengths.question_room]
             first_token = len(question) + 2
             size = lengths.max_seq_length - first_token - 1
             stride = min(lengths.doc_stride, size)
