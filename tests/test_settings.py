@@ -345,3 +345,20 @@ def test_numbers_of_numpy_are_numbers():
     assert (recipe.train_steps, recipe.learning_rate) == (7, 0.5)
     assert type(recipe.train_steps) is int
     assert type(recipe.learning_rate) is float
+
+
+def test_a_recipe_of_another_version_is_told(tmp_path):
+    from albert_tf2.training import run_folder
+
+    path = tmp_path / "recipe.json"
+    for text, reason in (
+        ('{"seed": 3, "old_key": 1}', "unknown key `old_key`"),
+        ('{"seed": "3"}', "`seed` must be a whole number"),
+        ("[]", "must hold an object of JSON"),
+    ):
+        write(path, text)
+        with pytest.raises(UserError, match=reason) as error:
+            run_folder.read_recipe(tmp_path)
+        assert str(error.value).startswith(str(path))
+    write(path, '{"seed": 3}')
+    assert run_folder.read_recipe(tmp_path) == PretrainRecipe(seed=3)

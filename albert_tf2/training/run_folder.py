@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from albert_tf2 import files
+from albert_tf2 import files, paths, settings
 from albert_tf2.config import AlbertConfig
 from albert_tf2.errors import UserError
 from albert_tf2.recipes import PretrainRecipe
@@ -51,4 +51,7 @@ def describe(
 
 def read_recipe(workdir: files.PathLike) -> PretrainRecipe:
     """Returns the recipe that a run was last started with."""
-    return PretrainRecipe(**files.read_json(Path(workdir) / RECIPE_FILE))
+    path = Path(workdir) / RECIPE_FILE
+    return settings.create(
+        PretrainRecipe, paths.read_json(path, dict), paths.shown(path)
+    )
