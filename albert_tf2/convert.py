@@ -23,11 +23,18 @@ format and leaves the optimizer out; --describe only tells what X is.
 from collections.abc import Sequence
 
 from albert_tf2 import command_line, paths
-from albert_tf2.errors import UserError
+from albert_tf2.errors import UserError, require
 
 TARGETS = ("tf2", "tf1", "huggingface", "huggingface-bert", "hub", "onnx")
 # What --strip writes: the same kind of file.
 STRIPPED = {"tf1": "tf1", "tf2": "tf2", "huggingface": "huggingface"}
+
+
+# What the formats of other libraries are written and checked with, by extra.
+NEEDS = {
+    "huggingface": ["torch", "transformers", "safetensors"],
+    "onnx": ["tf2onnx", "onnx", "onnxruntime"],
+}
 
 
 def _parse(argv: Sequence[str] | None):
@@ -68,6 +75,9 @@ def _parse(argv: Sequence[str] | None):
             f"{args.output} already exists: choose another folder or pass "
             "--overwrite"
         )
+    extra = (args.to or "").removesuffix("-bert")
+    if extra in NEEDS:
+        require(f"--to {args.to}", NEEDS[extra], extra)
     return args
 
 

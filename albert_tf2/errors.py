@@ -3,6 +3,7 @@
 import difflib
 import reprlib
 from collections.abc import Iterable, Sequence
+from importlib import util
 from typing import Any
 
 # Characters of a value that a message repeats.
@@ -27,6 +28,23 @@ def install_line(extra: str) -> str:
     if REPOSITORY:
         return f"pip install 'albert_tf2[{extra}] @ git+{REPOSITORY}'"
     return f"pip install -e '.[{extra}]' in the checkout"
+
+
+def require(what: str, modules: Sequence[str], extra: str) -> None:
+    """Raises a `UserError` unless the modules are installed.
+
+    So that a command says what it lacks before it starts; nothing is imported.
+
+    Args:
+        what: Who needs them, the beginning of the sentence.
+        modules: Names of top-level modules.
+        extra: The project's extra that brings them.
+    """
+    missing = [name for name in modules if not util.find_spec(name)]
+    if missing:
+        raise UserError(
+            f"{what} needs {', '.join(missing)}: {install_line(extra)}"
+        )
 
 
 def check_choice(

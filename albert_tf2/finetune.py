@@ -26,7 +26,11 @@ from typing import Any
 
 from albert_tf2 import command_line, files
 from albert_tf2.errors import UserError
-from albert_tf2.recipes import FinetuneRecipe, load_recipe
+from albert_tf2.recipes import (
+    FinetuneRecipe,
+    load_recipe,
+    require_optimizer,
+)
 from albert_tf2.settings import ON_ERROR
 
 RESULTS_FILE = "results.json"
@@ -338,6 +342,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from albert_tf2.tasks import registry
 
     recipe = read_recipe(args.task, args.config, args.set)
+    require_optimizer(recipe)
     task = registry.from_recipe(args.task, recipe)
     for split in ("train", "dev", "test"):
         path = getattr(args, f"{split}_file")

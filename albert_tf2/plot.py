@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from albert_tf2 import command_line
-from albert_tf2.errors import UserError
+from albert_tf2.errors import UserError, require
 
 OUTPUT = "curves.png"
 # title, key of both files, unit
@@ -54,6 +54,8 @@ def draw(workdir: str | Path, output: str | Path) -> Path:
         The path of the PNG.
     """
     from albert_tf2.training.run_log import EVALUATION, METRICS, read_rows
+
+    require("plot", ["matplotlib"], "train")
 
     training = read_rows(Path(workdir) / METRICS)
     held_out = read_rows(Path(workdir) / EVALUATION)

@@ -11,7 +11,11 @@ scheduler may start the same command again.
 from collections.abc import Sequence
 
 from albert_tf2 import command_line
-from albert_tf2.recipes import PretrainRecipe, load_recipe
+from albert_tf2.recipes import (
+    PretrainRecipe,
+    load_recipe,
+    require_optimizer,
+)
 
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h
 
@@ -70,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         flags={"scale_learning_rate_from": scale},
     )
     recipe.model_config()  # a wrong name is told before TensorFlow loads
+    if not arguments.evaluate:
+        require_optimizer(recipe)
     return _run(arguments, recipe)
 
 

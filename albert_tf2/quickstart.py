@@ -21,8 +21,12 @@ from importlib import resources
 from pathlib import Path
 
 from albert_tf2 import command_line, paths
-from albert_tf2.errors import UserError
-from albert_tf2.recipes import PretrainRecipe, load_recipe
+from albert_tf2.errors import UserError, require
+from albert_tf2.recipes import (
+    PretrainRecipe,
+    load_recipe,
+    require_optimizer,
+)
 from albert_tf2.settings import MAX_STEPS
 from albert_tf2.training.run_log import EVALUATION, read_rows
 
@@ -311,6 +315,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         str(resources.files("albert_tf2.configs") / RECIPE)
     )
     recipe = load_recipe(PretrainRecipe, recipe_file, args.set)
+    # Told now, not by a stage some minutes later.
+    require_optimizer(recipe)
+    require("the quickstart's picture", ["matplotlib"], "train")
     settings = json.loads(json.dumps(vars(args), default=str))
     for name in ("workdir", "debug"):
         settings.pop(name, None)

@@ -5,9 +5,11 @@ docs/settings.md is made from this file. `load_recipe` reads a recipe and
 """
 
 import dataclasses
+from importlib import util
 
 from albert_tf2 import settings
 from albert_tf2.config import AlbertConfig, load_model_config
+from albert_tf2.errors import UserError, install_line
 from albert_tf2.recipe_file import load_recipe
 from albert_tf2.settings import (
     LABEL_STYLES,
@@ -21,7 +23,14 @@ from albert_tf2.settings import (
     setting,
 )
 
-__all__ = ["FinetuneRecipe", "Lengths", "PretrainRecipe", "load_recipe"]
+__all__ = [
+    "FinetuneRecipe",
+    "Lengths",
+    "PretrainRecipe",
+    "lamb_missing",
+    "load_recipe",
+    "require_optimizer",
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -503,4 +512,21 @@ class FinetuneRecipe(Lengths):
         "Runs, with seed, seed + 1, ..., of which mean and spread are told.",
         least=1,
         most=1000,
+    )
+
+
+def require_optimizer(recipe: PretrainRecipe | FinetuneRecipe) -> None:
+    """Raises a `UserError` if no package here has the recipe's optimizer."""
+    if recipe.optimizer == "lamb" and not any(
+        util.find_spec(name) for name in ("official", "tensorflow_addons")
+    ):
+        raise lamb_missing()
+
+
+def lamb_missing() -> UserError:
+    """Returns the error for a machine without LAMB."""
+    return UserError(
+        "LAMB comes with tf-models-official, for TensorFlow 2.15 to 2.20, "
+        f"which is not installed: {install_line('train')}, or pass --set "
+        "optimizer=adamw"
     )

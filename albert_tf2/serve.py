@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from albert_tf2 import command_line
-from albert_tf2.errors import UserError, install_line
+from albert_tf2.errors import UserError, require
 from albert_tf2.prediction.predictor import Predictor
 from albert_tf2.tasks import base
 
@@ -256,12 +256,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the service until it is interrupted."""
     args = _parse(argv)
-    try:
-        import uvicorn
-    except ImportError as error:
-        raise UserError(
-            f"the service needs fastapi and uvicorn: {install_line('serve')}"
-        ) from error
+    require("the service", ["fastapi", "uvicorn"], "serve")
+    import uvicorn
+
     predictor = Predictor(args.model, vocab_file=args.vocab_file)
     hosts = LOOPBACK if args.host in LOOPBACK else ("*",)
     print(f"http://{args.host}:{args.port}/")

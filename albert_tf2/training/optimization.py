@@ -28,9 +28,9 @@ from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
 
-from albert_tf2.errors import UserError, check_choice, install_line
+from albert_tf2.errors import check_choice
 from albert_tf2.keras_api import keras
-from albert_tf2.recipes import FinetuneRecipe, PretrainRecipe
+from albert_tf2.recipes import FinetuneRecipe, PretrainRecipe, lamb_missing
 from albert_tf2.settings import LAMB_ADAPTATIONS, OPTIMIZERS
 from albert_tf2.training.precision import FLOAT16, unwrapped
 
@@ -129,10 +129,7 @@ def _lamb_class():
     try:
         from official.modeling.optimization.lamb import LAMB
     except ImportError as error:
-        raise UserError(
-            "LAMB comes with tf-models-official, which is not installed: "
-            f"{install_line('train')}, or pass --set optimizer=adamw"
-        ) from error
+        raise lamb_missing() from error
     return LAMB, "weight_decay_rate"
 
 
