@@ -26,7 +26,7 @@ class BuildConfig:
     """
 
     max_seq_length: int = setting(
-        512, "Tokens of a row.", least=5, most=MAX_LENGTH
+        512, "Tokens of a row, with [CLS] and [SEP].", least=5, most=MAX_LENGTH
     )
     max_pairs_per_record: int = setting(
         0,

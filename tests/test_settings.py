@@ -1,6 +1,7 @@
 """Every field of every class of settings is checked, and says what it is."""
 
 import dataclasses
+import importlib.util
 import math
 import time
 from pathlib import Path
@@ -362,3 +363,13 @@ def test_a_recipe_of_another_version_is_told(tmp_path):
         assert str(error.value).startswith(str(path))
     write(path, '{"seed": 3}')
     assert run_folder.read_recipe(tmp_path) == PretrainRecipe(seed=3)
+
+
+def test_the_reference_page_is_in_step():
+    path = CONFIGS.parent / "docs" / "make_settings.py"
+    spec = importlib.util.spec_from_file_location("make_settings", path)
+    make_settings = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make_settings)
+    assert make_settings.PAGE.read_text(encoding="utf-8") == (
+        make_settings.page()
+    ), "run `python docs/make_settings.py`"
