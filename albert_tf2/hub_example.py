@@ -11,9 +11,9 @@ python -m albert_tf2.hub_example --pairs data/sample/pairs \
 """
 
 import csv
+import io
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 from albert_tf2 import command_line, paths
 from albert_tf2.errors import UserError
@@ -29,16 +29,17 @@ BATCH_SIZE = 32
 LEARNING_RATE = 5e-4
 
 
-def read_pairs(path: Path) -> tuple[list[str], list[str], list[int]]:
+def read_pairs(
+    path: paths.PathLike,
+) -> tuple[list[str], list[str], list[int]]:
     """Returns the columns of a pair file: texts a, texts b, labels."""
-    try:
-        with open(path, encoding="utf-8", newline="") as stream:
-            rows = list(csv.reader(stream, delimiter="\t", quoting=3))
-    except OSError as error:
+    if not paths.is_file(path):
         raise UserError(
-            f"{path} cannot be read ({error.strerror}): --pairs needs "
-            "train.txt, dev.txt and test.txt"
-        ) from error
+            f"{path} does not exist: --pairs needs train.txt, dev.txt and "
+            "test.txt"
+        )
+    text = io.StringIO(paths.read_text(path), newline="")
+    rows = list(csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE))
     if rows and rows[0] == ["text_a", "text_b", "label"]:
         rows = rows[1:]
     for number, row in enumerate(rows, start=2):
@@ -82,7 +83,7 @@ def pair_dataset(preprocessor, columns, *, shuffle_seed: int | None = None):
     return dataset.batch(BATCH_SIZE).map(pack).prefetch(2)
 
 
-def build_classifier(encoder_path: Path, steps: int):
+def build_classifier(encoder_path: paths.PathLike, steps: int):
     """Returns a compiled Keras model: encoder, dropout, two scores."""
     import tensorflow as tf
     import tensorflow_hub as hub
@@ -110,16 +111,16 @@ def build_classifier(encoder_path: Path, steps: int):
 
 
 def run(
-    preprocessor_path: Path,
-    encoder_path: Path,
-    pairs: Path,
+    preprocessor_path: paths.PathLike,
+    encoder_path: paths.PathLike,
+    pairs: paths.PathLike,
     *,
     steps: int,
     seed: int,
 ) -> dict[str, float]:
     """Embeds, fine-tunes and evaluates; returns the figures it prints."""
     columns = {
-        name: read_pairs(pairs / f"{name}.txt")
+        name: read_pairs(paths.join(pairs, f"{name}.txt"))
         for name in ("train", "dev", "test")
     }
     import tensorflow_hub as hub
@@ -180,7 +181,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     ):
         parser.add_argument(
             f"--{name}",
-            type=Path,
             required=True,
             metavar="FOLDER",
             help=sentence,
@@ -198,21 +198,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--output",
-        type=Path,
         metavar="FILE",
         help="write the figures here, as JSON",
     )
     args = parser.parse_args(argv)
     for name in ("preprocessor", "encoder"):
         path = getattr(args, name)
-        if not (path / "saved_model.pb").is_file():
+        if not paths.is_file(paths.join(path, "saved_model.pb")):
             raise UserError(
                 f"--{name}: {path} is not a SavedModel; export one with "
                 "`python -m albert_tf2.hub_export.export`"
             )
     figures = run(
-        args.preprocessor,
-        args.encoder,
+        paths.fetched(args.preprocessor),
+        paths.fetched(args.encoder),
         args.pairs,
         steps=args.steps,
         seed=args.seed,

@@ -6,11 +6,11 @@ it is running.
     python -m albert_tf2.plot run
 """
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from albert_tf2 import command_line
+from albert_tf2 import command_line, paths
 from albert_tf2.errors import UserError, require
 
 OUTPUT = "curves.png"
@@ -36,14 +36,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         help=f"the PNG to write (default: WORKDIR/{OUTPUT})",
     )
     arguments = parser.parse_args(argv)
-    if not Path(arguments.workdir).is_dir():
+    if not paths.is_dir(arguments.workdir):
         raise UserError(f"{arguments.workdir} is not a folder: check the path")
-    output = arguments.output or Path(arguments.workdir) / OUTPUT
+    output = arguments.output or paths.join(arguments.workdir, OUTPUT)
     print(draw(arguments.workdir, output))
     return 0
 
 
-def draw(workdir: str | Path, output: str | Path) -> Path:
+def draw(workdir: paths.PathLike, output: paths.PathLike) -> paths.PathLike:
     """Draws the run's curves.
 
     Args:
@@ -56,13 +56,13 @@ def draw(workdir: str | Path, output: str | Path) -> Path:
     from albert_tf2.training.run_log import EVALUATION, METRICS, read_rows
 
     require("plot", ["matplotlib"], "train")
-
-    training = read_rows(Path(workdir) / METRICS)
-    held_out = read_rows(Path(workdir) / EVALUATION)
+    metrics = paths.join(workdir, METRICS)
+    training = read_rows(metrics)
+    held_out = read_rows(paths.join(workdir, EVALUATION))
     if not training:
         raise UserError(
-            f"{Path(workdir) / METRICS} has no rows yet: is this the workdir "
-            "of a pre-training run?"
+            f"{metrics} has no rows yet: is this the workdir of a "
+            "pre-training run?"
         )
     # Drawing needs no screen, and leaves a caller's own figures alone.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -75,11 +75,18 @@ def draw(workdir: str | Path, output: str | Path) -> Path:
     ):
         _panel(axes, key, training, held_out)
         axes.set(title=title, xlabel="step", ylabel=unit)
-    figure.suptitle(f"{Path(workdir).resolve().name}: pre-training")
-    output = Path(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=110)
+    figure.suptitle(f"{_name(workdir)}: pre-training")
+    _, ending = os.path.splitext(paths.name(output))
+    with paths.atomic_file(output, "wb") as stream:
+        figure.savefig(stream, format=ending[1:] or "png", dpi=110)
     return output
+
+
+def _name(workdir: paths.PathLike) -> str:
+    """Returns a run's name, also of `.` and `..`."""
+    if paths.is_remote(workdir):
+        return paths.name(workdir)
+    return paths.name(os.path.abspath(paths.local(workdir)))
 
 
 def _panel(axes, key: str, training: list[dict], held_out: list[dict]) -> None:

@@ -252,9 +252,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--workdir",
-        type=Path,
         metavar="FOLDER",
-        default=Path("runs/quickstart"),
+        default="runs/quickstart",
         help="where everything goes (default: %(default)s)",
     )
     parser.add_argument(
@@ -266,7 +265,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--vocab_file",
-        type=Path,
         metavar="FILE",
         help="use this vocabulary instead of learning one",
     )
@@ -295,7 +293,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--pairs",
-        type=Path,
         metavar="FOLDER",
         default=sample("pairs"),
         help="pairs of questions to fine-tune on, train.tsv and dev.tsv "
@@ -310,6 +307,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         most=MAX_STEPS,
     )
     args = parser.parse_args(argv)
+    args.workdir = Path(paths.local(args.workdir))
 
     recipe_file = args.config or Path(
         str(resources.files("albert_tf2.configs") / RECIPE)

@@ -13,9 +13,7 @@ traced length and loses what `hub.KerasLayer` asks for.
 """
 
 import dataclasses
-import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import tensorflow as tf
 
@@ -195,7 +193,7 @@ def export_encoder(
     heads: Sequence[str] = HEADS,
     dropout: float | None = None,
     overwrite: bool = False,
-) -> Path:
+) -> paths.PathLike:
     """Writes the encoder SavedModel and returns its folder.
 
     Args:
@@ -214,11 +212,11 @@ def export_encoder(
     if dropout is not None:
         pretrainer = with_dropout(pretrainer, dropout)
     with paths.atomic_directory(export_dir, overwrite=overwrite) as folder:
-        with tempfile.TemporaryDirectory() as staging:
+        with paths.temporary_folder("export") as staging:
             root = build_encoder(pretrainer, tokenizer, staging, heads=heads)
             tf.saved_model.save(
                 root,
                 str(folder),
                 signatures=serving_signature(root.__call__),
             )
-    return Path(export_dir)
+    return export_dir

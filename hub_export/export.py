@@ -18,9 +18,8 @@ Try it:
 import argparse
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 
-from albert_tf2 import command_line
+from albert_tf2 import command_line, paths
 from albert_tf2.errors import UserError
 from albert_tf2.settings import MAX_LENGTH
 
@@ -54,7 +53,6 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--export_dir",
         required=True,
-        type=Path,
         metavar="FOLDER",
         help="where to write: each part gets a folder in it",
     )
@@ -68,7 +66,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add(
         "--vocab_file",
-        type=Path,
         metavar="FILE",
         help="the vocabulary (default: the one beside the checkpoint)",
     )
@@ -108,7 +105,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add(
         "--calibration_file",
-        type=Path,
         metavar="FILE",
         help="real sentences, one a line, for the full int8 TFLite model",
     )
@@ -119,30 +115,30 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add(
         "--data_dir",
-        type=Path,
         metavar="FOLDER",
         help="the records, for the cards",
     )
     return parser
 
 
-def check_targets(args: argparse.Namespace) -> dict[str, Path]:
+def check_targets(args: argparse.Namespace) -> dict[str, str]:
     """Returns the folder of each part; refuses one that exists."""
     targets = {
-        name: args.export_dir / name / str(args.version) for name in args.what
+        name: paths.join(args.export_dir, name, str(args.version))
+        for name in args.what
     }
     for target in targets.values():
-        if target.exists() and not args.overwrite:
+        if paths.exists(target) and not args.overwrite:
             raise UserError(
                 f"{target} already exists: pass --version "
                 f"{args.version + 1} to add one, or --overwrite to replace it"
             )
-    encoder = args.export_dir / "encoder" / str(args.version)
+    encoder = paths.join(args.export_dir, "encoder", str(args.version))
     if "cards" in targets and "encoder" not in targets:
-        if not encoder.is_dir():
+        if not paths.is_dir(encoder):
             raise UserError(f"cards need {encoder}: add `encoder` to --what")
     for path in (args.vocab_file, args.calibration_file):
-        if path is not None and not path.is_file():
+        if path is not None and not paths.is_file(path):
             raise UserError(f"{path} does not exist: check the path")
     return targets
 
@@ -241,22 +237,20 @@ def write_part(name, target, args, pretrainer, tokenizer, heads) -> None:
     elif name == "serving":
         export_serving(pretrainer, tokenizer, target, **texts)
     elif name == "cards":
-        source = Path(args.checkpoint)
         export_cards(
             pretrainer,
             tokenizer,
             args.export_dir,
             name=args.name,
             version=args.version,
-            workdir=source if source.is_dir() else None,
+            workdir=args.checkpoint if paths.is_dir(args.checkpoint) else None,
             data_dir=args.data_dir,
             **common,
         )
     else:
         sentences = None
         if args.calibration_file:
-            text = args.calibration_file.read_text(encoding="utf-8")
-            sentences = text.splitlines()
+            sentences = paths.read_text(args.calibration_file).splitlines()
         for line in export_variants(
             pretrainer,
             tokenizer,

@@ -9,10 +9,8 @@ What was not measured or recorded is said to be missing, never guessed:
 import dataclasses
 import gzip
 import io
-import json
 import os
 import platform
-import shutil
 import tarfile
 import time
 import unicodedata
@@ -112,18 +110,23 @@ def _megabytes(folder: Path) -> float:
     return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 1e6
 
 
-def training_facts(workdir: Path, data_dir: Path | None) -> dict[str, Any]:
+def training_facts(
+    workdir: paths.PathLike, data_dir: paths.PathLike | None
+) -> dict[str, Any]:
     """Returns what a run recorded about itself; absent files are absent."""
     facts: dict[str, Any] = {}
-    evaluation = workdir / "evaluation.jsonl"
-    if evaluation.is_file():
-        last = evaluation.read_text(encoding="utf-8").splitlines()[-1:]
-        facts["evaluation"] = json.loads(last[0]) if last else None
-    if (workdir / "recipe.json").is_file():
-        facts["recipe"] = paths.read_json(workdir / "recipe.json")
+    evaluation = paths.join(workdir, "evaluation.jsonl")
+    if paths.is_file(evaluation):
+        last = paths.read_text(evaluation).splitlines()[-1:]
+        facts["evaluation"] = (
+            paths.parse_json(last[0], evaluation, dict) if last else None
+        )
+    recipe = paths.join(workdir, "recipe.json")
+    if paths.is_file(recipe):
+        facts["recipe"] = paths.read_json(recipe, dict)
     if data_dir is not None:
-        manifest = data_dir / "manifest.json"
-        facts["manifest"] = paths.read_json(manifest)
+        manifest = paths.join(data_dir, "manifest.json")
+        facts["manifest"] = paths.read_json(manifest, dict)
         facts["manifest_sha256"] = paths.sha256(manifest)
     return facts
 
@@ -134,8 +137,8 @@ def gather(
     export_dir: Path,
     version: str,
     *,
-    workdir: Path | None = None,
-    data_dir: Path | None = None,
+    workdir: paths.PathLike | None = None,
+    data_dir: paths.PathLike | None = None,
 ) -> dict[str, Any]:
     """Measures the exported parts, and collects what is recorded.
 
@@ -393,6 +396,18 @@ def write_kaggle(folder: Path, slug: str, part: Path, card: str) -> None:
     )
 
 
+def _at_hand(export_dir: paths.PathLike, version: str) -> Path:
+    """Returns a local folder with the parts that the cards speak of."""
+    if not paths.is_remote(export_dir):
+        return Path(paths.local(export_dir))
+    here = Path(paths.kept_folder("cards"))
+    for part in ("preprocessor", "encoder", "tflite"):
+        source = paths.join(export_dir, part, version)
+        if paths.is_dir(source):
+            paths.copy_folder(source, here / part / version)
+    return here
+
+
 def export_cards(
     pretrainer: AlbertPretrainer,
     tokenizer: Tokenizer,
@@ -403,7 +418,7 @@ def export_cards(
     workdir: paths.PathLike | None = None,
     data_dir: paths.PathLike | None = None,
     overwrite: bool = False,
-) -> Path:
+) -> str:
     """Writes `cards/<version>` about the parts that stand beside it.
 
     Args:
@@ -416,22 +431,22 @@ def export_cards(
         data_dir: See `gather`.
         overwrite: Replace existing cards.
     """
-    export_dir, label = Path(export_dir), str(version)
-    workdir = Path(workdir) if workdir else None
+    label = str(version)
+    here = _at_hand(export_dir, label)
     facts = gather(
         pretrainer,
         tokenizer,
-        export_dir,
+        here,
         label,
         workdir=workdir,
-        data_dir=Path(data_dir) if data_dir else None,
+        data_dir=data_dir,
     )
-    curves = workdir / "curves.png" if workdir else None
-    facts["curves"] = bool(curves and curves.is_file())
-    target = export_dir / "cards" / label
+    curves = paths.join(workdir, "curves.png") if workdir else None
+    facts["curves"] = bool(curves and paths.is_file(curves))
+    target = paths.join(export_dir, "cards", label)
     with paths.atomic_directory(target, overwrite=overwrite) as folder:
         if facts["curves"]:
-            shutil.copyfile(curves, folder / "curves.png")
+            paths.copy_file(curves, folder / "curves.png")
         paths.write_json(folder / "facts.json", facts)
         for part, slug, write in (
             ("encoder", f"albert_{name}", encoder_card),
@@ -440,7 +455,7 @@ def export_cards(
             card = write(name, label, facts)
             with paths.atomic_file(folder / f"{part}.md") as stream:
                 stream.write(card)
-            source = export_dir / part / label
+            source = here / part / label
             if source.is_dir():
                 write_kaggle(folder / "kaggle" / part, slug, source, card)
     return target

@@ -10,9 +10,6 @@ graph runs the originals' own normalization (see `normalizer`). Nothing here
 needs an Assert op, so it also runs on TPU hosts.
 """
 
-import tempfile
-from pathlib import Path
-
 import tensorflow as tf
 import tensorflow_text as tf_text
 
@@ -380,7 +377,7 @@ def export_preprocessor(
     *,
     seq_length: int = DEFAULT_SEQ_LENGTH,
     overwrite: bool = False,
-) -> Path:
+) -> paths.PathLike:
     """Writes the preprocessor SavedModel and returns its folder.
 
     Args:
@@ -390,7 +387,7 @@ def export_preprocessor(
         overwrite: Replace an existing folder.
     """
     with paths.atomic_directory(export_dir, overwrite=overwrite) as folder:
-        with tempfile.TemporaryDirectory() as staging:
+        with paths.temporary_folder("export") as staging:
             preprocessor = Preprocessor(tokenizer, seq_length=seq_length)
             add_text_assets(preprocessor, tokenizer, staging)
             tf.saved_model.save(
@@ -398,4 +395,4 @@ def export_preprocessor(
                 str(folder),
                 signatures=preprocessor.__call__.get_concrete_function(),
             )
-    return Path(export_dir)
+    return export_dir

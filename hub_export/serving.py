@@ -9,7 +9,6 @@ product of two embeddings is their similarity. `classify` is there if a
 fine-tuned classifier was given, and takes `text` if that reads single texts.
 """
 
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -185,7 +184,7 @@ def export_serving(
     classifier: Callable[[dict[str, tf.Tensor]], tf.Tensor] | None = None,
     classifies_pairs: bool = True,
     overwrite: bool = False,
-) -> Path:
+) -> paths.PathLike:
     """Writes the serving SavedModel and returns its folder.
 
     Args:
@@ -199,7 +198,7 @@ def export_serving(
     """
     tokenizer.vocabulary.check_size(pretrainer.config.vocab_size)
     with paths.atomic_directory(export_dir, overwrite=overwrite) as folder:
-        with tempfile.TemporaryDirectory() as staging:
+        with paths.temporary_folder("export") as staging:
             root = ServingModel(
                 pretrainer,
                 tokenizer,
@@ -210,4 +209,4 @@ def export_serving(
             signatures = root.signatures(classifies_pairs=classifies_pairs)
             tf.saved_model.save(root, str(folder), signatures=signatures)
             write_warmup(folder, signatures)
-    return Path(export_dir)
+    return export_dir

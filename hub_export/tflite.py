@@ -20,15 +20,14 @@ A model is a zip archive too, as TFLite's own metadata tools make it: it holds
 
 import contextlib
 import dataclasses
+import io
 import json
 import os
-import tempfile
 import unicodedata
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import tensorflow as tf
@@ -199,7 +198,7 @@ def convert(
         tracing = blocked_feed_forward()
     if precision == "int8":
         tracing = _masked_score(int8_masked_score(function, samples))
-    with tracing, tempfile.TemporaryDirectory() as folder:
+    with tracing, paths.temporary_folder("tflite") as folder:
         root.kept = list(serve.get_concrete_function().variables)
         tf.saved_model.save(root, folder, signatures=serve)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
@@ -288,16 +287,17 @@ def interpreter(
     TensorFlow warns that its interpreter moves to `ai_edge_litert`, which
     however does not run tf.text's operations.
     """
+    path = paths.fetched(path)
     with warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore", UserWarning)
         if not strings:
-            return tf.lite.Interpreter(str(path), num_threads=num_threads)
+            return tf.lite.Interpreter(path, num_threads=num_threads)
         # The one that tf.text's own guide names; it has no public alias.
         from tensorflow.lite.python.interpreter import InterpreterWithCustomOps
 
         return InterpreterWithCustomOps(
             tf_text.tflite_registrar.SELECT_TFTEXT_OPS,
-            model_path=str(path),
+            model_path=path,
             num_threads=num_threads,
         )
 
@@ -314,7 +314,7 @@ def export_tflite(
     classifier: Callable[[Inputs], tf.Tensor] | None = None,
     samples: Iterable[dict[str, Any]] | None = None,
     overwrite: bool = False,
-) -> Path:
+) -> paths.PathLike:
     """Writes one TFLite model.
 
     Args:
@@ -331,10 +331,10 @@ def export_tflite(
         samples: See `convert`.
         overwrite: Replace an existing file.
     """
-    path = Path(path)
-    if path.exists() and not overwrite:
+    if paths.exists(path) and not overwrite:
         raise UserError(
-            f"{path} already exists: choose another name or pass --overwrite"
+            f"{paths.shown(path)} already exists: choose another name or "
+            "pass --overwrite"
         )
     tokenizer.vocabulary.check_size(pretrainer.config.vocab_size)
     function = output_function(
@@ -367,13 +367,16 @@ def export_tflite(
             "unicode": unicodedata.unidata_version,
         },
     }
+    whole = io.BytesIO(model)
+    _append(whole, metadata, tokenizer)
     with paths.atomic_file(path, "wb") as stream:
-        stream.write(model)
-        _append(stream, metadata, tokenizer)
+        stream.write(whole.getbuffer())
     return path
 
 
-def _append(stream, metadata: dict[str, Any], tokenizer: Tokenizer) -> None:
+def _append(
+    stream: IO[bytes], metadata: dict[str, Any], tokenizer: Tokenizer
+) -> None:
     """Appends the zip archive; its dates are fixed, so bytes are too."""
     with zipfile.ZipFile(stream, "a", zipfile.ZIP_DEFLATED) as archive:
         for name, content in (
@@ -393,8 +396,8 @@ def _json(value: dict[str, Any]) -> bytes:
 def read_metadata(path: paths.PathLike) -> dict[str, Any]:
     """Returns what `export_tflite` wrote about a model."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            return json.loads(archive.read(METADATA))
+        with paths.open_binary(path) as stream, zipfile.ZipFile(stream) as z:
+            return json.loads(z.read(METADATA))
     except (OSError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path} is no TFLite model of this project ({error})"

@@ -9,10 +9,8 @@ process that knows nothing but a copy of the folder.
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -227,9 +225,9 @@ def verify(
     Raises:
         UserError: With the process's own words, if something does not hold.
     """
-    with tempfile.TemporaryDirectory() as elsewhere:
+    with paths.temporary_folder("verify") as elsewhere:
         moved = Path(elsewhere) / "moved" / kind
-        shutil.copytree(folder, moved)
+        paths.copy_folder(folder, moved)
         if expected:
             np.savez(moved.parent / f"{kind}.{EXPECTED}", **expected)
         command = [sys.executable, "-m", __name__, "--folder", str(moved)]
@@ -254,7 +252,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--export_dir",
-        type=Path,
         metavar="FOLDER",
         help="what `export` wrote: all is checked",
     )
@@ -276,7 +273,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = [
         (kind, version)
         for kind in CHECKS
-        for version in sorted((args.export_dir / kind).glob("[0-9]*"))
+        for version in paths.names(paths.join(args.export_dir, kind))
+        if version.isdecimal()
     ]
     if not found:
         raise UserError(
@@ -284,8 +282,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             "albert_tf2.hub_export.export` first"
         )
     for kind, version in found:
-        for line in verify(version, kind):
-            print(f"{kind}/{version.name}: {line}")
+        folder = paths.join(args.export_dir, kind, version)
+        for line in verify(folder, kind):
+            print(f"{kind}/{version}: {line}")
     return 0
 
 

@@ -3,6 +3,7 @@
 import datetime
 import json
 import zipfile
+from pathlib import Path
 
 import pytest
 import task_samples as samples
@@ -38,13 +39,14 @@ def tnews(tmp_path):
 
 def submit(tmp_path, name, folder, predictions, **settings):
     path = samples.write_lines(tmp_path / "p" / f"{name}.jsonl", predictions)
-    return clue.write_submission(
+    written = clue.write_submission(
         {name: (path, folder)},
         tmp_path / "out",
         team="albert",
         date=datetime.date(2026, 1, 2),
         **{"any_size": True, **settings},
     )
+    return Path(written)
 
 
 def test_lines_keep_the_order_of_the_test_file(tmp_path, tnews):

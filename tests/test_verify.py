@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from albert_tf2 import AlbertPretrainer, UserError
+from albert_tf2 import AlbertPretrainer, UserError, paths
 from albert_tf2.hub_export import verify
 from albert_tf2.hub_export.encoder import export_encoder
 from albert_tf2.hub_export.preprocessor import export_preprocessor
@@ -92,7 +92,9 @@ def test_the_command_checks_all_versions(tmp_path, capsys, monkeypatch):
     for name in folders:
         (tmp_path / name).mkdir(parents=True)
     monkeypatch.setattr(
-        verify, "verify", lambda folder, kind: [f"{kind} {folder.name} holds"]
+        verify,
+        "verify",
+        lambda folder, kind: [f"{kind} {paths.name(folder)} holds"],
     )
     assert verify.main(["--export_dir", str(tmp_path)]) == 0
     assert sorted(capsys.readouterr().out.splitlines()) == [

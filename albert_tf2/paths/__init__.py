@@ -49,6 +49,7 @@ from albert_tf2.paths.writing import (
     remove_file,
     remove_folder,
     remove_leftovers,
+    temporary_folder,
     write_json,
 )
 
@@ -89,6 +90,7 @@ __all__ = [
     "sha256",
     "shown",
     "size",
+    "temporary_folder",
     "told",
     "write_json",
 ]

@@ -220,8 +220,7 @@ def local_copy(path: PathLike) -> Iterator[str]:
     if not is_remote(path):
         yield local(path)
         return
-    beside = join(tempfile.gettempdir(), name(path))
-    with _temporary_folder(beside) as folder:
+    with temporary_folder(name(path)) as folder:
         goal = join(folder, name(path))
         (copy_folder if is_dir(path) else copy_file)(path, goal)
         yield goal
@@ -238,8 +237,17 @@ def fetched(path: PathLike) -> str:
 
 def kept_folder(label: str) -> str:
     """Returns a new local folder that is removed when the process ends."""
-    beside = join(tempfile.gettempdir(), label)
-    return _UNTIL_THE_END.enter_context(_temporary_folder(beside))
+    return _UNTIL_THE_END.enter_context(temporary_folder(label))
+
+
+def temporary_folder(label: str) -> contextlib.AbstractContextManager[str]:
+    """Yields a new local folder, removed afterwards; a kill leaves it to
+    whoever makes the next one.
+
+    Args:
+        label: What it is for, as its name says.
+    """
+    return _temporary_folder(join(tempfile.gettempdir(), label))
 
 
 _UNTIL_THE_END = contextlib.ExitStack()

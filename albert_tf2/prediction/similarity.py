@@ -6,7 +6,6 @@ mean of a sample of sentences to 0 and its covariance to the identity; it needs
 no labels, some thousand sentences and a second.
 """
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -61,13 +60,15 @@ class Whitening(NamedTuple):
 
     @classmethod
     def load(cls, path: paths.PathLike) -> "Whitening":
-        try:
-            with np.load(Path(path), allow_pickle=False) as arrays:
-                return cls(arrays["mean"], arrays["kernel"])
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(
-                f"{path} is not a whitening written by this program ({error})"
-            ) from None
+        with paths.open_binary(path) as stream:
+            try:
+                with np.load(stream, allow_pickle=False) as arrays:
+                    return cls(arrays["mean"], arrays["kernel"])
+            except (OSError, ValueError, KeyError) as error:
+                raise UserError(
+                    f"{path} is not a whitening written by this program "
+                    f"({error})"
+                ) from None
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

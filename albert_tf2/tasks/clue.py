@@ -10,7 +10,6 @@ import json
 import re
 import zipfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from albert_tf2 import paths
@@ -93,7 +92,7 @@ def read_test_rows(
 def read_predictions(path: paths.PathLike) -> list[dict[str, Any]]:
     """Reads what `finetune` wrote as `predictions/test.jsonl`."""
     return reading.parse_rows(
-        reading.json_lines(str(path)),
+        reading.json_lines(path),
         reading.json_object,
         on_error="fail",
         report=reading.ReadingReport(),
@@ -229,7 +228,7 @@ def write_submission(
     version: str = "1.1",
     date: datetime.date | None = None,
     any_size: bool = False,
-) -> Path:
+) -> str:
     """Checks predictions and writes the files and the zip.
 
     Args:
@@ -264,4 +263,4 @@ def write_submission(
             for name, text in texts.items():
                 (folder / name).write_text(text, "utf-8", newline="\n")
                 archive.writestr(name, text)
-    return Path(output_dir) / zip_name
+    return paths.join(output_dir, zip_name)
