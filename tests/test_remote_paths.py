@@ -17,6 +17,7 @@ from albert_tf2 import (
     paths,
     save_pretrained,
 )
+from albert_tf2.text.tokenization import SPECIAL_TOKENS, Vocabulary
 
 
 @pytest.fixture
@@ -35,7 +36,10 @@ def assert_same(model, again):
 
 
 def test_models_go_to_a_bucket_and_come_back(model, bucket, tmp_path):
-    (tmp_path / "vocab.txt").write_text("[PAD]\n")
+    vocabulary = Vocabulary(
+        [*SPECIAL_TOKENS, *(chr(0x4E00 + i) for i in range(197))]
+    )
+    (tmp_path / "vocab.txt").write_bytes(vocabulary.to_bytes())
     folder = f"{bucket}/model"
     save_pretrained(model, folder, vocab_file=tmp_path / "vocab.txt")
     with pytest.raises(UserError, match=f"{folder} already exists"):
@@ -43,7 +47,8 @@ def test_models_go_to_a_bucket_and_come_back(model, bucket, tmp_path):
     for source in (folder, f"{folder}/model", f"{folder}/model.index"):
         again = load_pretrained(source)
         assert_same(model, again)
-        assert paths.read_text(again.vocab_file) == "[PAD]\n"
+        found = Vocabulary.load(again.vocab_file)
+        assert found.tokens == vocabulary.tokens
     damaged = paths.join(folder, "model.index")
     with paths.atomic_file(damaged, "wb") as stream:
         stream.write(b"cut")

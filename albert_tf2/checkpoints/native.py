@@ -68,7 +68,7 @@ def save_pretrained(
         if vocab_file is not None:
             settings = getattr(model, "text_settings", None)
             Tokenizer(vocab_file, settings).save(temporary)
-    return Path(folder)
+    return folder
 
 
 def write(found: Weights, folder: Path) -> dict[str, str]:
