@@ -16,15 +16,16 @@ TensorBoard. The same command again resumes what was interrupted.
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import shutil
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from albert_tf2 import command_line, files
+from albert_tf2 import command_line, files, paths
 from albert_tf2.errors import UserError
 from albert_tf2.recipes import (
     FinetuneRecipe,
@@ -32,9 +33,9 @@ from albert_tf2.recipes import (
     require_optimizer,
 )
 from albert_tf2.settings import ON_ERROR
+from albert_tf2.training.identity import SEVERAL_SEEDS
 
 RESULTS_FILE = "results.json"
-RECIPE_FILE = "recipe.json"
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -108,11 +109,18 @@ def read_recipe(
 
 @dataclasses.dataclass
 class Data:
-    """The rows of a task; `test` and `dev` may be missing."""
+    """The rows of a task; `test` and `dev` may be missing.
+
+    `sources` has the names and the SHA-256 of each split's files, by which a
+    run knows its data.
+    """
 
     train: list[Any]
     dev: list[Any]
     test: list[Any]
+    sources: dict[str, tuple[str, str]] = dataclasses.field(
+        default_factory=dict
+    )
 
 
 def read_data(
@@ -129,12 +137,13 @@ def read_data(
     if not Path(data_dir).is_dir():
         raise UserError(f"--data_dir {data_dir} is not a folder")
     task.prepare(data_dir, on_error=on_error)
-    found = {}
+    found, sources = {}, {}
     for split in SPLITS:
         found[split] = []
         if split != TRAIN and not task.find(data_dir, split):
             say(f"{split}: no file")
             continue
+        sources[split] = _fingerprint(task.sources(data_dir, split))
         report = ReadingReport()
         rows = task.read(data_dir, split, on_error=on_error, report=report)
         most = recipe.max_train_rows if split == TRAIN else recipe.max_eval_rows
@@ -147,7 +156,16 @@ def read_data(
         found[split] = rows
     for line in task.overview(found[TRAIN], found[DEV], found[TEST]):
         say(line)
-    return Data(found[TRAIN], found[DEV], found[TEST])
+    return Data(found[TRAIN], found[DEV], found[TEST], sources)
+
+
+def _fingerprint(files_of_split: Sequence[str]) -> tuple[str, str]:
+    """Returns the names of some files, and one SHA-256 of their contents."""
+    digest = hashlib.sha256()
+    for path in files_of_split:
+        digest.update(paths.sha256(path).encode())
+    names = ", ".join(paths.name(path) for path in files_of_split)
+    return names, digest.hexdigest()
 
 
 def sample(rows: list[Any], most: int | None, seed: int) -> list[Any]:
@@ -188,19 +206,59 @@ def fine_tune(
         The contents of `results.json`: seed, steps, seconds, and the figures
         on dev and test.
     """
-    from albert_tf2.finetuning import encoders
-    from albert_tf2.finetuning.tuner import Tuner
-    from albert_tf2.keras_api import keras
+    from albert_tf2.finetuning import identity
+    from albert_tf2.training import run_folder
     from albert_tf2.training.distribution import create_strategy, worker_of
 
     strategy = strategy or create_strategy("one_device")
     worker, _ = worker_of(strategy)
     # Workers of a cluster do the same; the first one's files are the run's.
     workdir = Path(workdir) / (f"worker-{worker}" if worker else "")
-    done = check_workdir(workdir, task, init_checkpoint, recipe)
-    if done:
-        say(f"{workdir} is finished already: here are its results")
-        return done
+    what = identity.identity_of(
+        task,
+        data.sources,
+        recipe,
+        init_checkpoint,
+        vocab_file=vocab_file,
+        strategy=strategy,
+    )
+    with run_folder.owned(workdir, worker=worker):
+        done = identity.results_of(workdir, what)
+        if done:
+            say(f"{workdir} is finished already: here are its results")
+            return done
+        results = _train(
+            task,
+            data,
+            what,
+            init_checkpoint=init_checkpoint,
+            vocab_file=vocab_file,
+            workdir=workdir,
+            strategy=strategy,
+            say=say,
+        )
+        paths.write_json(workdir / RESULTS_FILE, results)
+    return results
+
+
+def _train(
+    task: Any,
+    data: Data,
+    what: Any,
+    *,
+    init_checkpoint: str,
+    vocab_file: str | None,
+    workdir: Path,
+    strategy: Any,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Trains, predicts and scores; returns what results.json will hold."""
+    from albert_tf2.finetuning import encoders
+    from albert_tf2.finetuning.tuner import Tuner
+    from albert_tf2.keras_api import keras
+    from albert_tf2.training import run_folder
+
+    recipe = what.recipe
     dropout = {
         name: getattr(recipe, name)
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")
@@ -220,6 +278,13 @@ def fine_tune(
             strategy=strategy,
             say=say,
         )
+        what = dataclasses.replace(
+            what,
+            model=tuner.loaded.config,
+            vocabulary=tuner.tokenizer.vocabulary,
+        )
+        changes = run_folder.check(workdir, what)
+        run_folder.describe(workdir, what, changes, say=say)
         results = {"task": task.name, "seed": recipe.seed}
         results |= tuner.train(data.train, data.dev)
         for split in ("dev", "test"):
@@ -230,36 +295,7 @@ def fine_tune(
                 results[split] = task.score(rows, predictions)
     finally:
         keras.mixed_precision.set_global_policy(policy)
-    results["train_rows"] = len(data.train)
-    files.write_json(workdir / RESULTS_FILE, results)
-    return results
-
-
-def check_workdir(
-    workdir: Path, task: Any, init_checkpoint: str, recipe: FinetuneRecipe
-) -> dict[str, Any] | None:
-    """Returns the results of a finished run; refuses another run's folder."""
-    asked = {
-        "task": task.describe(),
-        "init_checkpoint": init_checkpoint,
-        **dataclasses.asdict(recipe),
-    }
-    # As JSON spells it: tuples become lists.
-    asked = json.loads(json.dumps(asked))
-    recipe_file = workdir / RECIPE_FILE
-    if recipe_file.is_file():
-        before = files.read_json(recipe_file)
-        changed = [key for key in asked if before.get(key) != asked[key]]
-        if changed:
-            raise UserError(
-                f"{workdir} holds a run with another `{changed[0]}` "
-                f"({before.get(changed[0])!r}, now {asked[changed[0]]!r}): "
-                "choose another --workdir"
-            )
-        if (workdir / RESULTS_FILE).is_file():
-            return files.read_json(workdir / RESULTS_FILE)
-    files.write_json(recipe_file, asked)
-    return None
+    return results | {"train_rows": len(data.train)}
 
 
 def write_predictions(
@@ -281,22 +317,47 @@ def fine_tune_seeds(
         For each split and figure the mean, the spread (sample standard
         deviation) and the value of each seed.
     """
-    from albert_tf2.training.distribution import worker_of
+    from albert_tf2.finetuning import identity
+    from albert_tf2.training import run_folder
+    from albert_tf2.training.distribution import create_strategy, worker_of
 
-    workdir = Path(workdir)
-    say = settings.get("say", print)
+    workdir, say = Path(workdir), settings.get("say", print)
+    strategy = settings.get("strategy") or create_strategy("one_device")
+    worker, _ = worker_of(strategy)
+    what = identity.identity_of(
+        task,
+        data.sources,
+        recipe,
+        settings["init_checkpoint"],
+        vocab_file=settings.get("vocab_file"),
+        strategy=strategy,
+        kind=SEVERAL_SEEDS,
+    )
     runs = []
-    for seed in range(recipe.seed, recipe.seed + recipe.num_seeds):
-        say(f"seed {seed}")
-        runs.append(
-            fine_tune(
-                task,
-                data,
-                recipe=dataclasses.replace(recipe, seed=seed, num_seeds=1),
-                workdir=workdir / f"seed-{seed}",
-                **settings,
-            )
+    with run_folder.owned(workdir, worker=worker):
+        changes = run_folder.check(
+            workdir, what, finished=run_folder.has_state(workdir)
         )
+        if not worker:
+            run_folder.describe(workdir, what, changes, say=say)
+        for seed in range(recipe.seed, recipe.seed + recipe.num_seeds):
+            say(f"seed {seed}")
+            runs.append(
+                fine_tune(
+                    task,
+                    data,
+                    recipe=dataclasses.replace(recipe, seed=seed, num_seeds=1),
+                    workdir=workdir / f"seed-{seed}",
+                    **settings | {"strategy": strategy},
+                )
+            )
+        return _best_of_seeds(task, runs, workdir, write=not worker)
+
+
+def _best_of_seeds(
+    task: Any, runs: list[dict[str, Any]], workdir: Path, *, write: bool
+) -> dict[str, Any]:
+    """Returns the figures of several seeds; copies the best one's model."""
     results: dict[str, Any] = {"task": task.name, "runs": runs}
     for split in ("dev", "test"):
         figures = [run[split] for run in runs if run.get(split)]
@@ -308,8 +369,7 @@ def fine_tune_seeds(
             }
             for name in (figures[0] if figures else ())
         }
-    strategy = settings.get("strategy")
-    if strategy is not None and worker_of(strategy)[0]:
+    if not write:
         return results
     best = max(runs, key=lambda run: run.get("dev", {}).get(task.metric, 0.0))
     source = workdir / f"seed-{best['seed']}"

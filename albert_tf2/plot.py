@@ -12,6 +12,7 @@ from typing import Any
 
 from albert_tf2 import command_line, paths
 from albert_tf2.errors import UserError, require
+from albert_tf2.training import identity, run_folder
 
 OUTPUT = "curves.png"
 # title, key of both files, unit
@@ -36,8 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help=f"the PNG to write (default: WORKDIR/{OUTPUT})",
     )
     arguments = parser.parse_args(argv)
-    if not paths.is_dir(arguments.workdir):
-        raise UserError(f"{arguments.workdir} is not a folder: check the path")
+    run_folder.expect(arguments.workdir, identity.PRETRAINING)
     output = arguments.output or paths.join(arguments.workdir, OUTPUT)
     print(draw(arguments.workdir, output))
     return 0

@@ -31,7 +31,7 @@ MAY_SEE = {
     "text": {"facts"},
     "records": {"facts", "text"},
     "model": {"facts"},
-    "training": {"facts", "model"},
+    "training": {"facts", "text", "model"},
     "checkpoints": {"facts", "text", "model"},
     "pretraining": {
         *("facts", "text", "records", "model", "training", "checkpoints")

@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from albert_tf2 import files
+from albert_tf2 import files, paths
 from albert_tf2.checkpoints.warm_start import warm_start
 from albert_tf2.errors import UserError
 from albert_tf2.keras_api import keras
 from albert_tf2.model import flops
 from albert_tf2.model.albert import AlbertPretrainer
 from albert_tf2.pretraining.evaluation import Evaluator
+from albert_tf2.pretraining.identity import identity_of, put_beside
 from albert_tf2.pretraining.recipe_parts import (
     create_masker,
     create_schedule,
@@ -36,6 +37,7 @@ from albert_tf2.recipes import PretrainRecipe
 from albert_tf2.records import pipeline
 from albert_tf2.training import guard, optimization, run_folder
 from albert_tf2.training.distribution import create_strategy, shares, worker_of
+from albert_tf2.training.identity import PRETRAINING
 from albert_tf2.training.precision import model_precision, unwrapped
 from albert_tf2.training.run_log import EVALUATION, RunLog, Timer, read_rows
 from albert_tf2.training.snapshots import Snapshots
@@ -84,8 +86,14 @@ def train_and_evaluate(
             `load_pretrained` reads. A run that is resumed ignores it.
         progress: Whether to show a progress bar.
     """
-    run = Run(recipe, data_dir, workdir, strategy)
-    with _sigterm_noted() as terminated:
+    if isinstance(strategy, str):
+        strategy = create_strategy(strategy)
+    worker, _ = worker_of(strategy)
+    with (
+        run_folder.owned(workdir, worker=worker),
+        _sigterm_noted() as terminated,
+    ):
+        run = Run(recipe, data_dir, workdir, strategy)
         run.start(init_checkpoint, progress=progress)
         try:
             return run.train(terminated)
@@ -99,8 +107,14 @@ def evaluate(
     strategy: tf.distribute.Strategy | str = "auto",
 ) -> dict[str, float]:
     """Evaluates the newest checkpoint of a run on held-out documents."""
-    recipe = run_folder.read_recipe(workdir)
+    run_folder.expect(workdir, PRETRAINING)
+    recipe = run_folder.read_recipe(workdir, PRETRAINING)
+    # The run's own copy: the file that the recipe names may be gone.
+    config_file = paths.join(workdir, run_folder.CONFIG_FILE)
+    if paths.exists(config_file):
+        recipe = dataclasses.replace(recipe, model=config_file)
     run = Run(recipe, data_dir, workdir, strategy)
+    run_folder.check_vocabulary(workdir, run.records.vocabulary())
     if run.held_out is None:
         raise UserError(
             f"{data_dir} has no held-out documents: build the records with "
@@ -195,7 +209,15 @@ class Run:
 
         The order matters: what this folder has done so far wins.
         """
-        self.workdir.mkdir(parents=True, exist_ok=True)
+        what = identity_of(
+            self.recipe,
+            self.config,
+            self.records,
+            self.held_out,
+            init_checkpoint=init_checkpoint,
+            strategy=self.strategy,
+        )
+        changes = run_folder.check(self.workdir, what)
         found = self.snapshots.restore_newest()
         step = int(self.step.numpy())
         if found:
@@ -205,7 +227,7 @@ class Run:
                 warm_start(
                     self.model,
                     init_checkpoint,
-                    vocabulary=self.records.vocabulary(),
+                    vocabulary=what.vocabulary,
                     text_settings=self.records.text_settings,
                     grow=self.recipe.grow_vocabulary,
                     say=self.say,
@@ -218,15 +240,8 @@ class Run:
                 "(`vocab_size_from_data` takes the size from the records)"
             )
         if self.worker == 0:
-            run_folder.describe(
-                self.workdir,
-                self.recipe,
-                self.config,
-                say=self.say,
-            )
-            tokenizer = self.records.tokenizer()
-            if tokenizer is not None:
-                tokenizer.save(self.workdir)
+            put_beside(self.workdir, self.config, self.records)
+            run_folder.describe(self.workdir, what, changes, say=self.say)
         self.log = RunLog(
             self.workdir,
             start_step=step if found else -1,

@@ -14,6 +14,7 @@ come masked. `masking.row_keys` ties each row's mask to its number in the run.
 """
 
 import dataclasses
+import hashlib
 import json
 import re
 import struct
@@ -50,6 +51,20 @@ class RecordSet:
     vocab_size: int | None
     text_settings: TextSettings = TextSettings()
     max_predictions_per_seq: int | None = None
+    # The SHA-256 of each shard, or of its frames where no manifest tells.
+    sums: tuple[str, ...] = ()
+
+    @property
+    def sha256(self) -> str:
+        """What the rows and their order follow from, wherever they lie."""
+        parts = [
+            self.kind,
+            self.max_seq_length,
+            self.max_pairs,
+            self.vocab_size,
+        ]
+        parts += zip(self.counts, self.sums, strict=True)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     @property
     def records(self) -> int:
@@ -118,7 +133,11 @@ def open_records(folder: str, subset: str = "train") -> RecordSet:
                 f"{path} is missing, though {MANIFEST} lists it: run the "
                 "builder with --verify"
             )
-    return _with_classic_sizes(record_set)
+    sums = tuple(
+        shard.get("sha256") or _frames(path)[1]
+        for shard, path in zip(shards, record_set.paths, strict=True)
+    )
+    return _with_classic_sizes(dataclasses.replace(record_set, sums=sums))
 
 
 def _text_settings(manifest: dict[str, Any]) -> TextSettings:
@@ -146,18 +165,20 @@ def _open_foreign(folder: str, subset: str) -> RecordSet:
         raise UserError(
             f"{folder} has neither {MANIFEST} nor *.tfrecord files: {BUILD}"
         )
+    frames = [_frames(path) for path in paths]
     return _with_classic_sizes(
         RecordSet(
             folder=folder,
             subset=subset,
             kind="classic",
             paths=tuple(paths),
-            counts=tuple(_count_records(path) for path in paths),
+            counts=tuple(count for count, _ in frames),
             max_seq_length=0,
             max_pairs=1,
             vocab_size=None,
             text_settings=TextSettings.beside(f"{folder}/{VOCABULARY}")
             or TextSettings(),
+            sums=tuple(digest for _, digest in frames),
         )
     )
 
@@ -168,15 +189,28 @@ def _is_shard(name: str) -> bool:
     return ".tfrecord" in name and not hidden and not name.endswith("tmp")
 
 
-def _count_records(path: str) -> int:
-    """Counts by the lengths in the frames, without reading the payloads."""
-    count = 0
+def _frames(path: str) -> tuple[int, str]:
+    """Reads the frames of a shard, without their payloads.
+
+    Returns:
+        How many records there are, and the SHA-256 of their lengths and
+        checksums.
+    """
+    count, digest = 0, hashlib.sha256()
     with tf.io.gfile.GFile(path, "rb") as stream:
-        while head := stream.read(12):
-            (length,) = struct.unpack("<Q", head[:8])
-            stream.seek(length + 4, whence=1)
+        head = stream.read(12)  # the length and its checksum
+        while head:
+            if len(head) == 12:
+                (length,) = struct.unpack("<Q", head[:8])
+                stream.seek(length, whence=1)
+            # The payload's checksum, and the next record's head.
+            tail = stream.read(16)
+            if len(head) < 12 or len(tail) < 4:
+                raise UserError(f"{path} is cut off: copy it again")
+            digest.update(head + tail[:4])
+            head = tail[4:]
             count += 1
-    return count
+    return count, digest.hexdigest()
 
 
 def _with_classic_sizes(record_set: RecordSet) -> RecordSet:

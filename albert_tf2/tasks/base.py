@@ -96,6 +96,10 @@ class Task(abc.ABC):
         """Returns the files of a split; none if the folder lacks it."""
         return reading.find_files(data_dir, self.files[split])
 
+    def sources(self, data_dir: paths.PathLike, split: str) -> list[str]:
+        """Returns every file that the rows of a split come from."""
+        return self.find(data_dir, split)
+
     def use_file(self, split: str, path: paths.PathLike) -> None:
         """Reads a split from this file instead of looking for it."""
         if not paths.is_file(path):

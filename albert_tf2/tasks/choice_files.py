@@ -141,13 +141,18 @@ def c3_unreadable(record: dict[str, Any] | BadRow) -> ChoiceRow:
     return ChoiceRow(record.get("id", ""), context, "", ("", ""))
 
 
+def chid_answer_file(path: str) -> str:
+    """Returns where CLUE's ChID has the answers to a file's blanks."""
+    return f"{path.removesuffix('.json')}_answer.json"
+
+
 def chid_answers(path: str, *, test: bool) -> dict[str, Any]:
     """Reads the answers beside a file of CLUE's ChID; other layouts have none.
 
     Raises:
         UserError: If CLUE's layout of a training file lacks them.
     """
-    beside = f"{path.removesuffix('.json')}_answer.json"
+    beside = chid_answer_file(path)
     if paths.is_file(beside):
         return reading.json_file(beside, dict)
     if test:

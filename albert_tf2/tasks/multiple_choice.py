@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from albert_tf2 import paths
 from albert_tf2.errors import UserError
 from albert_tf2.tasks import base, choice_files
 from albert_tf2.tasks import reading as reading
@@ -123,6 +124,11 @@ class ChID(MultipleChoice):
     """Idioms missing from passages; the blanks of a row share candidates."""
 
     choices = IDIOM_CANDIDATES
+
+    def sources(self, data_dir, split):
+        found = self.find(data_dir, split)
+        answers = [choice_files.chid_answer_file(path) for path in found]
+        return found + [path for path in answers if paths.is_file(path)]
 
     def read_file(self, path, *, test, on_error, report):
         answers = choice_files.chid_answers(path, test=test)

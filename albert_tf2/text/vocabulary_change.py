@@ -59,6 +59,15 @@ class Change(NamedTuple):
         )
 
 
+def first_difference(before: Vocabulary, now: Vocabulary) -> int | None:
+    """Returns the first id that is not the same token; None without any."""
+    change = Change.between(before, now)
+    ids = [*change.new_words, *change.added]
+    if change.first_other is not None:
+        ids.append(change.first_other)
+    return min(ids, default=None)
+
+
 def sentence(
     token_id: int,
     before: Vocabulary,

@@ -114,6 +114,12 @@ def worker_of(strategy: tf.distribute.Strategy) -> tuple[int, int]:
     return 0, 1
 
 
+def described(strategy: tf.distribute.Strategy) -> str:
+    """Returns what a strategy is, for people."""
+    kind = type(strategy).__name__.removesuffix("V1")
+    return f"{kind}, replicas: {strategy.num_replicas_in_sync}"
+
+
 def shares(
     strategy: tf.distribute.Strategy, context: tf.distribute.InputContext
 ) -> dict[str, int]:
