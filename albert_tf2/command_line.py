@@ -82,12 +82,12 @@ def add_setting(
             installed.
     """
     default = field.default if default is None else default
-    names = {bool: "BOOL", int: "N", float: "X", str: "TEXT"}
-    metavar = names.get(field.kind, "TEXTS")
+    names = {bool: "BOOL", int: "N", float: "X"}
+    metavar = names.get(field.kind, "TEXT")
     if field.choices:
         metavar = f"{{{','.join(field.choices)}}}"
-    # A bare --flag of a boolean means true.
-    bare = {"nargs": "?", "const": True} if field.kind is bool else {}
+    # A bare --flag of a boolean means true; a list takes several texts.
+    many = {bool: {"nargs": "?", "const": True}, tuple: {"nargs": "+"}}
     told = [field.limits] if field.limits else []
     if default is not None:
         told.append(f"default: {settings.spelled(default)}")
@@ -99,10 +99,10 @@ def add_setting(
     parser.add_argument(
         f"--{field.name}",
         default=default,
-        type=_reader(field),
+        type=str if field.kind is tuple else _reader(field),
         metavar=metavar,
         help=sentence.replace("%", "%%"),
-        **bare,
+        **many.get(field.kind, {}),
     )
 
 

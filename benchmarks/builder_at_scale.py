@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from albert_tf2 import command_line
-from albert_tf2.data import build_pretraining_data, corpus, gather, workers
+from albert_tf2.data import build_pretraining_data, gather, recognition, workers
 from albert_tf2.data import parts as parts_module
 from albert_tf2.data.build_config import BuildConfig
+from albert_tf2.data.read_config import ReadConfig
 from albert_tf2.data.words import default_segmenter
 
 KINDS = ("corpus", "part", "spool", "shard", "other")
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure(flags: Any, gigabytes: float, folder: str) -> float:
     """Builds a corpus of a size; returns MB per CPU-second."""
-    files = corpus.find_files(flags.input_file)
+    files = recognition.find(flags.input_file, ReadConfig())
     size = sum(file.size for file in files)
     copies = max(1, round(gigabytes * 1e9 / size))
     for copy in range(copies):

@@ -22,8 +22,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from albert_tf2 import command_line
-from albert_tf2.data import build_pretraining_data, corpus, parts, units
+from albert_tf2.data import (
+    build_pretraining_data,
+    parts,
+    reading,
+    recognition,
+    units,
+)
 from albert_tf2.data.build_config import BuildConfig
+from albert_tf2.data.read_config import ReadConfig
 from albert_tf2.data.words import default_segmenter
 from albert_tf2.errors import UserError
 
@@ -64,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add("--dupe_factor", type=int, default=1, help="of albert_zh")
     flags = parser.parse_args(argv)  # fmt: skip
-    files = corpus.find_files(flags.input_file)
+    files = recognition.find(flags.input_file, ReadConfig())
     with tempfile.TemporaryDirectory() as folder:
         measure_stages(flags, files, folder)
         ours = measure_command(flags, files, folder)
@@ -166,7 +173,7 @@ def measure_albert_zh(
     sample = os.path.join(folder, "sample.txt")
     limit = int(flags.megabytes * 1e6)
     with open(sample, "wb") as stream:
-        for document in units.read_documents(files):
+        for document in reading.read_documents(files):
             stream.write("\n".join([*document, "", ""]).encode())
             if stream.tell() >= limit:
                 break

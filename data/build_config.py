@@ -2,15 +2,14 @@
 
 import dataclasses
 
-from albert_tf2 import settings
 from albert_tf2.settings import (
     LABEL_STYLES,
     MAX_LENGTH,
     MAX_SEED,
-    ON_ERROR,
     setting,
 )
 
+from .read_config import ReadConfig
 from .units import UNIT_BYTES
 from .words import SEGMENTERS
 
@@ -19,7 +18,7 @@ TOKENS_PER_PAIR = 32
 
 
 @dataclasses.dataclass(frozen=True)
-class BuildConfig:
+class BuildConfig(ReadConfig):
     """The settings of a build; the same settings give the same bytes.
 
     The number of workers is not among them.
@@ -61,15 +60,6 @@ class BuildConfig:
     )
     do_lower_case: bool = setting(
         True, "Lower letters and strip accents, as all released models do."
-    )
-    normalize: bool = setting(
-        False, "Fold curly quotes, dashes and full-width letters first."
-    )
-    on_error: str = setting(
-        "fail",
-        "What to do about a line that is not UTF-8: stop, or count it and go "
-        "on.",
-        choices=ON_ERROR,
     )
     num_shards: int = setting(
         0,
@@ -124,7 +114,7 @@ class BuildConfig:
     )
 
     def __post_init__(self) -> None:
-        settings.check(self)
+        super().__post_init__()
 
     def resolved(self, corpus_bytes: int) -> "BuildConfig":
         """Returns the settings with every 0 replaced by what it chooses."""

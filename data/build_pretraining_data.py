@@ -20,15 +20,14 @@ from albert_tf2 import command_line, paths
 from albert_tf2.errors import UserError
 from albert_tf2.text.tokenization import Vocabulary
 
-from . import corpus, parts, shards, workers
+from . import borders, parts, recognition, shards, workers
 from .build_config import BuildConfig
 from .census import Census
+from .read_config import add_flags
 from .words import default_segmenter, read_terms
 
 PROG = "python -m albert_tf2.data.build_pretraining_data"
 STATE = "build.json"
-# A document of so many sentences may be a file without blank lines.
-MANY_SENTENCES = 1000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -89,9 +88,7 @@ def argument_parser(doc: str, prog: str) -> argparse.ArgumentParser:
         action="store_true",
         help="check a finished set and rebuild damaged shards",
     )
-    command_line.add_settings(
-        parser, BuildConfig, defaults={"segmenter": default_segmenter()}
-    )
+    add_flags(parser, BuildConfig, segmenter=default_segmenter())
     return parser
 
 
@@ -120,13 +117,15 @@ def make_plan(
 ) -> shards.Plan:
     """Finds the corpus, loads the vocabulary, fills in the settings."""
     vocabulary = Vocabulary.load(vocab_file)
-    files = corpus.find_files(input_file)
+    patterns = (input_file,) if isinstance(input_file, str) else input_file
+    files = recognition.find(patterns, config)
     return shards.Plan(
         config=config.resolved(sum(file.size for file in files)),
         files=tuple(files),
         vocabulary=vocabulary,
         terms=tuple(t for path in user_dictionaries for t in read_terms(path)),
         output_dir=os.fspath(output_dir),
+        patterns=tuple(patterns),
     )
 
 
@@ -155,6 +154,12 @@ def build(plan: shards.Plan, pool: Any) -> dict[str, Any]:
             raise UserError(
                 f"{path} is not what was written: does another program write "
                 "here, or is the disk failing? Run the same command again"
+            )
+        begun = paths.read_json(paths.join(plan.parts_folder, STATE), dict)
+        if manifest["identity"] != begun:
+            raise UserError(
+                f"{plan.output_dir}: the corpus changed while it was read; "
+                "remove the folder and build again"
             )
         shards.write_manifest(plan, manifest)
         paths.remove_folder(plan.parts_folder)
@@ -187,15 +192,12 @@ def _prepare(plan: shards.Plan) -> dict[str, Any] | None:
 
 
 def _check_counts(plan: shards.Plan, census: Census) -> None:
-    """Says where documents seem to have no borders; refuses no pairs."""
-    for number, file in enumerate(plan.files):
-        found = census.file_counts(number)
-        if found["documents"] == 1 and found["sentences"] >= MANY_SENTENCES:
-            print(
-                f"note: {file.path} has no blank line, so it counts as one "
-                "document; if it holds many, put blank lines between them",
-                file=sys.stderr,
-            )
+    """Says what seems wrong with the corpus; refuses one without pairs."""
+    borders.must_be_readable(plan.files, census.by_file)
+    for note in borders.notes(
+        plan.files, census.by_file, census.counts, plan.config.eval_fraction
+    ):
+        print(f"note: {note}", file=sys.stderr)
     if not census.counts["pairs"]:
         paths.remove_folder(plan.parts_folder)
         first, *others = plan.files
@@ -326,12 +328,15 @@ def summary(manifest: dict[str, Any], output_dir: str) -> str:
         f"sentences, {counts['tokens']:,} tokens "
         f"({100 * counts['unknown_tokens'] / max(1, counts['tokens']):.2f} % "
         "[UNK])",
-        f"{counts['pairs']:,} pairs in {total:,} records of "
+        f"{counts['pairs']:,} pairs "
+        f"({counts['pairs_within_a_sentence']:,} of them cut inside a "
+        f"sentence) in {total:,} records of "
         f"{manifest['max_seq_length']} ({counts['eval_records']:,} held out), "
         f"{100 * padding:.1f} % padding, {size / 1e6:,.1f} MB",
         f"left out: {counts['dropped_documents']:,} documents too short for "
         f"a pair, {counts['dropped_tokens']:,} tokens, "
-        f"{counts['lines_not_utf8']:,} lines that are not UTF-8",
+        f"{counts['lines_not_utf8'] + counts['lines_malformed']:,} lines that "
+        "could not be read",
         f"{len(manifest['shards'])} shards in {output_dir}",
     ]
     return "\n".join(lines)

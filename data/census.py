@@ -10,10 +10,11 @@ whole or not at all, whoever built its parts and in which order.
     resolved:           1: eval    2: eval   (b and d have no say)
 """
 
+from array import array
 from collections import Counter
 from collections.abc import Iterable
 
-from . import parts
+from . import borders, parts
 
 
 class Census:
@@ -21,15 +22,13 @@ class Census:
 
     Attributes:
         counts: Those of all parts.
-        by_file: Some of them for each file of the corpus (`PER_FILE`).
+        by_file: What is told about single files (`borders.COUNTED`), by the
+            number of the file. A corpus may have a million files.
     """
-
-    # What notes about a file need; a corpus may have a million files.
-    PER_FILE = ("documents", "sentences", "lines_not_utf8")
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self.by_file: dict[int, list[int]] = {}
+        self.by_file: dict[int, array[int]] = {}
         # The parts that meet a neighbour inside a document.
         self._open: dict[tuple[int, int], tuple[parts.Joint, int]] = {}
 
@@ -48,22 +47,18 @@ class Census:
         """Takes in what another census counted."""
         self.counts.update(other.counts)
         for number, figures in other.by_file.items():
-            mine = self.by_file.setdefault(number, [0] * len(figures))
-            self.by_file[number] = [
-                a + b for a, b in zip(mine, figures, strict=True)
-            ]
+            self._add(number, figures)
         self._open |= other._open
 
     def _count(self, file_number: int, counts: dict[str, int]) -> None:
         self.counts.update(counts)
-        figures = self.by_file.setdefault(file_number, [0] * len(self.PER_FILE))
-        for place, name in enumerate(self.PER_FILE):
-            figures[place] += counts.get(name, 0)
+        self._add(file_number, [counts.get(n, 0) for n in borders.COUNTED])
 
-    def file_counts(self, file_number: int) -> Counter[str]:
-        """Returns the counts of `PER_FILE` for one file."""
-        figures = self.by_file.get(file_number, [0] * len(self.PER_FILE))
-        return Counter(dict(zip(self.PER_FILE, figures, strict=True)))
+    def _add(self, file_number: int, figures: Iterable[int]) -> None:
+        empty = array("q", [0] * len(borders.COUNTED))
+        mine = self.by_file.setdefault(file_number, empty)
+        for place, figure in enumerate(figures):
+            mine[place] += figure
 
     def close(self) -> dict[tuple[int, int], str]:
         """Counts the documents longer than a unit, once all parts are in.
@@ -100,11 +95,3 @@ class Census:
         if before not in self._open or not self._open[before][0].ends_inside:
             return None
         return self._open[before][0].last or resolved.get(before)
-
-
-def of_parts(found: Iterable[tuple[tuple[int, int], parts.Head]]) -> Census:
-    """Returns the census of some parts."""
-    census = Census()
-    for place, head in found:
-        census.add(place, head)
-    return census

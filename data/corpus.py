@@ -1,8 +1,8 @@
-"""The corpus: which files there are, each of them once, and their names.
+"""The corpus: which files there are, each of them once, and what they are.
 
-A corpus is any number of UTF-8 text files, plain, gzip or zstd, with one
-sentence per line and a blank line between documents. A document never spans
-two files.
+A corpus is any number of files: text with one sentence per line and a blank
+line between documents, lines of JSON, tables; plain or compressed. A document
+never spans two files.
 """
 
 import os
@@ -13,7 +13,13 @@ from typing import NamedTuple
 from albert_tf2 import paths
 from albert_tf2.errors import UserError
 
-_COMPRESSION = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
+_COMPRESSION = {
+    ".gz": "gzip",
+    ".zst": "zstd",
+    ".zstd": "zstd",
+    ".xz": "xz",
+    ".bz2": "bzip2",
+}
 
 
 class CorpusFile(NamedTuple):
@@ -22,22 +28,41 @@ class CorpusFile(NamedTuple):
     Attributes:
         path: How to open it.
         name: What it is called in seeds: the path below the folder that all
-            files share, without `.gz` or `.zst`. So neither moving a corpus
+            files share, without `.gz` or the like. So neither moving a corpus
             nor compressing it changes the records.
         size: Bytes on disk.
+        format: "text", "jsonl", "csv", "tsv" or "parquet".
+        fields: Those of an object or row that hold the text, in order.
+        has_header: Whether the first row of a table names its columns.
+        encoding: Of the text.
     """
 
     path: str
     name: str
     size: int
+    format: str = "text"
+    fields: tuple[str, ...] = ()
+    has_header: bool = False
+    encoding: str = "utf-8"
 
     @property
     def compression(self) -> str | None:
         return _COMPRESSION.get(os.path.splitext(self.path)[1])
 
+    @property
+    def is_sequential(self) -> bool:
+        """Whether it can only be read from its beginning."""
+        return (
+            self.compression is not None
+            or self.format not in ("text", "jsonl")
+            or self.encoding != "utf-8"
+        )
+
 
 def find_files(patterns: Sequence[str] | str) -> list[CorpusFile]:
     """Expands paths and globs, comma-separated or in a list.
+
+    `recognition.recognise` looks into them.
 
     Raises:
         UserError: If a pattern matches no file, or names a folder.

@@ -20,11 +20,10 @@ import numpy as np
 from albert_tf2 import paths
 from albert_tf2.errors import UserError
 from albert_tf2.text.bulk_tokenization import BulkTokenizer, BulkTokens
-from albert_tf2.text.normalization import normalize
 from albert_tf2.text.text_settings import TextSettings
 from albert_tf2.text.tokenization import Tokenizer, Vocabulary
 
-from . import records, segments, units
+from . import reading, records, segments, units
 from .build_config import BuildConfig
 from .words import Segmenter, Term
 
@@ -125,7 +124,7 @@ class PartBuilder:
         """Reads and processes a unit."""
         counts: collections.Counter[str] = collections.Counter()
         with self._stage("read"):
-            text, begins_inside = self._read(unit, counts)
+            text, begins_inside = reading.read(unit, self.config, counts)
         with self._stage("tokenize"):
             tokens = self.tokenizer.tokenize(text)
         with self._stage("segment"):
@@ -142,23 +141,6 @@ class PartBuilder:
             groups = self._groups(unit, pairs, tokens.ids, word_starts, counts)
         continued = len(groups.get((CONTINUED, 0), ()))
         return Part(Head(dict(counts), joint, continued), groups)
-
-    def _read(
-        self, unit: units.Unit, counts: collections.Counter
-    ) -> tuple[str, bool]:
-        """Returns a unit's text, and whether it may begin in a document."""
-        content = units.read_unit(unit)
-        decoded = units.decode(
-            content, unit.file, on_error=self.config.on_error
-        )
-        counts["bytes"] += len(content.data)
-        counts["lines_not_utf8"] += decoded.bad_lines
-        counts["nul_characters"] += decoded.nul_characters
-        text = decoded.text
-        if self.config.normalize:
-            text = normalize(text)
-        # A unit without content lies within a line of its predecessor.
-        return text, content.splits_document or not content.data
 
     def _pairs(
         self,

@@ -24,8 +24,9 @@ from albert_tf2.errors import UserError
 from albert_tf2.settings import MAX_BATCH
 from albert_tf2.text.tokenization import Vocabulary, is_chinese
 
-from . import corpus, parts, units
+from . import parts, reading, recognition, units
 from .build_config import BuildConfig
+from .read_config import ReadConfig, add_flags
 from .words import default_segmenter
 
 PROG = "python -m albert_tf2.data.report"
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = _parser().parse_args(argv)
     config = command_line.of_flags(BuildConfig, flags, num_shards=1)
     config = config.resolved(0)
-    files = corpus.find_files(flags.input_file)
+    files = recognition.find(flags.input_file, config)
     vocabulary = Vocabulary.load(flags.vocab_file)
     analysis = Analysis(config, vocabulary)
     total = sum(file.size for file in files)
@@ -84,10 +85,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="where the three files go",
     )
+    add_flags(parser, ReadConfig)
     command_line.add_settings(
         parser,
         BuildConfig,
-        "max_seq_length short_seq_prob segmenter normalize on_error".split(),
+        ("max_seq_length", "short_seq_prob", "segmenter"),
         defaults={"segmenter": default_segmenter()},
     )
     command_line.add_number(
@@ -116,12 +118,12 @@ class Analysis(parts.PartBuilder):
     def add(self, unit: units.Unit) -> None:
         """Counts what is in a unit."""
         found: Counter[str] = Counter()
-        text, _ = self._read(unit, found)
+        text, _ = reading.read(unit, self.config, found)
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
         counted = np.bincount(codes)
         self.code_counts[: len(counted)] += counted
         self._look_at_tokens(text)
-        for document in units.documents(text):
+        for document in reading.documents(text):
             content = "\n".join(document).encode("utf-8", "surrogatepass")
             key = hashlib.blake2b(content, digest_size=12).digest()
             found["duplicate_documents"] += key in self._seen

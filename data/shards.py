@@ -9,7 +9,7 @@ is held in memory while that happens (`BuildConfig.num_shards` keeps it near
 import dataclasses
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import albert_tf2
@@ -18,12 +18,14 @@ from albert_tf2.errors import UserError
 from albert_tf2.text.text_settings import TextSettings
 from albert_tf2.text.tokenization import VOCAB_FILE, Tokenizer, Vocabulary
 
-from . import corpus, parts, records, segments, units
+from . import corpus, parts, recognition, records, segments, units
 from .build_config import BuildConfig
 from .words import Term
 
 MANIFEST = "manifest.json"
 PARTS_FOLDER = ".parts"
+# A manifest lists so many files of the corpus at most.
+MANY_FILES = 1000
 PREFIXES = {"train": "records", "eval": "eval"}
 
 
@@ -32,6 +34,7 @@ class Plan:
     """A build: all that workers need to know, and can be sent.
 
     Attributes:
+        patterns: How the user named the files.
         only: If not empty, the (subset, shard) to write, for repairs.
     """
 
@@ -40,6 +43,7 @@ class Plan:
     vocabulary: Vocabulary
     terms: tuple[Term, ...]
     output_dir: str
+    patterns: tuple[str, ...] = ()
     only: frozenset[tuple[str, int]] = frozenset()
 
     @property
@@ -50,6 +54,11 @@ class Plan:
         name = parts.part_name(file_number, unit_index)
         return paths.join(self.parts_folder, name)
 
+    def units_of(self, file: corpus.CorpusFile) -> Iterator[units.Unit]:
+        """Yields the units of a file, as this build cuts them."""
+        config = self.config
+        return units.of_file(file, config.unit_bytes, on_error=config.on_error)
+
     def part_builder(self) -> parts.PartBuilder:
         """Loads what a worker needs; TensorFlow only for static masking."""
         return parts.PartBuilder(self.config, self.vocabulary, self.terms)
@@ -59,7 +68,7 @@ class Plan:
         return {
             "tool_version": albert_tf2.__version__,
             "config": {
-                name: value
+                name: list(value) if isinstance(value, tuple) else value
                 for name, value in dataclasses.asdict(self.config).items()
                 # Wrong bytes either stop a build or are counted: units that
                 # are finished stay as they are.
@@ -67,11 +76,20 @@ class Plan:
             },
             "vocab_sha256": self.vocabulary.sha256,
             "user_terms_sha256": _digest(self.terms) if self.terms else None,
-            "inputs": [
-                {"name": f.name, "bytes": f.size, "ends_sha256": _ends(f)}
-                for f in self.files
-            ],
+            "inputs": _inputs(self.files),
         }
+
+
+def _inputs(files: Sequence[corpus.CorpusFile]) -> Any:
+    """Says which files a corpus has; a million of them in one hash."""
+    found = [
+        {"name": file.name, "bytes": file.size, "ends_sha256": _ends(file)}
+        for file in files
+    ]
+    if len(found) <= MANY_FILES:
+        return found
+    size = sum(file.size for file in files)
+    return {"files": len(found), "bytes": size, "sha256": _digest(found)}
 
 
 def shard_name(config: BuildConfig, subset: str, shard: int) -> str:
@@ -165,7 +183,7 @@ def manifest_of(
             entries, key=lambda e: (e["subset"] == "eval", e["name"])
         ),
         "identity": identity,
-        "input_file": [file.path for file in plan.files],
+        "input_file": list(plan.patterns),
         "user_terms": [list(term) for term in plan.terms],
     }
 
@@ -199,7 +217,7 @@ def plan_of_manifest(
         config = BuildConfig(
             **manifest["identity"]["config"], on_error=manifest["on_error"]
         )
-        patterns = input_file or manifest["input_file"]
+        patterns = tuple(input_file or manifest["input_file"])
         terms = tuple((term, freq) for term, freq in manifest["user_terms"])
     except (KeyError, TypeError) as error:
         raise UserError(
@@ -208,10 +226,11 @@ def plan_of_manifest(
         ) from None
     return Plan(
         config=config,
-        files=tuple(corpus.find_files(patterns)),
+        files=tuple(recognition.find(patterns, config)),
         vocabulary=vocabulary_of_manifest(output_dir, manifest),
         terms=terms,
         output_dir=output_dir,
+        patterns=patterns,
     )
 
 

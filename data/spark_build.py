@@ -198,10 +198,10 @@ def tasks_of(plan: shards.Plan) -> list[Task]:
     """Lists the units of plain files, and whole compressed files."""
     tasks: list[Task] = []
     for number, file in enumerate(plan.files):
-        if file.compression:
+        if file.is_sequential:
             tasks.append((number, None))
         else:
-            found = units.of_file(file, plan.config.unit_bytes)
+            found = plan.units_of(file)
             tasks.extend((number, unit.index) for unit in found)
     return tasks
 
@@ -213,7 +213,7 @@ def _make_parts(plan: shards.Plan, tasks: Iterator[Task]) -> Iterator[Census]:
     for number, index in tasks:
         size = plan.config.unit_bytes
         some: Iterable[units.Unit] = (
-            units.of_file(plan.files[number], size)
+            plan.units_of(plan.files[number])
             if index is None
             else [units.Unit(plan.files[number], index, size)]
         )

@@ -21,7 +21,6 @@ from tqdm import tqdm
 from albert_tf2 import command_line, paths
 from albert_tf2.errors import UserError
 from albert_tf2.text.bulk_tokenization import BulkTokenizer
-from albert_tf2.text.normalization import normalize
 from albert_tf2.text.text_settings import TextSettings
 from albert_tf2.text.tokenization import (
     PIECE_PREFIX,
@@ -33,8 +32,9 @@ from albert_tf2.text.tokenization import (
     split_words,
 )
 
-from . import corpus, units
+from . import corpus, reading, recognition, units
 from .build_config import BuildConfig
+from .read_config import ReadConfig, add_flags
 
 PROG = "python -m albert_tf2.data.vocabulary"
 NUM_UNUSED = 99
@@ -65,12 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError("pass --input_file, or --vocab_file with --assign")
         required = characters_of(flags.character_set)
         _check_size(flags.vocab_size, len(required))
-        files = corpus.find_files(flags.input_file)
+        config = command_line.of_flags(ReadConfig, flags)
         words = count_words(
-            files,
+            recognition.find(flags.input_file, config),
             do_lower_case=flags.do_lower_case,
-            fold=flags.normalize,
-            on_error=flags.on_error,
+            config=config,
         )
         tokens = learn(
             words,
@@ -148,9 +147,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="TOKEN",
         help="put these tokens into the first free [unusedN] slots",
     )
-    command_line.add_settings(
-        parser, BuildConfig, ("do_lower_case", "normalize", "on_error")
-    )
+    command_line.add_settings(parser, BuildConfig, ("do_lower_case",))
+    add_flags(parser, ReadConfig)
     return parser
 
 
@@ -158,8 +156,7 @@ def count_words(
     files: Sequence[corpus.CorpusFile],
     *,
     do_lower_case: bool = True,
-    fold: bool = False,
-    on_error: str = "fail",
+    config: ReadConfig = reading.DEFAULT,
 ) -> Counter[str]:
     """Counts the normalised words of a corpus, as WordPiece would see them."""
     settings = TextSettings(do_lower_case=do_lower_case)
@@ -168,10 +165,8 @@ def count_words(
     total = sum(file.size for file in files)
     with tqdm(total=total, unit="B", unit_scale=True, desc="words") as bar:
         for file in files:
-            for unit in units.of_file(file):
-                content = units.read_unit(unit)
-                text = units.decode(content, file, on_error=on_error).text
-                text = normalize(text) if fold else text
+            for unit in units.of_file(file, on_error=config.on_error):
+                text, _ = reading.read(unit, config, Counter())
                 cut = bulk.cut(text)
                 counts.update(cut.runs(text))
                 # The text at single positions, as one string of characters.

@@ -227,7 +227,7 @@ def _tasks(plan: shards.Plan) -> Iterator[tuple]:
     """Yields the place of every part, its unit, and whether it is there."""
     there = frozenset(shards.part_names(plan))
     for file_number, file in enumerate(plan.files):
-        for unit in units.of_file(file, plan.config.unit_bytes):
+        for unit in plan.units_of(file):
             name = parts.part_name(file_number, unit.index)
             yield (file_number, unit.index), unit, name in there
 

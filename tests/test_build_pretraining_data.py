@@ -17,9 +17,9 @@ from albert_tf2.data import (
     build_pretraining_data,
     corpus,
     parts,
+    reading,
     records,
     shards,
-    units,
     workers,
 )
 from albert_tf2.data.build_config import BuildConfig
@@ -97,7 +97,7 @@ def test_every_token_is_stored_once_and_counted(texts, vocab_file, tmp_path):
     )
     vocabulary = Vocabulary.load(vocab_file)
     tokenizer = Tokenizer(vocabulary)
-    documents = list(units.read_documents(corpus.find_files(texts)))
+    documents = list(reading.read_documents(corpus.find_files(texts)))
     sentences = [tokenizer.tokenize(s).ids for d in documents for s in d]
     assert counts["documents"] == len(documents) == 180
     assert counts["sentences"] == len(sentences)
@@ -502,18 +502,17 @@ def test_importing_and_building_leaves_tensorflow_alone():
 def test_wrong_bytes_fail_or_are_counted(
     texts, vocab_file, tmp_path, on_error, lines
 ):
-    (tmp_path / "c.txt").write_bytes(
-        "的一是。\n在不了。\n".encode() + b"\xb5\n"
-    )
+    good = "的一是。\n在不了。\n" * 6
+    (tmp_path / "c.txt").write_bytes(good.encode() + b"\xb5\n")
     arguments = [str(tmp_path / "c.txt"), vocab_file, tmp_path / "out"]
     if on_error == "fail":
         for num_workers in (1, 2):
-            with pytest.raises(UserError, match="c.txt, line 3, byte 26"):
+            with pytest.raises(UserError, match="c.txt, line 13, byte 156"):
                 build(*arguments, num_workers=num_workers)
         return
     manifest = build(*arguments, on_error=on_error)
     assert manifest["counts"]["lines_not_utf8"] == lines
-    assert manifest["counts"]["sentences"] == 2
+    assert manifest["counts"]["sentences"] == 12
 
 
 def test_odd_but_good_input(vocab_file, tmp_path):
@@ -760,3 +759,38 @@ def test_terms_and_contents_are_part_of_what_a_build_is(
         assert plan_of().identity() != before
     path.write_bytes(content)
     assert plan_of().identity() == before
+
+
+def test_a_corpus_that_changes_meanwhile_is_told(
+    texts, vocab_file, tmp_path, monkeypatch
+):
+    write_shard = shards.write_shard
+
+    def change(*rest):
+        path = tmp_path / "a.txt"
+        path.write_bytes(path.read_bytes() + "的一是。\n".encode())
+        return write_shard(*rest)
+
+    monkeypatch.setattr(shards, "write_shard", change)
+    with pytest.raises(UserError, match="the corpus changed while it was"):
+        build(texts, vocab_file, tmp_path / "out")
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_a_corpus_of_very_many_files_stands_in_one_line(
+    texts, vocab_file, tmp_path, monkeypatch
+):
+    expected = build(texts, vocab_file, tmp_path / "listed")
+    monkeypatch.setattr(shards, "MANY_FILES", 1)
+    manifest = build(texts, vocab_file, tmp_path / "hashed")
+    assert manifest["shards"] == expected["shards"]
+    assert manifest["input_file"] == [texts]
+    inputs = manifest["identity"]["inputs"]
+    assert (inputs["files"], len(expected["identity"]["inputs"])) == (2, 2)
+    (tmp_path / "hashed" / manifest["shards"][0]["name"]).unlink()
+    told = build_pretraining_data.verify(str(tmp_path / "hashed"), one_worker())
+    assert "rebuilt records-00000" in told
+    path = tmp_path / "a.txt"
+    path.write_bytes(path.read_bytes().replace("的".encode(), "国".encode()))
+    with pytest.raises(UserError, match="built differently .inputs.sha256"):
+        build(texts, vocab_file, tmp_path / "hashed")

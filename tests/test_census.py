@@ -30,7 +30,7 @@ def test_the_subset_runs_on_through_the_parts():
     assert found.close() == {(0, 2): "eval", (0, 3): "eval"}
     assert found.counts["eval_records"] == 2 + 3
     assert found.counts["documents_split"] == 2
-    assert found.file_counts(0)["documents"] == 4
+    assert found.by_file[0][0] == 4
 
 
 def test_a_border_between_two_units_begins_a_document():
@@ -42,7 +42,7 @@ def test_a_border_between_two_units_begins_a_document():
     assert found.counts["train_records"] == 7
     assert found.counts["documents"] == found.counts["train_documents"] == 1
     assert found.counts["documents_split"] == 0
-    assert found.file_counts(3)["documents"] == 1
+    assert found.by_file[3][0] == 1
 
 
 def test_the_inside_of_a_giant_line_hands_the_subset_on():

@@ -1,11 +1,15 @@
 """Files -> units -> documents: nothing lost, the same cuts everywhere."""
 
+import bz2
+import collections
 import gzip
+import lzma
 
 import pytest
 
 from albert_tf2 import UserError
-from albert_tf2.data import corpus, units
+from albert_tf2.data import corpus, formats, reading, units
+from albert_tf2.data.read_config import ReadConfig
 
 SIZE = 64  # bytes of a unit in these tests
 
@@ -21,9 +25,14 @@ def contents(file):
     return [units.read_unit(unit) for unit in units.of_file(file, SIZE)]
 
 
-def text_of(file, on_error="fail"):
-    return units.decode(
-        units.read_unit(next(units.of_file(file))), file, on_error=on_error
+def text_of(file, counts=None, **settings):
+    return "".join(
+        reading.read(
+            unit,
+            ReadConfig(**settings),
+            collections.Counter() if counts is None else counts,
+        )[0]
+        for unit in units.of_file(file)
     )
 
 
@@ -64,14 +73,12 @@ def test_a_line_longer_than_units_stays_whole(tmp_path):
     assert any(line.encode() in data for data in found)
 
 
-@pytest.mark.parametrize("extension", [".gz", ".zst"])
+@pytest.mark.parametrize("extension", [".gz", ".zst", ".xz", ".bz2"])
 def test_compressed_files_have_the_same_units(tmp_path, extension):
     plain = write(tmp_path / "a.txt", BOOK)
-    if extension == ".gz":
-        data = gzip.compress(BOOK.encode())
-    else:
-        zstandard = pytest.importorskip("zstandard")
-        data = zstandard.compress(BOOK.encode())
+    pack = {".gz": gzip, ".xz": lzma, ".bz2": bz2}.get(extension)
+    pack = pack or pytest.importorskip("zstandard")
+    data = pack.compress(BOOK.encode())
     (tmp_path / "b").mkdir()
     packed = write(tmp_path / "b" / f"a.txt{extension}", data)
     assert packed.name == plain.name == "a.txt"
@@ -88,8 +95,8 @@ def test_damaged_compression_names_the_file(tmp_path):
 
 def test_documents_and_sentences():
     text = "甲。\r\n乙。\n \u3000\n\n丙。\n\t\n\n"
-    assert list(units.documents(text)) == [["甲。", "乙。"], ["丙。"]]
-    assert list(units.documents("")) == []
+    assert list(reading.documents(text)) == [["甲。", "乙。"], ["丙。"]]
+    assert list(reading.documents("")) == []
 
 
 def test_wrong_bytes_are_named_or_skipped_and_counted(tmp_path):
@@ -97,9 +104,9 @@ def test_wrong_bytes_are_named_or_skipped_and_counted(tmp_path):
     file = write(tmp_path / "gbk.txt", data)
     with pytest.raises(UserError, match=r"gbk.txt, line 2, byte 7: 0xb5"):
         text_of(file)
-    decoded = text_of(file, on_error="skip")
-    assert decoded.text == "好。\n完。\n"
-    assert decoded.bad_lines == 1
+    counts = collections.Counter()
+    assert text_of(file, counts, on_error="skip") == "好。\n完。\n"
+    assert counts["lines_not_utf8"] == 1
 
 
 def test_the_line_of_a_wrong_byte_counts_from_the_file_start(tmp_path):
@@ -109,14 +116,14 @@ def test_the_line_of_a_wrong_byte_counts_from_the_file_start(tmp_path):
     file = write(tmp_path / "a.txt", data)
     with pytest.raises(UserError, match=rf"line 51, byte {len(data) - 2}:"):
         for unit in units.of_file(file, SIZE):
-            units.decode(units.read_unit(unit), file, on_error="fail")
+            reading.read(unit, ReadConfig(), collections.Counter())
 
 
 def test_byte_order_mark_and_nul(tmp_path):
     data = b"\xef\xbb\xbf" + "甲\0乙。\n".encode()
-    decoded = text_of(write(tmp_path / "a.txt", data))
-    assert decoded.text == "甲\0乙。\n"
-    assert decoded.nul_characters == 1
+    counts = collections.Counter()
+    assert text_of(write(tmp_path / "a.txt", data), counts) == "甲\0乙。\n"
+    assert counts["nul_characters"] == 1
     bad = write(tmp_path / "b.txt", b"\xef\xbb\xbf\xff")
     with pytest.raises(UserError, match="line 1, byte 3"):
         text_of(bad)
@@ -202,7 +209,7 @@ def test_the_order_of_files_does_not_depend_on_compression(tmp_path):
 
 
 def test_a_line_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(units, "MAX_LINE_BYTES", 3 * SIZE)
+    monkeypatch.setattr(formats, "MAX_LINE_BYTES", 3 * SIZE)
     file = write(tmp_path / "a.txt", "字" * 200)
     with pytest.raises(UserError, match="the line at byte 0 is longer"):
         contents(file)
@@ -212,7 +219,7 @@ def test_read_documents_goes_through_all_files(tmp_path):
     write(tmp_path / "a.txt", BOOK)
     write(tmp_path / "b.txt", "末。")
     files = corpus.find_files(f"{tmp_path}/*.txt")
-    documents = list(units.read_documents(files))
+    documents = list(reading.read_documents(files))
     assert documents[-1] == ["末。"]
     sentences = [s for document in documents for s in document]
     assert len(sentences) == 91

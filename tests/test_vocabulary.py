@@ -6,6 +6,7 @@ import pytest
 
 from albert_tf2 import Tokenizer, UserError, Vocabulary
 from albert_tf2.data import corpus, vocabulary
+from albert_tf2.data.read_config import ReadConfig
 
 
 def write_corpus(path, text):
@@ -21,7 +22,7 @@ def test_words_are_counted_as_the_tokenizer_sees_them(tmp_path):
     for line in text.split("\n"):
         expected.update(word for word, _ in vocabulary.split_words(line))
     assert counts == expected
-    folded = vocabulary.count_words(files, fold=True)
+    folded = vocabulary.count_words(files, config=ReadConfig(normalize=True))
     assert folded["ai"] == 3 and folded["ａi"] == 0
 
 
