@@ -26,7 +26,7 @@ import keras
 import tensorflow as tf
 
 from albert_tf2 import features
-from albert_tf2.errors import UserError
+from albert_tf2.errors import UserError, check_choice
 
 # Keras 2 inside TensorFlow has no `version`.
 if not getattr(tf.keras, "version", lambda: "2")().startswith("3."):
@@ -175,11 +175,7 @@ class Encoder(_SavedModelLayer):
         outputs = self.resolved_object(inputs, **options)
         if self.output_key is None:
             return outputs
-        if self.output_key not in outputs:
-            raise UserError(
-                f"`output_key` must be one of {', '.join(sorted(outputs))}. "
-                f"Received: {self.output_key!r}"
-            )
+        check_choice("output_key", self.output_key, sorted(outputs))
         return outputs[self.output_key]
 
     def get_config(self) -> dict[str, Any]:

@@ -94,6 +94,7 @@ class _Reader:
 
         event = next(self._events)
         if self._is_null(event):  # nothing but comments
+            self._end(event)
             return {}
         if not isinstance(event, yaml.MappingStartEvent):
             raise self._refusal(event, "must hold `key: value` lines")
@@ -111,15 +112,14 @@ class _Reader:
                 )
             lines[key] = event.start_mark.line + 1
             values[key] = self._value(next(self._events), shown_key)
-        self._end()
+        self._end(event)
         return values
 
     def value(self, key: str) -> Written:
         """Reads one value."""
         event = next(self._events)
         value = self._value(event, key)
-        if not self._is_end(event):
-            self._end()
+        self._end(event)
         return value
 
     def _value(self, event: Any, key: str) -> Written:
@@ -139,8 +139,10 @@ class _Reader:
             )
         return texts
 
-    def _end(self) -> None:
-        event = next(self._events)
+    def _end(self, event: Any) -> None:
+        """Refuses what follows the last event that was read."""
+        if not self._is_end(event):
+            event = next(self._events)
         if not self._is_end(event):
             raise self._refusal(event, "must be one document: remove the rest")
 

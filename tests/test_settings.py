@@ -236,6 +236,8 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("- seed\n", "must hold `key: value` lines"),
         ("seed\n", "must hold `key: value` lines"),
         ("seed: 1\n---\nseed: 2\n", "line 2: must be one document"),
+        ("---\n---\nseed: 2\n", "line 2: must be one document"),
+        ("seed: 1\n...\nseed: 2\n", "line 3: not valid YAML"),
         ("[seed]: 1\n", "a key must be one word"),
         ("? {seed: 1}\n: 2\n", "a key must be one word"),
         ("seed: {a: 1}\n", "`seed` must be one value"),

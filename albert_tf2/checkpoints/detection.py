@@ -15,8 +15,10 @@ from albert_tf2.errors import UserError
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-_GROUP = re.compile(r"bert/encoder/transformer/group_(\d+)/inner_group_(\d+)/")
-_LAYER = re.compile(r"bert/encoder/layer_(\d+)/")
+_GROUP = re.compile(
+    r"bert/encoder/transformer/group_(\d{1,9})/inner_group_(\d{1,9})/"
+)
+_LAYER = re.compile(r"bert/encoder/layer_(\d{1,9})/")
 # Config keys that say which layout a configuration file is for.
 LAYOUT_KEYS = frozenset(("layout", "ln_type", "num_hidden_groups"))
 

@@ -33,7 +33,7 @@ _COUNTERS = frozenset(
     ("global_step", "beta1_power", "beta2_power", "good_steps", "loss_scale")
 )
 _NORM = re.compile(
-    r"^(?P<scope>.*?)(?P<norm>LayerNorm|layer_normalization)(_(?P<n>\d+))?/"
+    r"^(?P<scope>.*?)(?P<norm>LayerNorm|layer_normalization)(_(?P<n>\d{1,9}))?/"
     r"(?P<part>gamma|beta)$"
 )
 # Keras under TensorFlow 2 also renames the scopes of shared layers:

@@ -15,7 +15,6 @@ from albert_tf2 import paths
 from albert_tf2.errors import UserError
 from albert_tf2.text import encodings
 
-ON_ERROR = ("fail", "skip")
 TRAIN, DEV, TEST = SPLITS = ("train", "dev", "test")
 
 # A file of questions is read whole, and there are large ones.
