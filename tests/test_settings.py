@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import json
 import math
 import time
 from pathlib import Path
@@ -350,21 +351,21 @@ def test_numbers_of_numpy_are_numbers():
     assert type(recipe.learning_rate) is float
 
 
-def test_a_recipe_of_another_version_is_told(tmp_path):
-    from albert_tf2.training import run_folder
-
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        PretrainRecipe(learning_rate=1e-5, hidden_dropout_prob=0.1),
+        FinetuneRecipe(labels=("no", "1.0", "null", "'\"\\", "a: #b")),
+    ],
+    ids=lambda recipe: type(recipe).__name__,
+)
+def test_a_run_s_recipe_can_be_given_again(tmp_path, recipe):
     path = tmp_path / "recipe.json"
-    for text, reason in (
-        ('{"seed": 3, "old_key": 1}', "unknown key `old_key`"),
-        ('{"seed": "3"}', "`seed` must be a whole number"),
-        ("[]", "must hold an object of JSON"),
-    ):
-        write(path, text)
-        with pytest.raises(UserError, match=reason) as error:
-            run_folder.read_recipe(tmp_path)
-        assert str(error.value).startswith(str(path))
-    write(path, '{"seed": 3}')
-    assert run_folder.read_recipe(tmp_path) == PretrainRecipe(seed=3)
+    for indent in (None, 2):
+        write(path, json.dumps(dataclasses.asdict(recipe), indent=indent))
+        assert load_recipe(type(recipe), path) == recipe
+        values = json.loads(path.read_text())
+        assert settings.create(type(recipe), values, str(path)) == recipe
 
 
 def test_the_reference_page_is_in_step():
