@@ -15,7 +15,6 @@ come masked. `masking.row_keys` ties each row's mask to its number in the run.
 
 import dataclasses
 import hashlib
-import json
 import re
 import struct
 from typing import Any
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from albert_tf2 import features
+from albert_tf2 import features, paths
 from albert_tf2.errors import UserError
 from albert_tf2.records.masking import Masker, row_keys
 from albert_tf2.text.text_settings import TextSettings
@@ -76,7 +75,7 @@ class RecordSet:
 
     def vocabulary(self) -> Vocabulary | None:
         """Reads the vocabulary; records of other programs may have none."""
-        if not tf.io.gfile.exists(self.vocab_file):
+        if not paths.exists(self.vocab_file):
             return None
         return Vocabulary.load(self.vocab_file, size=self.vocab_size)
 
@@ -86,7 +85,7 @@ class RecordSet:
         return vocabulary and Tokenizer(vocabulary, self.text_settings)
 
 
-def open_records(folder: str, subset: str = "train") -> RecordSet:
+def open_records(folder: paths.PathLike, subset: str = "train") -> RecordSet:
     """Reads what a folder holds, without reading its records.
 
     Args:
@@ -97,14 +96,15 @@ def open_records(folder: str, subset: str = "train") -> RecordSet:
     Raises:
         UserError: If there is nothing to read.
     """
-    folder = str(folder).rstrip("/")
-    if not tf.io.gfile.isdir(folder):
+    folder = paths.for_tensorflow(folder).rstrip("/")
+    if not paths.is_dir(folder):
         raise UserError(f"{folder} is not a folder of records: {BUILD}")
     manifest_file = f"{folder}/{MANIFEST}"
-    if not tf.io.gfile.exists(manifest_file):
+    there = set(paths.names(folder))
+    if MANIFEST not in there:
         return _open_foreign(folder, subset)
+    manifest = paths.read_json(manifest_file, dict)
     try:
-        manifest = json.loads(tf.io.gfile.GFile(manifest_file).read())
         shards = [
             shard
             for shard in manifest["shards"]
@@ -122,13 +122,13 @@ def open_records(folder: str, subset: str = "train") -> RecordSet:
             vocab_size=manifest["vocab_size"],
             text_settings=_text_settings(manifest),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError) as error:
         raise UserError(
             f"{manifest_file} is damaged or of another version ({error!r}): "
             "build the records again"
         ) from error
     for path in record_set.paths:
-        if not tf.io.gfile.exists(path):
+        if paths.name(path) not in there:
             raise UserError(
                 f"{path} is missing, though {MANIFEST} lists it: run the "
                 "builder with --verify"
@@ -150,7 +150,7 @@ def _text_settings(manifest: dict[str, Any]) -> TextSettings:
 
 
 def _open_foreign(folder: str, subset: str) -> RecordSet:
-    names = sorted(name.rstrip("/") for name in tf.io.gfile.listdir(folder))
+    names = paths.names(folder)
     ours = [name for name in names if _OURS.fullmatch(name)]
     if ours:
         raise UserError(
@@ -158,20 +158,23 @@ def _open_foreign(folder: str, subset: str) -> RecordSet:
             "finished, or the set was copied in part. Run the builder's "
             "command again (it goes on where it stopped), or copy all files"
         )
-    paths = [f"{folder}/{n}" for n in names if _is_shard(n)]
-    held_out = [p for p in paths if p.split("/")[-1].startswith("eval")]
-    paths = [p for p in paths if (p in held_out) == (subset == "eval")]
-    if not paths and subset == "train":
+    held_out = subset == "eval"
+    found = [
+        f"{folder}/{name}"
+        for name in names
+        if _is_shard(name) and name.startswith("eval") == held_out
+    ]
+    if not found and subset == "train":
         raise UserError(
             f"{folder} has neither {MANIFEST} nor *.tfrecord files: {BUILD}"
         )
-    frames = [_frames(path) for path in paths]
+    frames = [_frames(path) for path in found]
     return _with_classic_sizes(
         RecordSet(
             folder=folder,
             subset=subset,
             kind="classic",
-            paths=tuple(paths),
+            paths=tuple(found),
             counts=tuple(count for count, _ in frames),
             max_seq_length=0,
             max_pairs=1,
@@ -197,12 +200,12 @@ def _frames(path: str) -> tuple[int, str]:
         checksums.
     """
     count, digest = 0, hashlib.sha256()
-    with tf.io.gfile.GFile(path, "rb") as stream:
+    with paths.open_binary(path) as stream:
         head = stream.read(12)  # the length and its checksum
         while head:
             if len(head) == 12:
                 (length,) = struct.unpack("<Q", head[:8])
-                stream.seek(length, whence=1)
+                stream.seek(length, 1)
             # The payload's checksum, and the next record's head.
             tail = stream.read(16)
             if len(head) < 12 or len(tail) < 4:
@@ -365,13 +368,13 @@ class _Windows:
     def dataset(self, first_row: int) -> tf.data.Dataset:
         """Yields the shuffled strings [n] of one window after another."""
         first_window, skipped = self.locate(first_row)
-        paths = tf.constant(self.record_set.paths)
+        shard_paths = tf.constant(self.record_set.paths)
         counts = tf.constant(self.record_set.counts, tf.int64)
 
         def read(window):
             shards = self.shards(window)
             size = tf.reduce_sum(tf.gather(counts, shards))
-            strings = tf.data.TFRecordDataset(tf.gather(paths, shards))
+            strings = tf.data.TFRecordDataset(tf.gather(shard_paths, shards))
 
             def shuffle(block):
                 block = tf.random.experimental.stateless_shuffle(
