@@ -16,7 +16,7 @@ import task_samples as samples
 fastapi = pytest.importorskip("fastapi", reason="the extra `serve` is missing")
 testclient = pytest.importorskip("fastapi.testclient", reason="needs httpx")
 
-from albert_tf2 import serve  # noqa: E402
+from albert_tf2.prediction import service  # noqa: E402
 from albert_tf2.prediction.predictor import Predictor  # noqa: E402
 
 
@@ -38,8 +38,8 @@ def predictor(folder):
 
 @pytest.fixture
 def client(predictor):
-    limits = serve.Limits(max_body_bytes=2000, max_texts=3, max_characters=40)
-    app = serve.create_app(predictor, limits=limits)
+    limits = service.Limits(max_body_bytes=2000, max_texts=3, max_characters=40)
+    app = service.create_app(predictor, limits=limits)
     return testclient.TestClient(app, base_url="http://127.0.0.1")
 
 
@@ -112,12 +112,12 @@ def test_page_in_a_browser(folder, predictor):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
-    service = subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "albert_tf2.serve", "--model", str(folder)]
         + ["--port", str(port)]
     )
     try:
-        _wait_for(f"{address}/info", service)
+        _wait_for(f"{address}/info", process)
         texts = {"a": "今天天气很好", "b": "今天天气不错"}
         link = urllib.parse.urlencode({"mode": "similarity", **texts})
         with tempfile.TemporaryDirectory() as profile:
@@ -138,16 +138,16 @@ def test_page_in_a_browser(folder, predictor):
                 env={**os.environ, "HOME": profile},
             ).stdout
     finally:
-        service.terminate()
-        service.wait(20)
+        process.terminate()
+        process.wait(20)
     (cosine,) = predictor.similarity([texts["a"]], [texts["b"]])
     assert "A pre-trained model" in shown
     assert f"<td>{cosine:.4f}</td>" in shown, shown[-3000:]
 
 
-def _wait_for(address: str, service: subprocess.Popen) -> None:
+def _wait_for(address: str, process: subprocess.Popen) -> None:
     for _ in range(240):
-        assert service.poll() is None, "the service ended"
+        assert process.poll() is None, "the service ended"
         try:
             urllib.request.urlopen(address, timeout=5)
             return
