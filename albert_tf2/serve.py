@@ -14,7 +14,7 @@ import argparse
 from collections.abc import Sequence
 
 from albert_tf2 import command_line
-from albert_tf2.errors import UserError, require
+from albert_tf2.errors import require
 from albert_tf2.prediction.predictor import Predictor
 from albert_tf2.prediction.service import LOOPBACK, create_app
 

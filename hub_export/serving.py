@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from albert_tf2 import features, paths
 from albert_tf2.model.albert import AlbertPretrainer
+from albert_tf2.model.pooling import sum_of_tokens
 from albert_tf2.text.tokenization import Tokenizer
 
 from .preprocessor import DEFAULT_SEQ_LENGTH, Preprocessor, add_text_assets
@@ -33,8 +34,7 @@ def embed(
     [CLS] and [SEP] count as tokens, padding does not. Without `normalized`
     it is their sum: the same direction.
     """
-    weights = tf.cast(input_mask, tf.float32)[:, :, tf.newaxis]  # [B, T, 1]
-    total = tf.reduce_sum(outputs[features.SEQUENCE_OUTPUT] * weights, axis=1)
+    total = sum_of_tokens(outputs[features.SEQUENCE_OUTPUT], input_mask)
     if not normalized:
         return total
     # The mean's divisor would cancel here.

@@ -18,6 +18,8 @@ import numpy as np
 
 from albert_tf2 import command_line, features, paths
 from albert_tf2.errors import UserError
+from albert_tf2.prediction.sentence_vectors import SentenceVectors
+from albert_tf2.prediction.similarity import unit
 
 EXPECTED = "expected.npz"
 TOLERANCE = 2e-5  # float32, another order of additions
@@ -61,21 +63,16 @@ def expected_embeddings(
 ) -> dict[str, np.ndarray]:
     """Returns what a serving model must give for `PROBES`: [texts, H].
 
-    Each text alone, cut by the Python tokenizer: nothing of the export.
+    As `Predictor` embeds them: nothing of the export.
     """
-    rows = []
-    cls, sep = tokenizer.vocabulary.cls_id, tokenizer.vocabulary.sep_id
-    for text in PROBES:
-        ids = tokenizer.tokenize(text).ids[: seq_length - 2]
-        ids = np.array([[cls, *ids, sep]], np.int32)
-        inputs = (ids, np.ones_like(ids), np.zeros_like(ids))
-        outputs = pretrainer.encoder(
-            dict(zip(features.ENCODER_INPUTS, inputs, strict=True)),
-            training=False,
-        )
-        mean = outputs[features.SEQUENCE_OUTPUT].numpy()[0].mean(axis=0)
-        rows.append(mean / np.linalg.norm(mean))
-    return {"embedding": np.stack(rows)}
+    vectors = SentenceVectors(
+        pretrainer.encoder,
+        tokenizer,
+        max_seq_length=seq_length,
+        positions=pretrainer.config.max_position_embeddings,
+        batch_size=1,
+    )
+    return {"embedding": unit(vectors.embed(PROBES))}
 
 
 def check_preprocessor(folder: Path) -> Iterator[str]:

@@ -40,7 +40,9 @@ MAY_SEE = {
     "finetuning": {
         *("facts", "text", "model", "training", "checkpoints", "tasks")
     },
-    "prediction": {"facts", "text", "checkpoints", "tasks", "finetuning"},
+    "prediction": {
+        *("facts", "text", "model", "checkpoints", "tasks", "finetuning")
+    },
     "data": {"facts", "text", "records"},
     "hub_export": {
         *("facts", "text", "model", "checkpoints", "tasks", "finetuning"),

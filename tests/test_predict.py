@@ -1,5 +1,6 @@
 """Prediction: fine-tuned models, masks, sentences, the command line."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -32,13 +33,24 @@ def predictor(pretrained):
     return Predictor(pretrained, batch_size=3)
 
 
-def fine_tuned(name, pretrained, folder):
+@pytest.fixture(scope="module")
+def model(pretrained):
+    """The same model, to be asked without a predictor."""
+    from albert_tf2 import load_pretrained
+
+    return load_pretrained(pretrained)
+
+
+def fine_tuned(name, pretrained, folder, *, restore=None):
     """Writes an untrained model of a task: its outputs are all we need."""
     from albert_tf2.finetuning import encoders
     from albert_tf2.tasks import base, registry
 
     task = registry.create(name)
-    task.pairs = name == "lcqmc"
+    if restore:
+        task.restore(restore)
+    else:
+        task.pairs = name == "lcqmc"
     loaded = encoders.load_encoder(str(pretrained))
     encoders.save(
         folder,
@@ -105,7 +117,7 @@ def test_tag_answer_choose(pretrained, tmp_path):
     assert answerer.answer([]) == []
 
 
-def test_fill_mask_adds_both_forms_of_a_character(predictor):
+def test_fill_mask_adds_both_forms_of_a_character(predictor, model):
     text = "中国首都是北[MASK]，天[MASK]很好"
     proposals = predictor.fill_mask(text, top_k=500)
     assert len(proposals) == 2
@@ -120,7 +132,7 @@ def test_fill_mask_adds_both_forms_of_a_character(predictor):
         ids += predictor.tokenizer.tokenize(part).ids + [vocabulary.mask_id]
     ids[-1] = vocabulary.sep_id
     position = ids.index(vocabulary.mask_id)
-    logits = predictor._pretrainer(
+    logits = model(
         {
             "input_word_ids": np.array([ids], np.int32),
             "input_mask": np.ones([1, len(ids)], np.int32),
@@ -140,14 +152,75 @@ def test_fill_mask_says_what_is_missing(predictor, pretrained, tmp_path):
         predictor.fill_mask("今天" * 100 + "[MASK]")
     with pytest.raises(UserError, match="masked-word head"):
         fine_tuned("lcqmc", pretrained, tmp_path / "m").fill_mask("[MASK]")
+    # An encoder whose head was left out: no answers of an untrained one.
+    from albert_tf2.checkpoints import native, read_weights
+
+    found = read_weights(pretrained)
+    arrays = {k: v for k, v in found.arrays.items() if k.startswith("bert/")}
+    native.write(
+        dataclasses.replace(found, arrays=arrays), tmp_path / "headless"
+    )
+    with pytest.warns(UserWarning, match="no mlm and no sop head"):
+        headless = Predictor(tmp_path / "headless")
+    with pytest.raises(UserError, match="masked-word head"):
+        headless.fill_mask("[MASK]")
+
+
+def test_a_string_alone_is_one_text(predictor, pretrained, tmp_path):
+    np.testing.assert_array_equal(
+        predictor.embed("今天天气"), predictor.embed(["今天天气"])
+    )
+    assert predictor.similarity("今天", "今天").shape == (1,)
+    assert len(predictor.most_similar("今天", "今天天气")) == 1
+    tagger = fine_tuned("cluener", pretrained, tmp_path / "tag")
+    assert len(tagger.tag("今天天气")) == 1
+    classifier = fine_tuned("tnews", pretrained, tmp_path / "classify")
+    assert classifier.classify("今天天气") == classifier.classify(["今天天气"])
+    for call, bad, reason in (
+        (predictor.embed, [7], "a text must be a string. Received: 7"),
+        (classifier.classify, [None], "a text must be|fine-tuned on single"),
+        (
+            fine_tuned("cmrc2018", pretrained, tmp_path / "answer").answer,
+            ["今天天气"],
+            r"expected \(question, text\)",
+        ),
+        (
+            fine_tuned("c3", pretrained, tmp_path / "choose").choose,
+            [("今天", "天气？", "好坏")],
+            "takes 2 to 4 choices",
+        ),
+    ):
+        with pytest.raises(UserError, match=reason):
+            call(bad)
+
+
+@pytest.mark.parametrize("settings", [{"max_seq_length": 2}, {"batch_size": 0}])
+def test_sizes_that_cannot_work_are_refused(pretrained, settings):
+    with pytest.raises(UserError, match="must be at least"):
+        Predictor(pretrained, **settings)
+
+
+def test_several_labels_and_scores(pretrained, tmp_path):
+    labels = {"labels": ["卫生", "价格"], "task": "multi_label", "pairs": False}
+    several = fine_tuned(
+        "multi_label", pretrained, tmp_path / "a", restore=labels
+    )
+    (found,) = several.classify(["今天天气"])
+    assert set(found["probabilities"]) == {"卫生", "价格"}
+    scale = {"labels": [], "mean": 3.0, "spread": 1.5, "steps": [1, 5]}
+    scores = fine_tuned("regression", pretrained, tmp_path / "b", restore=scale)
+    (found,) = scores.score([("今天天气", "今天")])
+    assert found["nearest"] in (1, 5)
+    with pytest.raises(UserError, match="fine-tuned for classification"):
+        scores.classify(["今天天气"])
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "pooled"])
-def test_embeddings_against_each_text_alone(predictor, pooling):
+def test_embeddings_against_each_text_alone(predictor, model, pooling):
     vectors = predictor.embed(SENTENCES, pooling=pooling)
     for text, vector in zip(SENTENCES, vectors, strict=True):
         ids = [2, *predictor.tokenizer.tokenize(text).ids, 3]
-        outputs = predictor._pretrainer.encoder(
+        outputs = model.encoder(
             {
                 "input_word_ids": np.array([ids], np.int32),
                 "input_mask": np.ones([1, len(ids)], np.int32),
@@ -176,14 +249,12 @@ def test_similarity(predictor):
         predictor.similarity(["今天"], [])
 
 
-def test_a_hub_encoder_embeds_and_fine_tunes(tmp_path, pretrained, predictor):
+def test_a_hub_encoder_embeds_and_fine_tunes(tmp_path, model, predictor):
     """Through hub.KerasLayer the vectors are those of the model itself."""
     from albert_tf2 import finetune
     from albert_tf2.hub_export.encoder import export_encoder
 
-    encoder = export_encoder(
-        predictor._pretrainer, predictor.tokenizer, tmp_path / "encoder"
-    )
+    encoder = export_encoder(model, predictor.tokenizer, tmp_path / "encoder")
     by_hub = Predictor(str(encoder))
     np.testing.assert_allclose(
         by_hub.embed(SENTENCES), predictor.embed(SENTENCES), atol=1e-5

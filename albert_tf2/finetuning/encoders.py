@@ -83,7 +83,7 @@ def load_encoder(
         config = config.replace(**dropout or {})
         if vocab_file is None:
             raise UserError(f"{source} needs --vocab_file: it has no own")
-        return _own(AlbertEncoder(config), Tokenizer(vocab_file), config)
+        return own_encoder(AlbertEncoder(config), Tokenizer(vocab_file), config)
     if is_hub(source):
         return _load_hub(source, vocab_file)
     pretrainer = checkpoints.load_pretrained(source)
@@ -94,12 +94,13 @@ def load_encoder(
         encoder = AlbertEncoder(config)
         encoder.set_weights(pretrainer.encoder.get_weights())
     tokenizer = weights.tokenizer_of(pretrainer, source, vocab_file)
-    return _own(encoder, tokenizer, config)
+    return own_encoder(encoder, tokenizer, config)
 
 
-def _own(
+def own_encoder(
     encoder: AlbertEncoder, tokenizer: Tokenizer, config: AlbertConfig
 ) -> LoadedEncoder:
+    """Joins one of our encoders and what belongs to it."""
     tokenizer.vocabulary.check_size(config.vocab_size)
     positions = config.max_position_embeddings
     return LoadedEncoder(encoder, tokenizer, positions, config)
@@ -225,7 +226,7 @@ def load(
         )
     else:
         config = AlbertConfig.from_json(folder / CONFIG_FILE)
-        loaded = _own(AlbertEncoder(config), tokenizer, config)
+        loaded = own_encoder(AlbertEncoder(config), tokenizer, config)
     lengths = _lengths(description, folder / TASK_FILE, loaded.positions)
     model = build(task, loaded)
     tf.train.Checkpoint(model=model).read(

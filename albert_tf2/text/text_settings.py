@@ -21,7 +21,7 @@ import dataclasses
 from typing import Any
 
 from albert_tf2 import paths
-from albert_tf2.errors import UserError
+from albert_tf2.errors import UserError, shown, unknown_key
 
 SETTINGS_FILE = "text_settings.json"
 PADDING, UNKNOWN, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
@@ -82,20 +82,17 @@ class TextSettings:
         }
         for key, value in values.items():
             if key not in kinds:
-                raise UserError(
-                    f"{source}: `{key}` is unknown; the keys are "
-                    f"{', '.join(kinds)}: was it written by a newer version?"
-                )
+                raise unknown_key(source, key, tuple(kinds))
             if type(value) is not kinds[key]:
                 raise UserError(
                     f"{source}: `{key}` must be of type "
-                    f"{kinds[key].__name__}. Received: {value!r}"
+                    f"{kinds[key].__name__}. Received: {shown(value)}"
                 )
         special = values.get("special_tokens", list(SPECIAL_TOKENS))
         if special != list(SPECIAL_TOKENS):
             raise UserError(
                 f"{source}: `special_tokens` must be {list(SPECIAL_TOKENS)}, "
-                f"the only ones that are known. Received: {special!r}"
+                f"the only ones that are known. Received: {shown(special)}"
             )
         return cls(**{**values, "special_tokens": SPECIAL_TOKENS})
 

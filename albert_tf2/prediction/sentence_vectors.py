@@ -1,0 +1,150 @@
+"""Sentences as vectors, by any encoder: embeddings, cosines, neighbours."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from albert_tf2 import features
+from albert_tf2.errors import UserError, check_choice
+from albert_tf2.prediction.similarity import Whitening, cosines, unit
+from albert_tf2.prediction.texts import as_texts
+from albert_tf2.tasks.encoding import (
+    Example,
+    collate,
+    pack,
+    prediction_order,
+    tokenize_all,
+)
+from albert_tf2.text.tokenization import Tokenizer
+
+POOLINGS = ("mean", "cls", "pooled")
+
+
+class SentenceVectors:
+    """An encoder that embeds and compares sentences.
+
+    Attributes:
+        whitening: Applied to every vector from now on; None leaves them as
+            they are.
+    """
+
+    def __init__(
+        self,
+        encoder: Any,
+        tokenizer: Tokenizer,
+        *,
+        max_seq_length: int,
+        positions: int,
+        batch_size: int,
+    ):
+        """Keeps the parts; a graph is traced with the first texts.
+
+        Args:
+            encoder: An `AlbertEncoder` or a `hub.KerasLayer`.
+            tokenizer: The encoder's.
+            max_seq_length: Longer texts are cut.
+            positions: See `collate`.
+            batch_size: Texts in a step.
+        """
+        self._encoder = encoder
+        self.tokenizer = tokenizer
+        self.max_seq_length = max_seq_length
+        self._positions = positions
+        self._batch_size = batch_size
+        self._steps: dict[str, Any] = {}  # by pooling
+        self.whitening: Whitening | None = None
+
+    def embed(
+        self, texts: str | Iterable[str], *, pooling: str = "mean"
+    ) -> np.ndarray:
+        """See `Predictor.embed`."""
+        check_choice("pooling", pooling, POOLINGS)
+        vocabulary = self.tokenizer.vocabulary
+        examples = [
+            Example(i, (pack([ids], vocabulary, self.max_seq_length),))
+            for i, ids in enumerate(
+                tokenize_all(self.tokenizer, as_texts(texts))
+            )
+        ]
+        vectors: list[Any] = [None] * len(examples)
+        for indices in prediction_order(examples, self._batch_size):
+            part = [examples[i] for i in indices]
+            inputs = collate(part, size=len(part), positions=self._positions)
+            found = self._step(pooling)(inputs).numpy()
+            for i, vector in zip(indices, found, strict=True):
+                vectors[i] = vector
+        if not vectors:
+            return np.zeros([0, 0], np.float32)
+        stacked = np.stack(vectors)
+        return stacked if self.whitening is None else self.whitening(stacked)
+
+    def _step(self, pooling: str):
+        import tensorflow as tf
+
+        from albert_tf2.model.pooling import mean_of_tokens
+
+        @tf.function(reduce_retracing=True)
+        def step(inputs):
+            outputs = self._encoder(inputs, training=False)
+            if pooling == "pooled":
+                return outputs[features.POOLED_OUTPUT]
+            sequence = outputs[features.SEQUENCE_OUTPUT]  # [B, T, H]
+            if pooling == "cls":
+                return sequence[:, 0]
+            return mean_of_tokens(sequence, inputs[features.INPUT_MASK])
+
+        if pooling not in self._steps:
+            self._steps[pooling] = lambda inputs: step(
+                {name: tf.constant(array) for name, array in inputs.items()}
+            )
+        return self._steps[pooling]
+
+    def whiten(
+        self,
+        texts: str | Iterable[str],
+        *,
+        dimensions: int | None = None,
+        pooling: str = "mean",
+    ) -> Whitening:
+        """See `Predictor.whiten`."""
+        self.whitening = None
+        self.whitening = Whitening.fit(
+            self.embed(texts, pooling=pooling), dimensions
+        )
+        return self.whitening
+
+    def similarity(
+        self,
+        texts_a: str | Iterable[str],
+        texts_b: str | Iterable[str],
+        *,
+        pooling: str = "mean",
+    ) -> np.ndarray:
+        """See `Predictor.similarity`."""
+        first, second = as_texts(texts_a), as_texts(texts_b)
+        if len(first) != len(second):
+            raise UserError(
+                "`similarity` takes two lists of one length. Received: "
+                f"{len(first)} and {len(second)}"
+            )
+        both = self.embed([*first, *second], pooling=pooling)
+        return cosines(both[: len(first)], both[len(first) :])
+
+    def most_similar(
+        self,
+        query: str,
+        candidates: str | Iterable[str] | np.ndarray,
+        *,
+        top_k: int = 5,
+        pooling: str = "mean",
+    ) -> list[tuple[int, float]]:
+        """See `Predictor.most_similar`."""
+        if not isinstance(candidates, np.ndarray):
+            candidates = self.embed(candidates, pooling=pooling)
+        if not len(candidates):
+            return []
+        vector = unit(self.embed([query], pooling=pooling))[0]
+        scores = unit(candidates) @ vector
+        best = np.argsort(-scores, kind="stable")[:top_k]
+        return [(int(i), float(scores[i])) for i in best]

@@ -1,0 +1,150 @@
+"""A fine-tuned model: it answers rows of the task that it was tuned for."""
+
+import functools
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from albert_tf2 import paths
+from albert_tf2.errors import UserError, shown
+from albert_tf2.prediction.texts import as_texts, as_tuple
+from albert_tf2.tasks import base
+from albert_tf2.tasks.choice_files import ChoiceRow
+from albert_tf2.tasks.ner_files import TaggedRow
+from albert_tf2.tasks.question_files import QuestionRow
+from albert_tf2.tasks.text_rows import TextRow
+
+# Kinds that give a text or a pair a label, or several.
+LABEL_KINDS = (base.CLASSIFICATION, base.MULTI_LABEL)
+
+
+class TunedModel:
+    """A folder that `finetune` wrote, loaded once.
+
+    Texts are batched by length; batches of one shape share a traced graph.
+    """
+
+    def __init__(self, folder: paths.PathLike, *, batch_size: int):
+        """Loads the model.
+
+        Args:
+            folder: `workdir/model`.
+            batch_size: Texts in a step.
+        """
+        from albert_tf2.finetuning import encoders
+
+        self.task, self.model, self.loaded, self.lengths = encoders.load(folder)
+        self.batch_size = batch_size
+
+    def classify(
+        self, texts: str | Iterable[str | tuple[str, str]]
+    ) -> list[dict[str, Any]]:
+        """See `Predictor.classify`."""
+        self.need(*LABEL_KINDS)
+        return self.run(self._text_rows(texts))
+
+    def score(
+        self, texts: str | Iterable[str | tuple[str, str]]
+    ) -> list[dict[str, Any]]:
+        """See `Predictor.score`."""
+        self.need(base.REGRESSION)
+        return self.run(self._text_rows(texts))
+
+    def _text_rows(
+        self, texts: str | Iterable[str | tuple[str, str]]
+    ) -> list[TextRow]:
+        """Makes rows of what a model for texts, or one for pairs, takes."""
+        wanted = self.task.pairs
+        rows = []
+        for text in [texts] if isinstance(texts, str) else texts:
+            if wanted not in (None, not isinstance(text, str)):
+                kind = "pairs of texts" if wanted else "single texts"
+                raise UserError(
+                    f"this model was fine-tuned on {kind} ({self.task.name})"
+                    f". Received: {shown(text)}"
+                )
+            parts = text
+            if not isinstance(text, str):
+                parts = as_tuple(text, "text_a, text_b")
+            rows.append(TextRow(len(rows), *as_texts(parts)))
+        return rows
+
+    def tag(self, texts: str | Iterable[str]) -> list[dict[str, Any]]:
+        """See `Predictor.tag`."""
+        self.need(base.TAGGING)
+        return self.run(
+            [TaggedRow(i, text) for i, text in enumerate(as_texts(texts))]
+        )
+
+    def answer(
+        self, questions: Iterable[tuple[str, str]]
+    ) -> list[dict[str, Any]]:
+        """See `Predictor.answer`."""
+        self.need(base.SPAN)
+        rows = []
+        for question in questions:
+            parts = as_texts(as_tuple(question, "question, text"))
+            rows.append(QuestionRow(str(len(rows)), *parts))
+        return self.run(rows)
+
+    def choose(
+        self, questions: Iterable[tuple[str, str, Sequence[str]]]
+    ) -> list[dict[str, Any]]:
+        """See `Predictor.choose`."""
+        self.need(base.CHOICE)
+        rows = []
+        for values in questions:
+            names = "text, question, choices"
+            text, question, choices = as_tuple(values, names)
+            if isinstance(choices, str) or not (
+                2 <= len(choices) <= self.task.choices
+            ):
+                raise UserError(
+                    f"this model takes 2 to {self.task.choices} choices. "
+                    f"Received: {shown(choices)}"
+                )
+            texts = as_texts([text, question, *choices])
+            rows.append(
+                ChoiceRow(
+                    len(rows), *texts[:2], tuple(texts[2:]), group=len(rows)
+                )
+            )
+        return self.run(rows)
+
+    def need(self, *kinds: str) -> None:
+        """Raises unless the model was tuned for one of these kinds."""
+        if self.task.kind not in kinds:
+            raise wrong_kind(kinds, self.task.kind)
+
+    def run(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
+        """Returns a prediction for each row of the task, in their order."""
+        from albert_tf2.finetuning import feeding
+
+        if not rows:
+            return []
+        examples = self.task.encode(rows, self.loaded.tokenizer, self.lengths)
+        logits = feeding.predict_logits(
+            self._step,
+            examples,
+            task=self.task,
+            batch_size=self.batch_size,
+            positions=self.loaded.positions,
+        )
+        return self.task.decode(rows, examples, logits, self.lengths)
+
+    @functools.cached_property
+    def _step(self):
+        import tensorflow as tf
+
+        from albert_tf2.finetuning import feeding
+
+        return feeding.make_predict_step(
+            self.model, tf.distribute.get_strategy()
+        )
+
+
+def wrong_kind(wanted: Sequence[str], found: str) -> UserError:
+    """Returns what says that a model is of another kind than was asked for."""
+    return UserError(
+        f"this needs a model fine-tuned for {wanted[0]} (python -m "
+        f"albert_tf2.finetune), and this one is {found}"
+    )
