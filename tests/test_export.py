@@ -38,6 +38,7 @@ def test_everything_is_written_and_verified(checkpoint, tmp_path, capsys):
     sentences = tmp_path / "sentences.txt"
     sentences.write_text("一丁七\n万丈三上下\n", encoding="utf-8")
     out = tmp_path / "out"
+    (checkpoint / "text_settings.json").unlink()  # else the flag is refused
     flags = ["--what", "all", "--seq_length", "16", "--normalize"]
     flags += ["--calibration_file", str(sentences)]
     assert run(checkpoint, out, *flags) == 0
@@ -107,8 +108,12 @@ def test_a_lost_model_is_refused(tiny_config, checkpoint, tmp_path):
 def test_a_vocabulary_of_another_size_is_refused(checkpoint, tmp_path):
     other = tmp_path / "other.txt"
     other.write_text("\n".join(SPECIAL_TOKENS) + "\n", encoding="utf-8")
+    flags = ["--vocab_file", str(other)]
+    with pytest.raises(UserError, match="is not the vocabulary"):
+        run(checkpoint, tmp_path / "out", *flags)
+    (checkpoint / "text_settings.json").unlink()
     with pytest.raises(UserError, match="5 tokens.*202"):
-        run(checkpoint, tmp_path / "out", "--vocab_file", str(other))
+        run(checkpoint, tmp_path / "out", *flags)
     assert not (tmp_path / "out").exists()
 
 

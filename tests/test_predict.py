@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import task_samples as samples
 
-from albert_tf2 import predict, serve
+from albert_tf2 import predict
 from albert_tf2.errors import UserError
 from albert_tf2.predict import Predictor
-from albert_tf2.prediction import similarity
+from albert_tf2.prediction import service, similarity
 
 SENTENCES = [text for pair in samples.PAIRS for text in pair[:2]]
 
@@ -461,7 +461,7 @@ def test_scores_of_pairs(pretrained, tmp_path, capsys):
     assert answer["id"] == "x"
     with pytest.raises(UserError, match="takes two texts"):
         run("score", model, "今天")
-    facts = serve.describe(Predictor(model))
+    facts = service.describe(Predictor(model))
     assert facts["routes"] == ["score", "similarity"] and facts["pairs"]
 
 
