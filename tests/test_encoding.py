@@ -2,8 +2,8 @@
 
 import pytest
 
-from albert_tf2 import UserError, Vocabulary
-from albert_tf2.tasks.encoding import Example, Packed, collate, pack
+from albert_tf2 import Vocabulary
+from albert_tf2.tasks.encoding import Example, Packed, collate
 from albert_tf2.text.tokenization import SPECIAL_TOKENS
 
 VOCABULARY = Vocabulary([*SPECIAL_TOKENS, "一"])
@@ -19,9 +19,3 @@ def test_batches_are_not_rounded_past_the_positions(longest, positions, length):
     batch = collate(examples, size=2, positions=positions)
     assert batch["input_mask"].shape == (2, length)
     assert batch["input_mask"].sum(1).tolist() == [2, longest]
-
-
-def test_segments_that_leave_no_room_are_refused():
-    assert pack([[5], [5]], VOCABULARY, 3).ids == [2, 3, 3]
-    with pytest.raises(UserError, match="at least 3 for 2 segments. Rec.*: 2"):
-        pack([[5], [5]], VOCABULARY, 2)

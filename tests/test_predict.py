@@ -196,7 +196,7 @@ def test_a_string_alone_is_one_text(predictor, pretrained, tmp_path):
 
 @pytest.mark.parametrize("settings", [{"max_seq_length": 2}, {"batch_size": 0}])
 def test_sizes_that_cannot_work_are_refused(pretrained, settings):
-    with pytest.raises(UserError, match="must be at least"):
+    with pytest.raises(UserError, match="must be a whole number from"):
         Predictor(pretrained, **settings)
 
 
