@@ -7,7 +7,7 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from albert_tf2 import __version__, settings
 from albert_tf2.errors import UserError
@@ -35,7 +35,7 @@ _REMEDIES = {
 class _Parser(argparse.ArgumentParser):
     """An argparse parser whose errors are one line, as all of ours are."""
 
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         self.exit(
             EXIT_BAD_INPUT,
             f"error: {message} (see `{self.prog} --help`)\n",
@@ -82,12 +82,15 @@ def add_setting(
             installed.
     """
     default = field.default if default is None else default
-    names = {bool: "BOOL", int: "N", float: "X"}
+    names: dict[type, str] = {bool: "BOOL", int: "N", float: "X"}
     metavar = names.get(field.kind, "TEXT")
     if field.choices:
         metavar = f"{{{','.join(field.choices)}}}"
     # A bare --flag of a boolean means true; a list takes several texts.
-    many = {bool: {"nargs": "?", "const": True}, tuple: {"nargs": "+"}}
+    many: dict[type, dict[str, Any]] = {
+        bool: {"nargs": "?", "const": True},
+        tuple: {"nargs": "+"},
+    }
     told = [field.limits] if field.limits else []
     if default is not None:
         told.append(f"default: {settings.spelled(default)}")
@@ -113,7 +116,7 @@ def add_number(
     sentence: str,
     *,
     kind: type = int,
-    **limits: float,
+    **limits: Any,
 ) -> None:
     """Adds a flag that takes a number within limits.
 

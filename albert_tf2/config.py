@@ -207,9 +207,9 @@ class AlbertConfig:
             if entry.name.endswith(".json")
         )
         if name not in known:
-            hint = nearest_hint(name, known)
+            hint = nearest_hint(name, known) or "."
             raise UserError(
-                f"no configuration is named `{cut(name)}`{hint}; known names: "
+                f"no configuration is named `{cut(name)}`{hint} Known names: "
                 f"{', '.join(known)}"
             )
         values = json.loads((folder / f"{name}.json").read_text("utf-8"))

@@ -63,7 +63,8 @@ def check_choice(
         raise UserError(
             f"{source and source + ': '}`{name}` must be one of "
             f"{', '.join(choices)}"
-            f"{nearest_hint(value, choices)}. Received: `{name}={shown(value)}`"
+            f"{nearest_hint(value, choices) or '.'} "
+            f"Received: `{name}={shown(value)}`"
         )
 
 

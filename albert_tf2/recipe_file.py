@@ -110,7 +110,7 @@ class _Reader:
                     f"`{shown_key}` stands in line {lines[key]} already: "
                     "keep one of them",
                 )
-            lines[key] = event.start_mark.line + 1
+            lines[key] = _line(event.start_mark)
             values[key] = self._value(next(self._events), shown_key)
         self._end(event)
         return values
@@ -189,5 +189,9 @@ class _Reader:
         mark = getattr(where, "start_mark", where)
         line = ""
         if self._name_lines and mark is not None:
-            line = f", line {mark.line + 1}"
+            line = f", line {_line(mark)}"
         return UserError(f"{self._source}{line}: {reason}")
+
+
+def _line(mark: Any) -> int:
+    return mark.line + 1  # the parser counts from 0

@@ -10,7 +10,6 @@ fields together stand in the class's `__post_init__`, after `check`.
 """
 
 import dataclasses
-import functools
 import math
 import numbers
 import operator
@@ -55,6 +54,8 @@ _KINDS = {
     tuple: "a list of different texts, as in [a, b]",
 }
 _WRONG = object()
+# What `of` has read of each class already.
+_READ: dict[type, Mapping[str, "Setting"]] = {}
 T = TypeVar("T")
 
 
@@ -218,7 +219,7 @@ class Setting:
     def _refusal(self, value: Any, received: str) -> str:
         return (
             f"`{self.name}` must be {self.rule}"
-            f"{nearest_hint(value, self.choices)}. "
+            f"{nearest_hint(value, self.choices) or '.'} "
             f"Received: `{self.name}={received}`"
         )
 
@@ -260,9 +261,10 @@ def _are_names(values: Any, *, blanks: bool, repeats: bool) -> bool:
     return all(map(_is_line, names)) and different
 
 
-@functools.cache
 def of(settings_class: type) -> Mapping[str, Setting]:
     """Returns the settings of a dataclass by name, in their order."""
+    if settings_class in _READ:
+        return _READ[settings_class]
     hints = typing.get_type_hints(settings_class)
     found = {}
     for field in dataclasses.fields(settings_class):
@@ -278,7 +280,7 @@ def of(settings_class: type) -> Mapping[str, Setting]:
             default=field.default,
             **field.metadata,
         )
-    return types.MappingProxyType(found)
+    return _READ.setdefault(settings_class, types.MappingProxyType(found))
 
 
 def check(instance: Any) -> None:
@@ -297,7 +299,7 @@ def check(instance: Any) -> None:
 
 
 def check_number(
-    name: str, value: Any, *, kind: type = int, **limits: float
+    name: str, value: Any, *, kind: type = int, **limits: Any
 ) -> Any:
     """Returns an argument that must be a number within limits.
 

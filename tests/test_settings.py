@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from albert_tf2 import settings
 from albert_tf2.config import AlbertConfig
 from albert_tf2.data.build_config import BuildConfig
-from albert_tf2.errors import MAX_SHOWN, UserError, shown
+from albert_tf2.errors import MAX_SHOWN, UserError, check_choice, shown
 from albert_tf2.recipes import (
     FinetuneRecipe,
     Lengths,
@@ -340,6 +340,19 @@ def test_values_are_shown_short(value):
     assert shown(10**5000) == "a number of 5000 digits"
 
 
+def test_the_nearest_choice_is_named():
+    for told in (
+        lambda: load_recipe(PretrainRecipe, None, ["optimizer=adam"]),
+        lambda: check_choice("optimizer", "adam", settings.OPTIMIZERS),
+    ):
+        with pytest.raises(UserError) as error:
+            told()
+        assert str(error.value).removeprefix("--set: ").replace("'", "") == (
+            "`optimizer` must be one of lamb, adamw; did you mean `adamw`? "
+            "Received: `optimizer=adam`"
+        )
+
+
 def test_numbers_of_numpy_are_numbers():
     import numpy as np
 
@@ -376,3 +389,45 @@ def test_the_reference_page_is_in_step():
     assert make_settings.PAGE.read_text(encoding="utf-8") == (
         make_settings.page()
     ), "run `python docs/make_settings.py`"
+
+
+def test_arguments_that_are_numbers_are_checked_the_same_way():
+    from albert_tf2.prediction.predictor import Predictor
+
+    assert settings.check_number("n", 3, least=1, most=3) == 3
+    with pytest.raises(UserError) as error:
+        settings.check_number("n", 0, least=1, most=3)
+    assert str(error.value) == (
+        "`n` must be a whole number from 1 to 3. Received: `n=0`"
+    )
+    # Before anything is loaded.
+    for wrong in ({"batch_size": 0}, {"max_seq_length": 2}):
+        with pytest.raises(UserError, match=f"`{next(iter(wrong))}` must be"):
+            Predictor("nowhere", **wrong)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"num_hidden_layers": 10**9},
+        {"inner_group_num": 10**9, "num_hidden_groups": 1},
+        {"num_hidden_groups": 10**9},
+        {"vocab_size": 10**9},
+        {"hidden_size": 10**9, "num_attention_heads": 1},
+        {"max_position_embeddings": 10**9},
+        # Each is within its range; together no machine holds them.
+        {"vocab_size": 10_000_000, "embedding_size": 1 << 16},
+        {"hidden_size": 1 << 16, "num_attention_heads": 1},
+        {
+            "hidden_size": 4096,
+            "num_attention_heads": 64,
+            "num_hidden_layers": 1000,
+            "parameter_sharing": "none",
+        },
+    ],
+)
+def test_absurd_models_are_refused_at_once(values):
+    start = time.process_time()
+    with pytest.raises(UserError, match=r"^big\.json: `|^big\.json: the model"):
+        AlbertConfig.from_dict({"vocab_size": 99, **values}, source="big.json")
+    assert time.process_time() - start < 1
