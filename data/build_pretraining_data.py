@@ -18,13 +18,16 @@ from typing import Any
 
 from albert_tf2 import command_line, paths
 from albert_tf2.errors import UserError
-from albert_tf2.text.tokenization import Vocabulary
+from albert_tf2.text.bulk_tokenization import BulkTokenizer
+from albert_tf2.text.text_settings import TextSettings
+from albert_tf2.text.tokenization import Tokenizer, Vocabulary
 
-from . import borders, parts, recognition, shards, workers
+from . import borders, parts, recognition, segments, shards, words, workers
 from .build_config import BuildConfig
 from .census import Census
 from .read_config import add_flags
-from .words import default_segmenter, read_terms
+from .terms import Term, read_terms
+from .words import default_segmenter
 
 PROG = "python -m albert_tf2.data.build_pretraining_data"
 STATE = "build.json"
@@ -119,14 +122,38 @@ def make_plan(
     vocabulary = Vocabulary.load(vocab_file)
     patterns = (input_file,) if isinstance(input_file, str) else input_file
     files = recognition.find(patterns, config)
+    terms = tuple(t for path in user_dictionaries for t in read_terms(path))
+    if terms:
+        _tell_terms_without_effect(terms, vocabulary, config)
     return shards.Plan(
         config=config.resolved(sum(file.size for file in files)),
         files=tuple(files),
         vocabulary=vocabulary,
-        terms=tuple(t for path in user_dictionaries for t in read_terms(path)),
+        terms=terms,
         output_dir=os.fspath(output_dir),
         patterns=tuple(patterns),
     )
+
+
+def _tell_terms_without_effect(
+    terms: Sequence[Term], vocabulary: Vocabulary, config: BuildConfig
+) -> None:
+    """Names the terms of the user dictionaries that can never be a word."""
+    settings = TextSettings(do_lower_case=config.do_lower_case)
+    useless = words.without_effect(
+        words.Segmenter(config.segmenter, terms, fold=config.normalize),
+        BulkTokenizer(Tokenizer(vocabulary, settings)),
+        terms,
+        max_tokens=config.max_seq_length - segments.SPECIAL_TOKENS_PER_PAIR,
+    )
+    if useless:
+        some = [f"{term!r} ({why})" for term, why in [*useless.items()][:5]]
+        more = f" and {len(useless) - 5} more" if len(useless) > 5 else ""
+        print(
+            f"note: {len(useless)} of {len(terms)} terms of the user "
+            f"dictionary have no effect: {', '.join(some)}{more}",
+            file=sys.stderr,
+        )
 
 
 def build(plan: shards.Plan, pool: Any) -> dict[str, Any]:

@@ -25,7 +25,8 @@ from albert_tf2.text.tokenization import Tokenizer, Vocabulary
 
 from . import reading, records, segments, units
 from .build_config import BuildConfig
-from .words import Segmenter, Term
+from .terms import Term
+from .words import Segmenter
 
 SUBSETS = ("train", "eval")
 # The rows of a document that an earlier unit began: its subset is not known
@@ -110,7 +111,9 @@ class PartBuilder:
                 vocabulary, TextSettings(do_lower_case=config.do_lower_case)
             )
         )
-        self.segmenter = Segmenter(config.segmenter, terms)
+        self.segmenter = Segmenter(
+            config.segmenter, terms, fold=config.normalize
+        )
         self.dtype = records.token_dtype(len(self.vocabulary))
         self._classic = None
         if config.masking == "static":

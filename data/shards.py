@@ -20,7 +20,7 @@ from albert_tf2.text.tokenization import VOCAB_FILE, Tokenizer, Vocabulary
 
 from . import corpus, parts, recognition, records, segments, units
 from .build_config import BuildConfig
-from .words import Term
+from .terms import Term
 
 MANIFEST = "manifest.json"
 PARTS_FOLDER = ".parts"

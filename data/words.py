@@ -8,24 +8,24 @@ A segmenter cuts the text itself, not the joined tokens (albert_zh feeds it
 literal `##` and `[UNK]`), and words may have any length. It decides between
 two Chinese characters; everywhere else a word is what WordPiece made of it:
 a piece `##x` continues a word and any other token begins one. A term of a
-user dictionary is one word even where it mixes scripts (卡拉OK).
+user dictionary is one word whatever it holds (卡拉OK, 50℃水浴, Windows 10).
 """
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from albert_tf2 import paths
 from albert_tf2.errors import UserError, check_choice
-from albert_tf2.text.bulk_tokenization import BulkTokens
+from albert_tf2.text.bulk_tokenization import BulkTokenizer, BulkTokens
+from albert_tf2.text.normalization import normalize
 from albert_tf2.text.tokenization import is_chinese
+
+from .terms import Match, Term, TermFinder, is_joined
 
 SEGMENTERS = ("rjieba", "jieba", "none")
 
 # A segmenter cuts a text into words that together spell the text.
 Cut = Callable[[str], list[str]]
-# A term of a user dictionary, with its frequency or None.
-Term = tuple[str, int | None]
 
 
 class Segmenter:
@@ -37,21 +37,31 @@ class Segmenter:
             are what WordPiece makes: for English and the like).
     """
 
-    def __init__(self, name: str, terms: Sequence[Term] = ()):
+    def __init__(
+        self, name: str, terms: Sequence[Term] = (), *, fold: bool = False
+    ):
         """Loads the segmenter.
 
         Args:
             name: One of `SEGMENTERS`.
-            terms: Words it must know besides (`read_terms`).
+            terms: Words it must know besides (`terms.read_terms`).
+            fold: Whether signs are folded in the texts (`normalize`), so that
+                they must be in the terms.
         """
         check_choice("segmenter", name, SEGMENTERS)
         if name == "none" and terms:
             raise UserError("--user_dictionary needs a segmenter, not 'none'")
         self.name = name
-        self._mixed_terms = {
-            term for term, _ in terms if not all(map(is_chinese, term))
-        }
-        self._cut = _CUTS[name](terms) if name != "none" else None
+        self.fold = fold
+        if fold:
+            terms = [(normalize(term), freq) for term, freq in terms]
+        # Between Chinese characters the segmenter's word is all there is to
+        # know; of other terms it knows some and never sees the rest.
+        mixed = [t for t, _ in terms if len(t) > 1 and not _is_all_chinese(t)]
+        self._finder = TermFinder(mixed) if mixed else None
+        self._joined = frozenset(filter(is_joined, mixed))
+        known = [term for term in terms if is_joined(term[0])]
+        self._cut = _CUTS[name](known) if name != "none" else None
 
     def word_starts(self, text: str, tokens: BulkTokens) -> np.ndarray:
         """Returns bool [N]: whether a word begins at each token of `text`."""
@@ -66,13 +76,45 @@ class Segmenter:
         borders[ends] = True
         between_chinese = tokens.chinese[1:] & tokens.chinese[:-1]
         starts[1:] &= ~(between_chinese & ~borders[tokens.starts[1:]])
-        for number, word in enumerate(words) if self._mixed_terms else ():
-            if word in self._mixed_terms:
-                inside = np.searchsorted(
-                    tokens.starts, [ends[number] - len(word) + 1, ends[number]]
-                )
-                starts[slice(*inside)] = False
+        if self._finder is not None:
+            borders[0] = True
+            done = 0
+            for match in self._finder.find(text):
+                if match.start >= done and self._join(
+                    match, borders, tokens, starts
+                ):
+                    done = match.end
         return starts
+
+    def _join(
+        self,
+        match: Match,
+        borders: np.ndarray,
+        tokens: BulkTokens,
+        starts: np.ndarray,
+    ) -> bool:
+        """Makes a term one word, unless it is only a part of words."""
+        start, end, term = match
+        first, last = np.searchsorted(tokens.starts, [start, end])
+        if first == last or tokens.pieces[first]:
+            return False
+        if last < len(starts) and tokens.pieces[last]:
+            return False  # it ends within a word such as 100
+        if tokens.starts[first] != start:
+            return False
+        if term in self._joined:
+            inside = borders[start + 1 : end].any()
+            if inside or not (borders[start] and borders[end]):
+                return False  # the segmenter preferred other words
+        else:
+            starts[first] = True
+            starts[last : last + 1] = True
+        starts[first + 1 : last] = False
+        return True
+
+
+def _is_all_chinese(term: str) -> bool:
+    return is_joined(term) and all(map(is_chinese, term))
 
 
 def default_segmenter() -> str:
@@ -84,27 +126,47 @@ def default_segmenter() -> str:
     return "rjieba"
 
 
-def read_terms(path: str) -> list[Term]:
-    """Reads a user dictionary in jieba's form.
+def without_effect(
+    segmenter: Segmenter,
+    tokenizer: BulkTokenizer,
+    terms: Sequence[Term],
+    *,
+    max_tokens: int,
+) -> dict[str, str]:
+    """Finds the terms that no text can hold as one word.
 
-    A line is a term, then if wanted its frequency and its part of speech.
+    Args:
+        segmenter: It knows the terms.
+        tokenizer: Cuts them into tokens.
+        terms: Those of the user dictionaries.
+        max_tokens: The most tokens of a pair of segments.
+
+    Returns:
+        For each of them the reason.
     """
-    terms = []
-    lines = paths.read_text(path).removeprefix("\ufeff").split("\n")
-    for number, line in enumerate(lines, start=1):
-        fields = line.split()
-        if not fields:
-            continue
-        frequency = None
-        if len(fields) > 1 and fields[1].isdecimal():
-            frequency = int(fields[1])
-        elif len(fields) > 2:
-            raise UserError(
-                f"{path}, line {number}: {line.strip()!r} is not "
-                "`term [frequency [part of speech]]`"
-            )
-        terms.append((fields[0], frequency))
-    return terms
+    names = [normalize(t) if segmenter.fold else t for t, _ in terms]
+    text = "\n".join(names)
+    tokens = tokenizer.tokenize(text)
+    starts = segmenter.word_starts(text, tokens)
+    ends = np.searchsorted(
+        tokens.starts, np.cumsum([len(name) + 1 for name in names])
+    )
+    found = {}
+    begin = 0
+    for (term, frequency), end in zip(terms, ends.tolist(), strict=True):
+        words = int(starts[begin:end].sum())
+        if "\t" in term:
+            found[term] = "it holds a tab: blanks divide the columns"
+        elif end == begin:
+            found[term] = "it has no token"
+        elif end - begin > max_tokens:
+            found[term] = f"it has {end - begin} tokens, more than a pair"
+        elif words > 1 and frequency is not None:
+            found[term] = f"its frequency {frequency} is too low"
+        elif words > 1:
+            found[term] = "it stays several words"
+        begin = end
+    return found
 
 
 def _jieba(terms: Sequence[Term]) -> Cut:

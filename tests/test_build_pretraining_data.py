@@ -794,3 +794,22 @@ def test_a_corpus_of_very_many_files_stands_in_one_line(
     path.write_bytes(path.read_bytes().replace("的".encode(), "国".encode()))
     with pytest.raises(UserError, match="built differently .inputs.sha256"):
         build(texts, vocab_file, tmp_path / "hashed")
+
+
+def test_terms_without_effect_are_named(texts, vocab_file, tmp_path, capsys):
+    path = tmp_path / "terms.txt"
+    path.write_text("的一是\n在不了 1 n\n\u200b\u200b\n的\t一\n", "utf-8")
+
+    def make_plan():
+        build_pretraining_data.make_plan(
+            texts, vocab_file, str(tmp_path / "out"),
+            BuildConfig(segmenter="jieba"), user_dictionaries=[str(path)],
+        )  # fmt: skip
+        return capsys.readouterr().err
+
+    told = make_plan()
+    assert "of 4 terms of the user dictionary have no effect: " in told
+    assert r"'\u200b\u200b' (it has no token)" in told
+    assert r"'的\t一' (it holds a tab" in told and told.count("\n") == 1
+    path.write_text("的一是\n", "utf-8")
+    assert make_plan() == ""
