@@ -35,15 +35,6 @@ def pack_tokens(
     return ids.astype(kind) | (word_starts.astype(kind) << top_bit)
 
 
-def unpack_tokens(data: bytes, dtype: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns ids and word starts: the inverse of `pack_tokens`."""
-    kind = np.dtype(dtype).newbyteorder("<")
-    tokens = np.frombuffer(data, kind)
-    top_bit = kind.itemsize * 8 - 1
-    ids = (tokens & ((1 << top_bit) - 1)).astype(np.int32)
-    return ids, (tokens >> top_bit).astype(bool)
-
-
 def compact_example(tokens: bytes, segment_lengths: Sequence[int]) -> bytes:
     """Returns a serialized `tf.train.Example` with the two compact keys."""
     lengths = b"".join(map(_varint, segment_lengths))

@@ -81,3 +81,12 @@ def write_set(folder, shards, *, kind=compact, held_out=5, seed=0):
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / "vocab.txt").write_text("\n".join(TOKENS) + "\n", "utf-8")
     return contents
+
+
+def unpack_tokens(data: bytes, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns ids and word starts: undoes `pack_tokens`."""
+    kind = np.dtype(dtype).newbyteorder("<")
+    tokens = np.frombuffer(data, kind)
+    top_bit = kind.itemsize * 8 - 1
+    ids = (tokens & ((1 << top_bit) - 1)).astype(np.int32)
+    return ids, (tokens >> top_bit).astype(bool)

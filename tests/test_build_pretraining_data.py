@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_records import unpack_tokens
 
 from albert_tf2 import UserError, paths
 from albert_tf2.data import (
@@ -79,7 +80,7 @@ def rows_of(output_dir, manifest, subset=None):
             continue
         for data in records.read_records(f"{output_dir}/{entry['name']}"):
             feature = tf.train.Example.FromString(data).features.feature
-            ids, _ = records.unpack_tokens(
+            ids, _ = unpack_tokens(
                 feature["tokens"].bytes_list.value[0], "uint16"
             )
             lengths = list(feature["segment_lengths"].int64_list.value)
@@ -208,7 +209,7 @@ def test_options_reach_the_tokens(vocab_file, tmp_path):
         import tensorflow as tf
 
         feature = tf.train.Example.FromString(data).features.feature
-        ids, starts = records.unpack_tokens(
+        ids, starts = unpack_tokens(
             feature["tokens"].bytes_list.value[0], "uint16"
         )
         return "".join(

@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 import pytest
+from model_weights import weights_of
 
 from albert_tf2 import AlbertPretrainer, UserError, paths
 from albert_tf2.checkpoints import certificate, conversion, names, weights
@@ -11,7 +12,7 @@ from albert_tf2.checkpoints import certificate, conversion, names, weights
 
 @pytest.fixture
 def found(tiny_config):
-    return weights.from_model(AlbertPretrainer(tiny_config))
+    return weights_of(AlbertPretrainer(tiny_config))
 
 
 def test_certificate_holds_what_it_claims(found, tmp_path):

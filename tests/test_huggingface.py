@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+from model_weights import weights_of
 
 from albert_tf2 import AlbertPretrainer, UserError
 from albert_tf2.checkpoints import (
@@ -287,7 +288,7 @@ def test_brightmart_as_bert(golden_folder, tmp_path):
 def test_other_sharing_as_bert(sharing, tiny_config, tmp_path):
     """BERT has weights of its own in every layer: any sharing fits."""
     model = AlbertPretrainer(tiny_config.replace(parameter_sharing=sharing))
-    huggingface_bert.write(weights.from_model(model), tmp_path)
+    huggingface_bert.write(weights_of(model), tmp_path)
     theirs = transformers.BertForPreTraining.from_pretrained(tmp_path)
     assert compare(model, theirs, "seq_relationship_logits") < 2e-5
 
@@ -297,7 +298,7 @@ def test_groups_and_unshared_google(groups, tiny_config, tmp_path):
     """With more groups than layers, only the used ones are written."""
     config = tiny_config.replace(layout="google", num_hidden_groups=groups)
     model = AlbertPretrainer(config)
-    huggingface.write(weights.from_model(model), tmp_path)
+    huggingface.write(weights_of(model), tmp_path)
     theirs, report = transformers.AlbertForPreTraining.from_pretrained(
         tmp_path, output_loading_info=True
     )
@@ -309,7 +310,7 @@ def test_groups_and_unshared_google(groups, tiny_config, tmp_path):
 def test_unshared_google(tiny_config, tmp_path):
     config = tiny_config.replace(layout="google", parameter_sharing="none")
     model = AlbertPretrainer(config)
-    huggingface.write(weights.from_model(model), tmp_path)
+    huggingface.write(weights_of(model), tmp_path)
     theirs = transformers.AlbertForPreTraining.from_pretrained(tmp_path)
     assert compare(model, theirs) < 2e-5
 
@@ -331,7 +332,7 @@ def test_unshared_google(tiny_config, tmp_path):
 def test_what_cannot_be_expressed(
     writer, changes, message, tiny_config, tmp_path
 ):
-    found = weights.from_model(AlbertPretrainer(tiny_config.replace(**changes)))
+    found = weights_of(AlbertPretrainer(tiny_config.replace(**changes)))
     with pytest.raises(UserError, match=message):
         writer.write(found, tmp_path)
 
@@ -341,9 +342,7 @@ def test_tokenizer_is_bert(layout, tiny_config, shared_vocab, tmp_path):
     from albert_tf2 import Tokenizer
 
     config = tiny_config.replace(layout=layout, vocab_size=21128)
-    found = weights.from_model(
-        AlbertPretrainer(config), vocab_file=shared_vocab
-    )
+    found = weights_of(AlbertPretrainer(config), vocab_file=shared_vocab)
     writer = huggingface if layout == "google" else huggingface_bert
     writer.write(found, tmp_path)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
@@ -353,3 +352,50 @@ def test_tokenizer_is_bert(layout, tiny_config, shared_vocab, tmp_path):
     assert ids == [101, *Tokenizer(shared_vocab).tokenize(text).ids, 102]
     saved = json.loads((tmp_path / "config.json").read_text())
     assert (saved["pad_token_id"], saved["bos_token_id"]) == (0, 101)
+
+
+@pytest.mark.parametrize("lower", [True, False])
+def test_lower_case_goes_and_comes(lower, tiny_config, shared_vocab, tmp_path):
+    """Through `tokenizer_config.json`, which transformers reads, too."""
+    from albert_tf2 import Tokenizer
+    from albert_tf2.text.text_settings import TextSettings
+
+    config = tiny_config.replace(layout="google", vocab_size=21128)
+    found = weights_of(
+        AlbertPretrainer(config),
+        vocab_file=shared_vocab,
+        text_settings=TextSettings(do_lower_case=lower),
+    )
+    huggingface.write(found, tmp_path)
+    text = "使用ALBERT模型 É"
+    expected = Tokenizer(tmp_path).tokenize(text).ids
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert theirs(text)["input_ids"] == [101, *expected, 102]
+    (tmp_path / "text_settings.json").unlink()  # as others write a folder
+    again = read_weights(tmp_path)
+    assert again.text_settings.do_lower_case is lower
+    assert load_pretrained(tmp_path).text_settings == again.text_settings
+
+
+def test_what_their_tokenizer_does_otherwise_is_told(
+    tiny_config, shared_vocab, tmp_path
+):
+    from albert_tf2.text.text_settings import TextSettings
+
+    config = tiny_config.replace(layout="google", vocab_size=21128)
+    found = weights_of(
+        AlbertPretrainer(config),
+        vocab_file=shared_vocab,
+        text_settings=TextSettings(normalize=True),
+    )
+    with pytest.warns(UserWarning, match="transformers' tokenizer does not do"):
+        huggingface.write(found, tmp_path)
+    assert read_weights(tmp_path).text_settings.normalize
+    path = tmp_path / "tokenizer_config.json"
+    values = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps(values | {"tokenize_chinese_chars": False}))
+    with pytest.warns(UserWarning, match="`tokenize_chinese_chars` is False"):
+        read_weights(tmp_path)
+    path.write_text(json.dumps(values | {"do_lower_case": "no"}))
+    with pytest.raises(UserError, match="must be true or false. Rec.*'no'"):
+        read_weights(tmp_path)

@@ -4,6 +4,7 @@ import random
 
 import numpy as np
 import pytest
+from small_records import unpack_tokens
 
 from albert_tf2 import UserError
 from albert_tf2.data import records
@@ -68,7 +69,7 @@ def test_tokens_keep_ids_and_word_starts(vocab_size, dtype):
     assert packed[:4] == (
         b"\x00\x80\x01\x00" if dtype == "uint16" else b"\x00\x00\x00\x80"
     )
-    again, again_starts = records.unpack_tokens(packed, dtype)
+    again, again_starts = unpack_tokens(packed, dtype)
     np.testing.assert_array_equal(again, ids)
     np.testing.assert_array_equal(again_starts, starts)
 

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
+from model_weights import weights_of
 
 from albert_tf2 import AlbertConfig, AlbertPretrainer, UserError
 from albert_tf2.checkpoints import (
@@ -105,7 +106,7 @@ def test_round_trip_is_bit_exact(layout, golden_folder, tmp_path):
     source = golden_folder / "pretraining" / layout
     original = read_weights(source)
     model = weights.to_model(original)
-    tf1.write(weights.from_model(model), tmp_path)
+    tf1.write(weights_of(model), tmp_path)
     ours = tf.train.load_checkpoint(str(tmp_path / "albert_model.ckpt"))
     theirs = tf.train.load_checkpoint(str(source / "albert_model.ckpt"))
     shapes = theirs.get_variable_to_shape_map()
@@ -186,7 +187,7 @@ def google_config(tiny_config):
 
 
 def arrays_of(config):
-    return dict(weights.from_model(AlbertPretrainer(config)).arrays)
+    return dict(weights_of(AlbertPretrainer(config)).arrays)
 
 
 def keras_spelling(arrays):
@@ -343,7 +344,7 @@ def test_bert_is_refused(tiny_config, tmp_path):
 def test_unshared_round_trip(layout, tiny_config, tmp_path):
     config = tiny_config.replace(layout=layout, parameter_sharing="none")
     model = AlbertPretrainer(config)
-    tf1.write(weights.from_model(model), tmp_path)
+    tf1.write(weights_of(model), tmp_path)
     again = load_pretrained(tmp_path)
     for ours, theirs in zip(model.variables, again.variables, strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -351,6 +352,6 @@ def test_unshared_round_trip(layout, tiny_config, tmp_path):
 
 def test_partial_sharing_has_no_tf1_form(tiny_config, tmp_path):
     config = tiny_config.replace(parameter_sharing="attention")
-    found = weights.from_model(AlbertPretrainer(config))
+    found = weights_of(AlbertPretrainer(config))
     with pytest.raises(UserError, match="no TensorFlow 1 form"):
         tf1.write(found, tmp_path)

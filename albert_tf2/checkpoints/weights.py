@@ -121,16 +121,6 @@ def _shapes(weights: Weights) -> dict[str, tuple[int, ...]]:
     return {name: array.shape for name, array in weights.arrays.items()}
 
 
-def from_model(model: AlbertPretrainer, **fields) -> Weights:
-    """Returns a model's present values."""
-    arrays = {
-        name: variable.numpy()
-        for name, variable in names.variables_by_name(model).items()
-    }
-    fields.setdefault("vocab_file", getattr(model, "vocab_file", None))
-    return Weights(model.config, arrays, **fields)
-
-
 def tokenizer_of(
     loaded: Weights | AlbertPretrainer,
     source: str,
