@@ -112,7 +112,7 @@ class Data:
     """The rows of a task; `test` and `dev` may be missing.
 
     `sources` has the names and the SHA-256 of each split's files, by which a
-    run knows its data.
+    run knows its data; rows that come from no file are known by what they are.
     """
 
     train: list[Any]
@@ -121,6 +121,13 @@ class Data:
     sources: dict[str, tuple[str, str]] = dataclasses.field(
         default_factory=dict
     )
+
+    def __post_init__(self):
+        for split in ("train", "dev", "test"):
+            rows = getattr(self, split)
+            if rows and split not in self.sources:
+                digest = hashlib.sha256(repr(rows).encode()).hexdigest()
+                self.sources[split] = (f"{len(rows)} rows", digest)
 
 
 def read_data(
@@ -271,7 +278,10 @@ def _train(
         tuner = Tuner(
             task,
             load_encoder=lambda: encoders.load_encoder(
-                init_checkpoint, vocab_file=vocab_file, dropout=dropout
+                init_checkpoint,
+                vocab_file=vocab_file,
+                dropout=dropout,
+                say=say,
             ),
             recipe=recipe,
             workdir=workdir,

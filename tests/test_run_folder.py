@@ -595,6 +595,20 @@ def test_results_of_other_data_are_not_given(
     assert results["steps"] == 1
 
 
+def test_rows_by_hand_are_known_by_what_they_are(tuned):
+    data = finetune.read_data(
+        registry.create("lcqmc"), tuned / "data", FinetuneRecipe(), say=len
+    )
+    first = finetune.Data(data.train, data.dev, [])
+    again = finetune.Data(list(data.train), data.dev, [])
+    other = finetune.Data(data.train[1:], data.dev, [])
+    assert first.sources == again.sources and set(first.sources) == {
+        "train",
+        "dev",
+    }
+    assert first.sources["train"] != other.sources["train"]
+
+
 def test_results_without_a_description_are_not_given(
     tuned, checkpoint, tmp_path
 ):

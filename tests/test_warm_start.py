@@ -4,9 +4,18 @@ import numpy as np
 import pytest
 from small_records import TOKENS, write_set
 
-from albert_tf2 import AlbertConfig, UserError, Vocabulary, save_pretrained
-from albert_tf2.checkpoints import names, read_weights
+from albert_tf2 import (
+    AlbertConfig,
+    Tokenizer,
+    UserError,
+    Vocabulary,
+    load_pretrained,
+    save_pretrained,
+)
+from albert_tf2.checkpoints import names, read_weights, weights
 from albert_tf2.checkpoints.warm_start import TOKEN_TABLES, warm_start
+from albert_tf2.finetuning import encoders
+from albert_tf2.hub_export.encoder import export_encoder
 from albert_tf2.keras_api import keras
 from albert_tf2.model.albert import AlbertPretrainer
 from albert_tf2.pretraining.run import train_and_evaluate
@@ -204,6 +213,56 @@ def test_a_vocabulary_that_is_not_the_checkpoints_is_refused(tmp_path):
     )
     with pytest.raises(UserError, match="has 11 tokens, but the model's"):
         start(wrong, OLD)
+
+
+def named(checkpoint, tmp_path, tokens):
+    """Fine-tuning's way in: weights, and the vocabulary of --vocab_file."""
+    vocab_file = write_vocab(tmp_path / "named.txt", tokens)
+    said = []
+    loaded = encoders.load_encoder(
+        str(checkpoint), vocab_file=str(vocab_file), say=said.append
+    )
+    assert loaded.tokenizer.vocabulary.tokens == tuple(tokens)
+    return loaded.encoder.embeddings.word_embeddings.numpy(), "\n".join(said)
+
+
+def test_a_named_vocabulary_is_compared_with_the_checkpoints(
+    checkpoint, tmp_path
+):
+    old = read_weights(checkpoint).arrays[TOKEN_TABLES[0]]
+    table, said = named(checkpoint, tmp_path, OLD)
+    np.testing.assert_array_equal(table, old)
+    assert not said
+    table, said = named(checkpoint, tmp_path, [*OLD[:7], "糖尿", *OLD[8:]])
+    np.testing.assert_allclose(table[7], (old[5] + old[6]) / 2, atol=1e-7)
+    np.testing.assert_array_equal(table[8:], old[8:])
+    assert "1 new words in free slots" in said
+    with pytest.raises(UserError, match="id 5 is '尿' in .*named.txt"):
+        named(checkpoint, tmp_path, [*OLD[:5], "尿", "糖", *OLD[7:]])
+    with pytest.raises(UserError, match="has 13 tokens") as error:
+        named(checkpoint, tmp_path, [*OLD, "糖尿"])
+    # Fine-tuning grows no table, so it does not name that way out.
+    assert "grow_vocabulary" not in str(error.value)
+    alone = save_pretrained(model_of(0), tmp_path / "alone")
+    _, said = named(alone, tmp_path, OLD)
+    assert "no vocab.txt lies beside" in said
+
+
+def test_predicting_takes_no_other_vocabulary(checkpoint, tmp_path):
+    model = load_pretrained(checkpoint)
+    vocab_file = write_vocab(tmp_path / "new.txt", [*OLD[:7], "糖尿", *OLD[8:]])
+    with pytest.raises(UserError, match="id 7 is '糖尿' in .*new.txt"):
+        weights.tokenizer_of(model, "the model", vocab_file)
+    same = write_vocab(tmp_path / "same.txt", OLD)
+    assert weights.tokenizer_of(model, "the model", same)
+
+
+def test_a_saved_model_takes_no_other_vocabulary(tmp_path):
+    vocab_file = write_vocab(tmp_path / "vocab.txt", OLD)
+    export_encoder(model_of(0), Tokenizer(vocab_file), tmp_path / "hub")
+    other = write_vocab(tmp_path / "new.txt", [*OLD[:7], "糖尿", *OLD[8:]])
+    with pytest.raises(UserError, match="id 7 is '糖尿' in .*new.txt"):
+        encoders.load_encoder(str(tmp_path / "hub"), vocab_file=str(other))
 
 
 def test_changes_of_a_vocabulary():

@@ -24,7 +24,7 @@ from albert_tf2.errors import UserError
 from albert_tf2.model.albert import AlbertPretrainer
 from albert_tf2.text import vocabulary_change
 from albert_tf2.text.text_settings import TextSettings
-from albert_tf2.text.tokenization import Vocabulary
+from albert_tf2.text.tokenization import Tokenizer, Vocabulary
 
 # Their rows are tokens: [V, E] and [V].
 TOKEN_TABLES = (
@@ -67,6 +67,37 @@ def warm_start(
     if new_words:
         found = with_new_words(found, new_words, untrained=model)
     weights.fill(model, found)
+
+
+def with_named_vocabulary(
+    found: Weights,
+    source: paths.PathLike,
+    vocab_file: paths.PathLike,
+    *,
+    say: Callable[[str], None] = print,
+) -> tuple[Weights, Tokenizer]:
+    """Joins a checkpoint and the vocabulary that `--vocab_file` names.
+
+    Args:
+        found: The checkpoint, with or without a vocabulary of its own.
+        source: How messages call it.
+        vocab_file: Its own vocabulary, or that with new words in free slots.
+        say: Receives the new words, or that nothing could be compared.
+    """
+    vocabulary = Vocabulary.load(vocab_file)
+    new_words = new_words_of(
+        vocabulary, found, source, where=str(vocab_file), grow=None, say=say
+    )
+    if new_words:
+        untrained = AlbertPretrainer(found.config)
+        found = with_new_words(found, new_words, untrained=untrained)
+    settings = found.text_settings
+    if settings is not None and found.vocab_file is not None:
+        # They name the vocabulary that was compared just now.
+        settings = dataclasses.replace(settings, vocab_sha256=None)
+    return found, Tokenizer(
+        vocabulary, settings or TextSettings.beside(vocab_file)
+    )
 
 
 def check_config(

@@ -18,8 +18,9 @@ from albert_tf2.checkpoints import detection, names
 from albert_tf2.config import AlbertConfig
 from albert_tf2.errors import UserError
 from albert_tf2.model.albert import AlbertPretrainer
+from albert_tf2.text import vocabulary_change
 from albert_tf2.text.text_settings import TextSettings
-from albert_tf2.text.tokenization import Tokenizer
+from albert_tf2.text.tokenization import Tokenizer, Vocabulary
 
 MAX_NAMES_IN_MESSAGE = 6
 
@@ -140,6 +141,13 @@ def tokenizer_of(
     if vocab_file is None:
         raise UserError(
             f"{source} has no vocab.txt beside it: name one with --vocab_file"
+        )
+    if loaded.vocab_file is not None:
+        vocabulary_change.refuse_other(
+            Vocabulary.load(loaded.vocab_file),
+            Vocabulary.load(vocab_file),
+            where_before=source,
+            where_now=str(vocab_file),
         )
     return Tokenizer(vocab_file, loaded.text_settings)
 

@@ -12,13 +12,14 @@ A fine-tuned model is a folder:
 import dataclasses
 import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 from albert_tf2 import checkpoints, features, files, settings
-from albert_tf2.checkpoints import weights
+from albert_tf2.checkpoints import warm_start, weights
 from albert_tf2.checkpoints.native import CONFIG_FILE, PREFIX
 from albert_tf2.config import AlbertConfig, load_model_config
 from albert_tf2.errors import UserError
@@ -26,8 +27,9 @@ from albert_tf2.finetuning.model import TaskHead, TaskModel
 from albert_tf2.keras_api import keras
 from albert_tf2.model.albert import AlbertEncoder
 from albert_tf2.tasks import base, registry
+from albert_tf2.text import vocabulary_change
 from albert_tf2.text.text_settings import TextSettings
-from albert_tf2.text.tokenization import VOCAB_FILE, Tokenizer
+from albert_tf2.text.tokenization import VOCAB_FILE, Tokenizer, Vocabulary
 
 TASK_FILE = base.TASK_FILE
 HUB_FOLDER = "hub_encoder"
@@ -68,6 +70,7 @@ def load_encoder(
     *,
     vocab_file: str | None = None,
     dropout: dict[str, float] | None = None,
+    say: Callable[[str], None] = print,
 ) -> LoadedEncoder:
     """Loads the encoder to start from.
 
@@ -75,8 +78,10 @@ def load_encoder(
         source: What `load_pretrained` reads; a folder with a SavedModel or a
             hub handle (https://...); or a configuration's name with
             `config:` before it, for random weights.
-        vocab_file: The vocabulary, where none lies beside the weights.
+        vocab_file: The vocabulary, where none lies beside the weights, or
+            the one that does with new words in its free slots.
         dropout: Fields of the configuration to change.
+        say: Receives what is not as it was.
     """
     if source.startswith("config:"):
         config = load_model_config(source.removeprefix("config:"))
@@ -86,15 +91,16 @@ def load_encoder(
         return own_encoder(AlbertEncoder(config), Tokenizer(vocab_file), config)
     if is_hub(source):
         return _load_hub(source, vocab_file)
-    pretrainer = checkpoints.load_pretrained(source)
-    config = pretrainer.config
-    encoder = pretrainer.encoder
-    if dropout:
-        config = config.replace(**dropout)
-        encoder = AlbertEncoder(config)
-        encoder.set_weights(pretrainer.encoder.get_weights())
-    tokenizer = weights.tokenizer_of(pretrainer, source, vocab_file)
-    return own_encoder(encoder, tokenizer, config)
+    found = checkpoints.read_weights(source)
+    if vocab_file is None:
+        tokenizer = weights.tokenizer_of(found, source)
+    else:
+        found, tokenizer = warm_start.with_named_vocabulary(
+            found, source, vocab_file, say=say
+        )
+    config = found.config.replace(**dropout or {})
+    model = weights.to_model(dataclasses.replace(found, config=config))
+    return own_encoder(model.encoder, tokenizer, config)
 
 
 def own_encoder(
@@ -123,6 +129,14 @@ def _load_hub(source: str, vocab_file: str | None) -> LoadedEncoder:
     if vocab_file is None and not inside.is_file():
         raise UserError(
             f"{source} has no vocab.txt inside: name one with --vocab_file"
+        )
+    if vocab_file is not None and inside.is_file():
+        # A SavedModel's table is not ours to put new words into.
+        vocabulary_change.refuse_other(
+            Vocabulary.load(inside),
+            Vocabulary.load(vocab_file),
+            where_before=source,
+            where_now=str(vocab_file),
         )
     settings = TextSettings.beside(inside)
     if settings is None:  # another program's: TF Hub's API has this flag

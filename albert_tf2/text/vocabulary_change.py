@@ -13,6 +13,7 @@ was kept free for one, and new tokens behind the last.
 import re
 from typing import NamedTuple
 
+from albert_tf2.errors import UserError
 from albert_tf2.text.tokenization import (
     PIECE_PREFIX,
     Tokenizer,
@@ -87,6 +88,29 @@ def sentence(
         f"id {token_id} is {tokens[0]} in {where_now} and {tokens[1]} in "
         f"{where_before}"
     )
+
+
+def refuse_other(
+    before: Vocabulary,
+    now: Vocabulary,
+    *,
+    where_before: str,
+    where_now: str,
+) -> None:
+    """Raises a `UserError` that names the first difference, if there is one."""
+    token_id = first_difference(before, now)
+    if token_id is not None:
+        place = sentence(
+            token_id,
+            before,
+            now,
+            where_before=where_before,
+            where_now=where_now,
+        )
+        raise UserError(
+            f"{where_now} is not the vocabulary of {where_before}: {place}; "
+            "leave it out, and the model's own is used"
+        )
 
 
 def listed(words: dict[int, str]) -> str:
