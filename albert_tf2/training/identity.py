@@ -41,6 +41,7 @@ class Rule(NamedTuple):
 
 
 def _table(*rows: tuple[str, str, str]) -> dict[str, Rule]:
+    """Returns the rule of each name; `name=value` is for that value alone."""
     return {
         name: Rule(verdict, reason)
         for verdict, names, reason in rows
@@ -57,6 +58,7 @@ _SHARED = _table(
     (REFUSED, "train", "it is a run on other data"),
     (TOLD, "learning_rate weight_decay beta_1 beta_2 epsilon clip_norm", ""),
     (TOLD, "lamb_adaptation bias_correction precision", ""),
+    (REFUSED, "precision=mixed_float16", "its checkpoints have no loss scale"),
     (TOLD, " ".join(TRAINING_FIELDS), ""),
     (FREE, "jit_compile log_every checkpoint_every devices version", ""),
 )
@@ -222,7 +224,7 @@ def _fields(
     """Returns all that is compared, by the names that users know."""
     rules = RULES[kind]
     fields = {
-        name: (value, rules[name])
+        name: (value, rules.get(f"{name}={value}", rules[name]))
         for name, value in dataclasses.asdict(recipe).items()
         if rules[name].verdict != RESOLVED
     }
