@@ -4,7 +4,8 @@ The special tokens have the ids of the released Chinese models: [PAD] 0,
 [unused1] to [unused99], [UNK] 100, [CLS] 101, [SEP] 102, [MASK] 103. Then
 come the characters that stand alone (Chinese, punctuation), the commonest
 first, and pieces of words for everything else. With --vocab_file nothing is
-learned: --assign puts new tokens into free [unusedN] slots of that file.
+learned: --assign and --assign_file put new tokens into free [unusedN] slots
+of that file.
 
 python -m albert_tf2.data.vocabulary --input_file 'corpus/*.txt' --output vocab.txt --vocab_size 21128
 """  # noqa: E501
@@ -13,6 +14,7 @@ import argparse
 import math
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -29,6 +31,7 @@ from albert_tf2.text.tokenization import (
     Vocabulary,
     is_chinese,
     is_punctuation,
+    is_removed,
     split_words,
 )
 
@@ -51,41 +54,78 @@ MAX_DISTINCT_WORDS = 5_000_000
 MAX_LEARNED_WORDS = 200_000
 # Characters that stand alone leave at least this share to word pieces.
 PIECE_SHARE = 0.1
+# With these every Latin word and number can be spelled.
+ALPHABET = tuple(
+    prefix + letter
+    for letter in string.ascii_lowercase + string.digits
+    for prefix in ("", PIECE_PREFIX)
+)
 CHARACTER_SETS = ("none", "gb2312-1", "gb2312")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses the command line, writes the vocabulary, prints a summary."""
     flags = _parser().parse_args(argv)
+    new = [*flags.assign, *(t for f in flags.assign_file for t in _lines(f))]
+    told = []
     if flags.vocab_file:
+        if not new:
+            raise UserError(
+                "--vocab_file is to be changed: name new tokens with --assign "
+                "or --assign_file"
+            )
         tokens = list(Vocabulary.load(flags.vocab_file).tokens)
-        told = f"{flags.vocab_file} with"
     else:
-        if not flags.input_file:
-            raise UserError("pass --input_file, or --vocab_file with --assign")
-        required = characters_of(flags.character_set)
-        _check_size(flags.vocab_size, len(required))
-        config = command_line.of_flags(ReadConfig, flags)
-        words = count_words(
-            recognition.find(flags.input_file, config),
-            do_lower_case=flags.do_lower_case,
-            config=config,
-        )
-        tokens = learn(
-            words,
-            flags.vocab_size,
-            character_coverage=flags.character_coverage,
-            required=required,
-            min_count=flags.min_count,
-        )
-        told = coverage(words, tokens)
-    tokens = assign(tokens, flags.assign, do_lower_case=flags.do_lower_case)
+        tokens, spelled = _learn(flags)
+        told.append(spelled)
+    if new:
+        before = tokens
+        tokens = assign(before, new, do_lower_case=flags.do_lower_case)
+        told.append(_assigned(before, tokens, new))
     vocabulary = Vocabulary(tokens, source=flags.output)
     with paths.atomic_file(flags.output) as stream:
         stream.writelines(f"{token}\n" for token in vocabulary.tokens)
     free = sum(UNUSED.fullmatch(token) is not None for token in tokens)
-    print(f"{flags.output}: {len(tokens):,} tokens, {free} slots free; {told}")
+    told.insert(0, f"{len(tokens):,} tokens, {free} slots free")
+    print(f"{flags.output}: {'; '.join(told)}")
     return 0
+
+
+def _learn(flags: argparse.Namespace) -> tuple[list[str], str]:
+    """Learns tokens; returns them, and what of the corpus they can write."""
+    if not flags.input_file:
+        raise UserError("pass --input_file, or --vocab_file with --assign")
+    required = characters_of(flags.character_set)
+    _check_size(flags.vocab_size, len(required))
+    config = command_line.of_flags(ReadConfig, flags)
+    words = count_words(
+        recognition.find(flags.input_file, config),
+        do_lower_case=flags.do_lower_case,
+        config=config,
+    )
+    tokens = learn(
+        words,
+        flags.vocab_size,
+        character_coverage=flags.character_coverage,
+        required=required,
+        min_count=flags.min_count,
+    )
+    told = coverage(words, tokens)
+    lost = [letter for letter in ALPHABET if letter not in tokens]
+    if lost:
+        needed = flags.vocab_size + len(lost)
+        told += (
+            f"; --vocab_size {flags.vocab_size} leaves no room for "
+            f"{' '.join(lost)}, so words with them become [UNK] (from about "
+            f"{needed} on they fit)"
+        )
+    return tokens, told
+
+
+def _lines(path: str) -> list[str]:
+    """Returns the tokens of a file, one on each line."""
+    text = paths.read_text(path).removeprefix("\ufeff")
+    return [line.strip() for line in text.split("\n") if line.strip()]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -145,7 +185,15 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="TOKEN",
-        help="put these tokens into the first free [unusedN] slots",
+        help="put these tokens into the first free [unusedN] slots; signs "
+        "such as emoji get their `##` form too",
+    )
+    add(
+        "--assign_file",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="likewise the tokens of these files, one on each line",
     )
     command_line.add_settings(parser, BuildConfig, ("do_lower_case",))
     add_flags(parser, ReadConfig)
@@ -208,13 +256,15 @@ def learn(
     required = sorted(set(required))
     _check_size(vocab_size, len(required))
     room = vocab_size - len(RESERVED)
+    # The letters get theirs first, if that leaves half to the characters.
+    kept = max(room * PIECE_SHARE, min(len(ALPHABET), room / 2))
     alone = {w: n for w, n in words.items() if stands_alone(w)}
     ranked = sorted(alone, key=lambda w: (-alone[w], w))
     chosen = dict.fromkeys(required)
     needed = character_coverage * sum(alone.values())
     covered = sum(alone.get(character, 0) for character in chosen)
     for character in ranked:
-        full = len(chosen) >= room * (1 - PIECE_SHARE)
+        full = len(chosen) >= room - kept
         if covered >= needed or alone[character] < min_count or full:
             break
         if character not in chosen:
@@ -240,16 +290,10 @@ def learn_pieces(
     words: dict[str, int], size: int, *, min_count: int
 ) -> list[str]:
     """Learns at most `size` word pieces with TensorFlow Text's learner."""
-    # Every Latin word and number can be spelled, whatever the corpus has.
-    alphabet = [
-        prefix + letter
-        for letter in string.ascii_lowercase + string.digits
-        for prefix in ("", PIECE_PREFIX)
-    ]
     common = sorted(words, key=lambda w: (-words[w], w))[:MAX_LEARNED_WORDS]
     counts = [(w, words[w]) for w in common if words[w] >= min_count]
-    if not counts or size <= len(alphabet):
-        return alphabet[:size]
+    if not counts or size <= len(ALPHABET):
+        return list(ALPHABET[:size])
     # Slow to import, so only here.
     from tensorflow_text.tools.wordpiece_vocab import (
         wordpiece_tokenizer_learner_lib as learner,
@@ -269,8 +313,8 @@ def learn_pieces(
         slack_ratio=0.01,
         joiner=PIECE_PREFIX,
     )
-    learned = (t for t in tokens if t not in ("", PIECE_PREFIX, *alphabet))
-    return [*alphabet, *learned][:size]
+    learned = (t for t in tokens if t not in ("", PIECE_PREFIX, *ALPHABET))
+    return [*ALPHABET, *learned][:size]
 
 
 def stands_alone(word: str) -> bool:
@@ -294,26 +338,93 @@ def assign(
 ) -> list[str]:
     """Puts new tokens into free [unusedN] slots; all other ids stay.
 
+    A sign such as an emoji is written without spaces (hi😃😃), so it gets
+    its `##` form too. Known tokens keep their ids.
+
+    Args:
+        tokens: The vocabulary.
+        new: What is to be added, in this order.
+        do_lower_case: As for `Tokenizer`.
+
     Raises:
-        UserError: If a token could never be produced, is known already, or
-            finds no free slot.
+        UserError: It names every token that could never be produced, or
+            says how many slots are missing.
     """
-    tokens = list(tokens)
+    spelled = [_as_produced(token, do_lower_case) for token in new]
+    refused = [
+        problem
+        for token, word in zip(new, spelled, strict=True)
+        if (problem := _problem(token, word))
+    ]
+    if refused:
+        raise UserError(
+            f"{len(refused)} of {len(new)} tokens would never be produced: "
+            + "; ".join(refused)
+        )
+    wanted = dict.fromkeys(word for words in spelled for word in words)
+    wanted |= dict.fromkeys(
+        PIECE_PREFIX + word for word in list(wanted) if _is_sign(word)
+    )
+    known = frozenset(tokens)
+    missing = [word for word in wanted if word not in known]
     slots = [i for i, token in enumerate(tokens) if UNUSED.fullmatch(token)]
-    for token in new:
-        if token in tokens:
-            raise UserError(f"token {token!r} is in the vocabulary already")
-        word = token.removeprefix(PIECE_PREFIX)
-        if [w for w, _ in split_words(word, do_lower_case)] != [word]:
-            raise UserError(
-                f"token {token!r} would never be produced: the tokenizer "
-                "lower-cases words and puts Chinese characters and "
-                "punctuation on their own"
-            )
-        if not slots:
-            raise UserError(f"no free [unusedN] slot is left for {token!r}")
-        tokens[slots.pop(0)] = token
+    if len(missing) > len(slots):
+        raise UserError(
+            f"{len(missing)} tokens need a slot, but {len(slots)} [unusedN] "
+            f"are free: leave out {' '.join(missing[len(slots) :][:10])}"
+        )
+    tokens = list(tokens)
+    for slot, word in zip(slots, missing, strict=False):
+        tokens[slot] = word
     return tokens
+
+
+def _assigned(
+    before: Sequence[str], after: Sequence[str], new: Sequence[str]
+) -> str:
+    """Says what `assign` did."""
+    added = [b for a, b in zip(before, after, strict=True) if a != b]
+    known = [token for token in dict.fromkeys(new) if token in set(before)]
+    told = f"{len(added)} assigned" + f": {' '.join(added)}" * bool(added)
+    if known:
+        told += f"; {len(known)} known already: {' '.join(known)}"
+    return told
+
+
+def _as_produced(token: str, do_lower_case: bool) -> list[str]:
+    """Returns what the tokenizer makes of a token, words or pieces."""
+    prefix = PIECE_PREFIX * token.startswith(PIECE_PREFIX)
+    word = token.removeprefix(PIECE_PREFIX)
+    return [prefix + found for found, _ in split_words(word, do_lower_case)]
+
+
+def _problem(token: str, words: list[str]) -> str | None:
+    """Says why a token would never be produced; None if it would be."""
+    if len(words) != 1:
+        # Only words are cut into pieces, and these are several.
+        parts = f"is cut into {' '.join(words)}" if words else "is removed"
+        return f"{token!r} {parts}"
+    # What else differs is invisible, as in ❤️ (a heart and a sign of style).
+    visible = "".join(c for c in token if not _is_invisible(c))
+    if visible != words[0]:
+        return f"{token!r} is spelled {words[0]!r}"
+    word = words[0].removeprefix(PIECE_PREFIX)
+    if word != words[0] and stands_alone(word):
+        return f"{token!r} is never a piece: {word} stands alone"
+    return None
+
+
+def _is_invisible(character: str) -> bool:
+    """Whether the tokenizer drops a sign that nobody sees."""
+    return is_removed(character) or unicodedata.name(character, "").startswith(
+        "VARIATION SELECTOR"
+    )
+
+
+def _is_sign(word: str) -> bool:
+    """Whether a word is neither letters nor digits, yet part of runs."""
+    alone = word.startswith(PIECE_PREFIX) or stands_alone(word)
+    return not alone and not any(map(str.isalnum, word))
 
 
 def coverage(words: Counter[str], tokens: Sequence[str]) -> str:

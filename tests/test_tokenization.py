@@ -126,7 +126,9 @@ def test_vocabulary_splits_on_line_feeds_only(tmp_path, shared_vocab):
     "lines, message",
     [
         (SPECIALS + ["的", "的"], "line 7: token '的' is already on line 6"),
-        (SPECIALS + ["", "的"], "line 6: the line is empty"),
+        (SPECIALS + ["", "的"], r"line 6: the line is empty.*\[empty\]"),
+        (SPECIALS + ["的", "", ""], "line 7: the line is empty; remove it"),
+        (SPECIALS + ["的", "的"], r"already on line 6; rename .*\[again6\]"),
         (["[PAD]", "的"], "special tokens .* are missing"),
     ],
 )

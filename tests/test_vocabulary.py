@@ -76,29 +76,106 @@ def test_character_sets():
 def test_slots_are_assigned_in_order_and_ids_stay():
     tokens = [*vocabulary.RESERVED, "我", "al"]
     assigned = vocabulary.assign(tokens, ["😀", "chatgpt", "##gpt"])
-    assert assigned[1:4] == ["😀", "chatgpt", "##gpt"]
-    assert assigned[4:] == tokens[4:]
+    assert assigned[1:5] == ["😀", "chatgpt", "##gpt", "##😀"]
+    assert assigned[5:] == tokens[5:]
     tokenizer = Tokenizer(Vocabulary(assigned))
     assert tokenizer.tokenize("我😀 ChatGPT ALGPT").ids == [104, 1, 2, 105, 3]
+    assert tokenizer.tokenize("😀😀 AL😀").ids == [1, 4, 105, 4]
+
+
+@pytest.mark.parametrize(
+    "token, produced, text",
+    [
+        ("❤️", "❤", "我❤️❤️❤"),
+        ("👍🏽", "👍🏽", "👍🏽👍🏽"),
+        ("👨‍👩‍👧", "👨👩👧", "al👨‍👩‍👧👨‍👩‍👧"),
+        ("🇨🇳", "🇨🇳", "🇨🇳🇨🇳"),
+        ("℃", "℃", "al℃"),
+    ],
+)
+def test_signs_are_known_wherever_they_stand(token, produced, text):
+    tokens = [*vocabulary.RESERVED, "我", "al"]
+    assigned = vocabulary.assign(tokens, [token])
+    assert assigned[1:3] == [produced, f"##{produced}"]
+    found = Tokenizer(Vocabulary(assigned)).tokenize(text).tokens
+    assert "[UNK]" not in found
 
 
 @pytest.mark.parametrize(
     "token, message",
     [
-        ("新冠", "would never be produced"),
-        ("ChatGPT", "would never be produced"),
-        ("我", "in the vocabulary already"),
+        ("新冠", "'新冠' is cut into 新 冠"),
+        ("ChatGPT", "'ChatGPT' is spelled 'chatgpt'"),
+        ("##北", "'##北' is never a piece: 北 stands alone"),
+        ("a b", "'a b' is cut into a b"),
+        ("\u200b", "is removed"),
     ],
 )
 def test_tokens_that_cannot_work_are_refused(token, message):
-    with pytest.raises(UserError, match=message):
-        vocabulary.assign([*vocabulary.RESERVED, "我"], [token])
+    with pytest.raises(UserError, match=message) as error:
+        vocabulary.assign([*vocabulary.RESERVED, "我"], ["好", token, "x"])
+    assert "1 of 3 tokens would never be produced" in str(error.value)
+
+
+def test_all_problems_are_told_at_once():
+    with pytest.raises(UserError, match="2 of 3 tokens .*新冠.*; 'X'"):
+        vocabulary.assign(vocabulary.RESERVED, ["新冠", "好", "X"])
+    assert (
+        vocabulary.assign(vocabulary.RESERVED, ["Xy"], do_lower_case=False)[1]
+        == "Xy"
+    )
+
+
+def test_known_tokens_are_skipped_with_a_word(tmp_path, capsys):
+    tokens = [*vocabulary.RESERVED, "我", "keras"]
+    (tmp_path / "vocab.txt").write_text("\n".join(tokens) + "\n", "utf-8")
+    (tmp_path / "new.txt").write_text("\ufeffkeras\n\n 😃 \n好\n", "utf-8")
+    vocabulary.main(
+        ["--vocab_file", f"{tmp_path}/vocab.txt", "--output",
+         f"{tmp_path}/out.txt", "--assign", "我", "bert",
+         "--assign_file", f"{tmp_path}/new.txt"]
+    )  # fmt: skip
+    told = capsys.readouterr().out
+    assert told.endswith(
+        "106 tokens, 95 slots free; 4 assigned: bert 😃 好 ##😃; "
+        "2 known already: 我 keras\n"
+    )
+    found = Vocabulary.load(tmp_path / "out.txt").tokens
+    assert found[1:5] == ("bert", "😃", "好", "##😃")
+    assert found[5:] == tuple(tokens[5:])
+    with pytest.raises(UserError, match="name new tokens with --assign"):
+        vocabulary.main(["--vocab_file", f"{tmp_path}/vocab.txt", "--output",
+                         f"{tmp_path}/out.txt"])  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [300, 500, 1000])
+def test_letters_come_first_in_a_small_vocabulary(size):
+    words = Counter({chr(0x4E00 + i): 5000 - i for i in range(2000)})
+    words |= Counter({"learning": 50, "x86": 40})
+    tokens = vocabulary.learn(words, size, character_coverage=1.0)
+    assert len(tokens) <= size
+    tokenizer = Tokenizer(Vocabulary(tokens))
+    assert "[UNK]" not in tokenizer.tokenize("zebra qxv 0123456789").tokens
+    assert tokens[104] == "一"
+
+
+def test_lost_letters_are_named(tmp_path, capsys):
+    text = "".join(map(chr, range(0x4E00, 0x4E80)))
+    write_corpus(tmp_path / "a.txt", f"{text}\n" * 3)
+    vocabulary.main(
+        ["--input_file", f"{tmp_path}/a.txt", "--vocab_size", "150",
+         "--output", f"{tmp_path}/vocab.txt"]
+    )  # fmt: skip
+    told = capsys.readouterr().out
+    assert "--vocab_size 150 leaves no room for ##l m ##m " in told
+    assert "so words with them become [UNK] (from about 199 on" in told
+    assert len(Vocabulary.load(tmp_path / "vocab.txt")) == 150
 
 
 def test_no_free_slot():
     tokens = [t for t in vocabulary.RESERVED if "unused" not in t]
-    with pytest.raises(UserError, match="no free"):
-        vocabulary.assign(tokens, ["x"])
+    with pytest.raises(UserError, match="2 tokens need a slot, but 0 .*x ☺"):
+        vocabulary.assign([*tokens, "##☺"], ["x", "☺"])
 
 
 def test_command_line(tmp_path, capsys):

@@ -86,15 +86,22 @@ class Vocabulary:
         self.ids: dict[str, int] = {}
         for token_id, token in enumerate(self.tokens):
             if not token:
+                remedy = "remove it"
+                if any(self.tokens[token_id:]):
+                    remedy = (
+                        "write a token there that no text holds, such as "
+                        "[empty], so that the ids of the others stay"
+                    )
                 raise UserError(
-                    f"{source}, line {token_id + 1}: the line is empty; a "
-                    "vocabulary has one token per line"
+                    f"{source}, line {token_id + 1}: the line is empty; "
+                    f"{remedy}"
                 )
             if token in self.ids:
                 raise UserError(
                     f"{source}, line {token_id + 1}: token {token!r} is "
-                    f"already on line {self.ids[token] + 1}; every token "
-                    "must occur once"
+                    f"already on line {self.ids[token] + 1}; rename this one "
+                    f"to what no text holds, such as [again{token_id}], so "
+                    "that the ids of the others stay"
                 )
             self.ids[token] = token_id
         missing = [t for t in SPECIAL_TOKENS if t not in self.ids]
