@@ -25,6 +25,7 @@ smoke: .venv/.dev
 lint: .venv-lint/.done
 	.venv-lint/bin/ruff check .
 	.venv-lint/bin/ruff format --check .
+	.ci/types
 
 format: .venv-lint/.done
 	.venv-lint/bin/ruff check --fix .
