@@ -67,8 +67,10 @@ def _table() -> str:
 
 def _purpose(module: str) -> str:
     """Returns the first line of a module's docstring, without running it."""
-    source = Path(util.find_spec(module).origin).read_text(encoding="utf-8")
-    return ast.get_docstring(ast.parse(source)).partition("\n")[0]
+    found = util.find_spec(module)
+    assert found is not None and found.origin is not None
+    source = Path(found.origin).read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
 
 
 def run() -> None:

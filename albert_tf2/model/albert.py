@@ -55,8 +55,8 @@ def layer_plan(config: AlbertConfig) -> tuple[tuple[tuple[int, int], ...], ...]:
 class _ConfiguredModel(keras.Model):
     """A model that its `AlbertConfig` describes whole."""
 
-    def __init__(self, config: AlbertConfig, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(self, config: AlbertConfig, name: str | None = None, **kwargs):
+        super().__init__(name=name, **kwargs)
         self.config = config
 
     def get_config(self):

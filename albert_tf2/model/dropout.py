@@ -24,7 +24,9 @@ import tensorflow as tf
 
 from albert_tf2.keras_api import keras
 
-_DRAWS = contextvars.ContextVar("dropout_draws", default=None)
+_DRAWS: contextvars.ContextVar[Iterator[tf.Tensor] | None] = (
+    contextvars.ContextVar("dropout_draws", default=None)
+)
 _GOLDEN = 0x9E3779B9  # 2^32 / golden ratio: keeps draws apart from seeds
 
 

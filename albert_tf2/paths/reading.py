@@ -217,7 +217,9 @@ def _folders(root: str) -> Iterator[str]:
     Links wait until the real folders are done, so that a file is found under
     its own name, and a link to a parent leads nowhere.
     """
-    waiting, links, seen = [root], [], set()
+    waiting = [root]
+    links: list[str] = []
+    seen: set[str] = set()
     while waiting or links:
         folder = waiting.pop() if waiting else links.pop(0)
         if not is_remote(folder or "."):
@@ -326,4 +328,7 @@ def parse_json(text: str, where: str, kind: type | None = None) -> Any:
 def sha256(path: PathLike) -> str:
     """Returns the hexadecimal SHA-256 of a file, read in pieces."""
     with open_binary(path) as stream, told(path, "read"):
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

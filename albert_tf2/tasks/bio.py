@@ -44,10 +44,11 @@ def token_tags(
 
 
 def spans_of(
-    tags: Sequence[str], offsets: Sequence[tuple[int, int]]
+    tags: Iterable[str], offsets: Sequence[tuple[int, int]]
 ) -> Iterator[Entity]:
     """Yields the entities of BIO tags; an I- without its B- begins one."""
-    start = kind = end = None
+    start = end = 0
+    kind: str | None = None
     for tag, (first, last) in zip(tags, offsets, strict=True):
         if tag.startswith("I-") and tag[2:] == kind:
             end = last
@@ -98,7 +99,9 @@ def entity_metrics(pairs: Sequence[tuple[set, set]]) -> dict[str, float]:
     """
     if not pairs:
         return {}
-    right, gold, predicted = (Counter() for _ in range(3))
+    right: Counter[str] = Counter()
+    gold: Counter[str] = Counter()
+    predicted: Counter[str] = Counter()
     for wanted, found in pairs:
         gold.update(entity.type for entity in wanted)
         predicted.update(entity.type for entity in found)

@@ -72,6 +72,7 @@ def c3_records(path: str) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
                 yield place, BadRow("must be [[lines], [questions], id]")
                 continue
         for index, question in enumerate(questions):
+            record: dict[str, Any] | BadRow
             record = BadRow("a question must be a JSON object")
             if isinstance(question, dict):
                 record = {

@@ -262,8 +262,8 @@ def _span(span: Any) -> tuple[Any, Any, Any, Any]:
             for names in (_TYPE_FIELDS, _START_FIELDS, _END_FIELDS)
         ]
         if None not in names:
-            surface = _first_of(span, _SURFACE_FIELDS)
-            return (*(span[n] for n in names), span.get(surface))
+            kind, start, end = (span[name] for name in names)
+            return kind, start, end, span.get(_first_of(span, _SURFACE_FIELDS))
     raise BadRow(
         "a span must be [start, end, type] or have `start`, `end` and `type`. "
         f"Received: {span!r}"

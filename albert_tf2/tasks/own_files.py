@@ -38,6 +38,11 @@ FILES = {
 _SPELLED = {"tab": "\t", "\\t": "\t", "space": " "}
 
 
+def _as_meant(written: str | None) -> str:
+    """Returns a separator as it stands in the file; none is empty."""
+    return _SPELLED.get(written, written) if written else ""
+
+
 class _Found(NamedTuple):
     """A table that was looked at."""
 
@@ -69,8 +74,8 @@ class OwnTable:
         columns_.check_asked(columns)
         self.label = label
         self.asked = tuple(columns)
-        self.delimiter = _SPELLED.get(delimiter, delimiter) or ""
-        self.separator = _SPELLED.get(label_separator, label_separator) or ""
+        self.delimiter = _as_meant(delimiter)
+        self.separator = _as_meant(label_separator)
         self._dialect: tables.Dialect | None = None
         self._columns: columns_.Columns | None = None
         self._labels: tuple[str, ...] = ()

@@ -176,13 +176,14 @@ def unreadable(record: dict[str, Any] | BadRow) -> QuestionRow:
     """Makes the row that stands for a bad one of a test file."""
     if isinstance(record, BadRow):
         return QuestionRow("", "", "")
-    texts = [
-        record.get(_name(record, names) or "", "")
-        for names in (_QUESTION_FIELDS, _CONTEXT_FIELDS)
-    ]
-    return QuestionRow(
-        str(_id(record)), *(t if isinstance(t, str) else "" for t in texts)
+    question, context = (
+        text if isinstance(text, str) else ""
+        for text in (
+            record.get(_name(record, names) or "", "")
+            for names in (_QUESTION_FIELDS, _CONTEXT_FIELDS)
+        )
     )
+    return QuestionRow(str(_id(record)), question, context)
 
 
 def _answers(record: dict[str, Any]) -> list[tuple[str, Any]] | None:

@@ -129,7 +129,8 @@ class ReadingComprehension(base.Task):
                 )
                 label = NO_ANSWER
                 if span and window.start <= span[0] and span[1] < window.end:
-                    label = tuple(first_token + i - window.start for i in span)
+                    shift = first_token - window.start
+                    label = (span[0] + shift, span[1] + shift)
                 examples.append(
                     Example(
                         row=index,

@@ -45,8 +45,9 @@ TNEWS = tuple(str(n) for n in range(100, 117) if n not in (105, 111))
 IFLYTEK = tuple(str(n) for n in range(119))
 
 
-def _splits(train, dev, test) -> dict[str, tuple]:
-    return dict(zip(SPLITS, (train, dev, test), strict=True))
+def _splits(*names: tuple) -> dict[str, tuple]:
+    """Returns the file names of train, dev and test, in this order."""
+    return dict(zip(SPLITS, names, strict=True))
 
 
 def _endings(*endings: str) -> dict[str, tuple]:

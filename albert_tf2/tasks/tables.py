@@ -114,7 +114,7 @@ def read(
     return Table(path, dialect, (), rows, broken)
 
 
-def plain_rows(path: str) -> Iterator[tuple[str, list[str]]]:
+def plain_rows(path: paths.PathLike) -> Iterator[tuple[str, list[str]]]:
     """Yields (place, cells) of a delimited file, whatever it is cut by.
 
     Between tabs a quotation mark is a character: published sets are so.
@@ -130,7 +130,10 @@ def plain_rows(path: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def look(
-    path: str, *, delimiter: str = "", known: Dialect | None = None
+    path: paths.PathLike,
+    *,
+    delimiter: str = "",
+    known: Dialect | None = None,
 ) -> Dialect:
     """Finds out how a file is laid out.
 

@@ -203,15 +203,18 @@ class Tagging(base.Task):
         figures = bio.entity_metrics(pairs)
         if figures and self.name == "cluener":
             surfaces = [
-                tuple(
-                    {(e.type, row.text[e.start : e.end]) for e in s} for s in p
-                )
-                for (row, _), p in zip(known, pairs, strict=True)
+                (_surfaces(row.text, wanted), _surfaces(row.text, found))
+                for (row, _), (wanted, found) in zip(known, pairs, strict=True)
             ]
             figures["cluener_macro_f1"] = bio.surface_macro_f1(
                 surfaces, self.types
             )
         return figures
+
+
+def _surfaces(text: str, entities: set[Entity]) -> set[tuple[str, str]]:
+    """Returns the (type, characters) of entities, wherever they stand."""
+    return {(e.type, text[e.start : e.end]) for e in entities}
 
 
 def _confidence(entity, places, path, probabilities) -> float:

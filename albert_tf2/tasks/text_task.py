@@ -91,7 +91,7 @@ class TextTask(base.Task):
     def prepare(self, data_dir, *, on_error):
         del on_error
         files = self.find(data_dir, reading.TRAIN)
-        if self.is_own and files:
+        if isinstance(self.reader, OwnTable) and files:
             found = self.reader.prepare(files[0], names_given=bool(self.labels))
             if not self.labels:
                 self.learn_labels(files[0], found)

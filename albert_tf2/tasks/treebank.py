@@ -73,8 +73,8 @@ _ABBREVIATIONS = frozenset(
 ) | frozenset("cdefghklmnprstvw")
 # The same with a period between two letters: a.m, u.s.
 _ABBREVIATIONS |= frozenset(
-    f"{one}.{two}"
-    for one, two in (
+    ".".join(letters)
+    for letters in (
         "aa ac ad ag ah am as at bf bv cv dc dh dw ef eh el em fg fj gd gf gk "
         "hc hf hm jb jc jj jk jp jr la lf lp mj nc nd nh nj nm nv ny pm ra rh "
         "ri rj rk rt sa sc sg ss tj uk un us wc wr ww "
@@ -97,7 +97,8 @@ def sentences(text: str) -> list[str]:
     """Cuts lower-cased text where a sentence ends."""
     parts, start = [], 0
     for end in _END.finditer(text):
-        word = _LAST_WORD.search(text[start : end.start()])[0]
+        last = _LAST_WORD.search(text[start : end.start()])
+        word = last[0] if last else ""
         following = end[1] or text[end.end()]
         if end[0] == "." and _goes_on(word, following):
             continue

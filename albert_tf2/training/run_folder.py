@@ -9,7 +9,7 @@ written.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import albert_tf2
@@ -215,7 +215,7 @@ def has_state(workdir: paths.PathLike) -> bool:
 def describe(
     workdir: paths.PathLike,
     now: Identity,
-    changes: list[Change] = (),
+    changes: Sequence[Change] = (),
     *,
     say: Callable[[str], None] = print,
 ) -> None:
