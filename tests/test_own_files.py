@@ -479,6 +479,14 @@ def test_other_encodings_are_named(tmp_path, encoding, named):
     assert f"not UTF-8 but {named}; convert it first: iconv -f" in message
 
 
+def test_a_damaged_byte_is_no_other_encoding(tmp_path):
+    content = table([f"今天的天气{t}" for t in TEXTS], LABELS).encode()
+    broken = content[:300] + b"\xff" + content[300:]
+    assert "some bytes are not UTF-8, though the rest" in refused(
+        tmp_path, broken
+    )
+
+
 def test_no_encoding_at_all(tmp_path):
     assert "nor an encoding of Chinese text" in refused(
         tmp_path, bytes(range(128, 256)) * 10

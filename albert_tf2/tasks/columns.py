@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from albert_tf2.errors import UserError
+from albert_tf2.errors import UserError, cut
 from albert_tf2.tasks.reading import BadRow
 from albert_tf2.tasks.tables import Table
 
@@ -90,7 +90,7 @@ class Columns:
         )
 
     def name(self, place: int) -> str:
-        return self.header[place] if self.header else f"column {place + 1}"
+        return cut(self.header[place]) if self.header else f"column {place + 1}"
 
     def told(self) -> str:
         """Returns what is taken for what, as it is printed."""

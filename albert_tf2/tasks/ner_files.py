@@ -284,12 +284,12 @@ def _entity(text, kind, start, end, surface, *, ends_count: bool) -> Entity:
     last = end + ends_count
     if not 0 <= start < last <= len(text):
         raise BadRow(
-            f"{kind} {surface or ''!r} does not stand at [{start}, {end}], in "
+            f"{kind!r} {surface or ''!r} does not stand at [{start}, {end}], in "
             f"a text of {len(text)} characters"
         )
     if surface is not None and text[start:last] != surface:
         raise BadRow(
-            f"{kind} {surface!r} does not stand at [{start}, {end}], where "
+            f"{kind!r} {surface!r} does not stand at [{start}, {end}], where "
             f"the text has {text[start:last]!r}"
         )
     return Entity(start, last, kind)

@@ -20,6 +20,9 @@ TRAIN, DEV, TEST = SPLITS = ("train", "dev", "test")
 # A file of questions is read whole, and there are large ones.
 MOST_JSON_BYTES = 1 << 30
 
+# Characters of a fault that are told: a bad value may be megabytes long.
+MOST_REASON = 300
+
 Row = TypeVar("Row")
 
 
@@ -32,6 +35,8 @@ class BadRow(ValueError):
     """
 
     def __init__(self, reason: str, place: str | None = None):
+        if len(reason) > MOST_REASON:
+            reason = f"{reason[:MOST_REASON]}..."
         super().__init__(reason)
         self.place = place
 
@@ -128,14 +133,25 @@ def numbered_lines(path: paths.PathLike) -> Iterator[tuple[int, str]]:
         except UnicodeDecodeError:
             with paths.open_binary(path) as binary:
                 likely = encodings.likely(binary.read(encodings.SAMPLE_BYTES))
-            name = paths.shown(path)
             raise UserError(
-                f"{name}, near line {number + 1}: not UTF-8 but {likely}; "
-                f"convert it first: iconv -f {likely} -t UTF-8 {name} > new"
-                if likely
-                else f"{name}, near line {number + 1}: not UTF-8, nor an "
-                "encoding of Chinese text; is it the right file?"
+                f"{path}, near line {number + 1}: {_not_utf8(path, likely)}"
             ) from None
+
+
+def _not_utf8(path: paths.PathLike, likely: str | None) -> str:
+    if likely == encodings.DAMAGED:
+        return (
+            "some bytes are not UTF-8, though the rest of the file is: mend "
+            "the line, or take it out"
+        )
+    if likely is None:
+        return (
+            "not UTF-8, nor an encoding of Chinese text; is it the right file?"
+        )
+    return (
+        f"not UTF-8 but {likely}; convert it first: iconv -f {likely} -t "
+        f"UTF-8 {path} > new"
+    )
 
 
 def first_bytes(path: paths.PathLike, count: int) -> bytes:
