@@ -3,10 +3,14 @@
 import json
 import random
 
+import numpy as np
 import pytest
 
+from albert_tf2 import finetune
 from albert_tf2.errors import UserError
-from albert_tf2.tasks import registry
+from albert_tf2.recipes import FinetuneRecipe
+from albert_tf2.tasks import base, registry
+from albert_tf2.tasks.encoding import Example, Packed
 from albert_tf2.tasks.reading import ReadingReport
 from albert_tf2.tasks.text_rows import TextRow
 
@@ -607,3 +611,60 @@ def test_words_are_no_scores(tmp_path):
     assert "all scores are 3" in refused(tmp_path, content, "regression")
     with pytest.raises(UserError, match="`labels` has no meaning"):
         registry.create("regression", labels=("1",))
+
+
+# --- answers, and what a run prints
+
+
+def decoded(task, rows, logits):
+    examples = [Example(i, (Packed([2], [0]),)) for i in range(len(rows))]
+    values = [np.array(value, np.float32) for value in logits]
+    return task.decode(rows, examples, values, base.Lengths())
+
+
+def test_scores_come_back_in_their_own_unit(tmp_path):
+    rows, _, task = read(tmp_path, table(TEXTS, [0, 100] * 10), "regression")
+    first, second = decoded(task, rows[:2], [[-1.0], [0.25]])
+    assert (first["score"], first["nearest"]) == (0.0, 0)
+    assert (second["score"], second["nearest"]) == (62.5, 100)
+    rows, _, task = read(tmp_path, table(TEXTS, [0.5, 1] * 10), "regression")
+    assert "nearest" not in decoded(task, rows[:1], [[0.0]])[0]
+
+
+def test_each_label_stands_where_its_probability_is_half(tmp_path):
+    rows, _, task = several(tmp_path, ["甲 乙", "乙"] * 10)
+    (answer,) = decoded(task, rows[:1], [[0.0, -2.0]])
+    assert answer["labels"] == ["乙"]
+    assert answer["probabilities"] == {"乙": 0.5, "甲": 0.119203}
+    (answer,) = decoded(task, rows[:1], [[-1e4, 1e4]])
+    assert answer["probabilities"] == {"乙": 0.0, "甲": 1.0}
+
+
+def test_everything_is_said_before_training(tmp_path):
+    content = table(TEXTS, LABELS, OTHERS, header=("content", "label", "reply"))
+    for split in ("train", "dev"):
+        (tmp_path / f"{split}.csv").write_text(content, "utf-8")
+    said = []
+    recipe = FinetuneRecipe(max_train_rows=10)
+    task = registry.from_recipe("classification", recipe)
+    finetune.read_data(task, tmp_path, recipe, say=said.append)
+    columns = (
+        "columns between commas, a header, text_a = content, label = label"
+    )
+    assert said[:3] == [
+        "train: 10 rows",
+        f"  train.csv: {columns}",
+        "  not used: reply (texts of 12 characters)",
+    ]
+    assert said[3:5] == ["dev: 20 rows", f"  dev.csv: {columns}"]
+    assert said[6] == "test: no file"
+    assert said[7].startswith("2 labels: ")
+    assert said[8].startswith("baseline: always '")
+
+
+def test_counts_stay_whole():
+    assert base.figures_text({"accuracy": 0.5, "rows": 96}) == (
+        "accuracy 0.5000  rows 96"
+    )
+    summary = finetune.summary({"dev": {"accuracy": 0.5, "rows": 96}})
+    assert summary == "dev accuracy: 0.5000\ndev rows: 96"

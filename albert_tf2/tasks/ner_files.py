@@ -284,8 +284,8 @@ def _entity(text, kind, start, end, surface, *, ends_count: bool) -> Entity:
     last = end + ends_count
     if not 0 <= start < last <= len(text):
         raise BadRow(
-            f"{kind!r} {surface or ''!r} does not stand at [{start}, {end}], in "
-            f"a text of {len(text)} characters"
+            f"{kind!r} {surface or ''!r} does not stand at [{start}, {end}], "
+            f"in a text of {len(text)} characters"
         )
     if surface is not None and text[start:last] != surface:
         raise BadRow(

@@ -1,0 +1,45 @@
+"""Losses of several labels and of scores, and the arrays that feed them."""
+
+import numpy as np
+import pytest
+
+from albert_tf2.finetuning.feeding import label_arrays
+from albert_tf2.finetuning.model import loss_sum
+from albert_tf2.tasks import base
+from albert_tf2.tasks.encoding import Example, Packed
+
+
+def examples(*labels):
+    packed = Packed([2, 3], [0, 0])
+    return [Example(i, (packed,), label) for i, label in enumerate(labels)]
+
+
+def loss(kind, logits, arrays):
+    logits = np.array(logits, np.float32)
+    return float(loss_sum(kind, logits, arrays["labels"], arrays["weights"]))
+
+
+def test_several_labels_are_each_a_choice_of_two():
+    given = [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
+    arrays = label_arrays(base.MULTI_LABEL, examples(*given), size=3, length=2)
+    np.testing.assert_array_equal(arrays["labels"][:2], given)
+    # The third row is padding: it weighs nothing.
+    np.testing.assert_array_equal(
+        arrays["weights"], [[1] * 3, [1] * 3, [0] * 3]
+    )
+    logits = [[2.0, -1.0, 0.5], [0.0, 3.0, -3.0], [9.0, 9.0, 9.0]]
+    share = 1 / (1 + np.exp(-np.array(logits[:2])))
+    likelihood = np.where(given, share, 1 - share)
+    assert loss(base.MULTI_LABEL, logits, arrays) == pytest.approx(
+        -np.log(likelihood).sum(), rel=1e-5
+    )
+
+
+def test_scores_are_learned_by_their_squared_error():
+    arrays = label_arrays(
+        base.REGRESSION, examples(0.5, -1.0), size=3, length=2
+    )
+    np.testing.assert_array_equal(arrays["labels"], [0.5, -1.0, 0.0])
+    np.testing.assert_array_equal(arrays["weights"], [1, 1, 0])
+    logits = [[2.5], [-1.5], [7.0]]
+    assert loss(base.REGRESSION, logits, arrays) == pytest.approx(4.25)
