@@ -157,7 +157,8 @@ def read_data(
         # Test rows are answered by position: all of them, always.
         if split != TEST:
             rows = sample(rows, most, recipe.seed)
-        say(f"{split}: {len(rows)} rows")
+        files = ", ".join(map(paths.name, task.find(data_dir, split)))
+        say(f"{split}: {len(rows)} rows of {files}")
         for line in report.lines():
             say(f"  {line}")
         found[split] = rows

@@ -67,6 +67,8 @@ def refused(folder, content, task="classification", **settings):
         ("Text", "Class"),
         ("正文", "归类"),  # unknown: the second never comes again
         ('"评论"', "类别"),
+        ("微博中文内容", "情感标签"),
+        ("新闻标题", "一级分类"),
     ],
 )
 def test_a_header_is_no_row(tmp_path, header):
@@ -75,8 +77,7 @@ def test_a_header_is_no_row(tmp_path, header):
     assert task.labels == ("坏", "好")
     first, second = (name.strip('"') for name in header)
     assert report.told[0] == (
-        "train.csv: columns between commas, a header, "
-        f"text_a = {first}, label = {second}"
+        f"columns between commas, a header, text_a = {first}, label = {second}"
     )
 
 
@@ -602,6 +603,15 @@ def test_bad_scores_are_named(tmp_path, cell, reason):
     assert "line 21: " in message and reason in message
 
 
+def test_a_score_is_preferred_where_scores_are_wanted(tmp_path):
+    content = table(TEXTS, LABELS, range(20), header=("text", "label", "score"))
+    rows, report, _ = read(tmp_path, content, "regression")
+    assert rows[3].label == 3.0
+    assert "score is taken for the label, not label" in report.told
+    rows, _, _ = read(tmp_path, content)
+    assert rows[3].label == LABELS[3]
+
+
 def test_words_are_no_scores(tmp_path):
     content = table(TEXTS, LABELS, header=("text", "score"))
     assert "is no number in most rows" in refused(
@@ -652,14 +662,25 @@ def test_everything_is_said_before_training(tmp_path):
         "columns between commas, a header, text_a = content, label = label"
     )
     assert said[:3] == [
-        "train: 10 rows",
-        f"  train.csv: {columns}",
+        "train: 10 rows of train.csv",
+        f"  {columns}",
         "  not used: reply (texts of 12 characters)",
     ]
-    assert said[3:5] == ["dev: 20 rows", f"  dev.csv: {columns}"]
+    assert said[3:5] == ["dev: 20 rows of dev.csv", f"  {columns}"]
     assert said[6] == "test: no file"
     assert said[7].startswith("2 labels: ")
     assert said[8].startswith("baseline: always '")
+
+
+def test_files_that_are_not_read_are_told(tmp_path):
+    content = table(TEXTS, LABELS)
+    files = {"train.csv": content, "train.txt": content}
+    _, report, task = read(tmp_path, files)
+    assert report.told[0] == "not read, though they lie there: train.txt"
+    task.use_file("train", tmp_path / "train.txt")
+    report = ReadingReport()
+    task.read(tmp_path, "train", report=report)
+    assert not any("not read" in line for line in report.told)
 
 
 def test_counts_stay_whole():

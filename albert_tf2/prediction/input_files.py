@@ -14,8 +14,8 @@ from typing import Any
 
 from albert_tf2 import paths
 from albert_tf2.errors import UserError
-from albert_tf2.tasks import base, columns, reading
-from albert_tf2.tasks.columns import TEXT_A, TEXT_B
+from albert_tf2.tasks import base, column_names, reading
+from albert_tf2.tasks.column_names import TEXT_A, TEXT_B
 from albert_tf2.tasks.reading import BadRow
 
 # Names for a text that is asked about.
@@ -127,7 +127,7 @@ def _json_entry(number: int, line: str, pairs, place: str) -> Entry:
             f"{place}: this model takes two texts, such as `text_a` and "
             "`text_b`"
         )
-    name = next((n for n in columns.ID_NAMES if n in record), None)
+    name = next(filter(column_names.is_id, record), None)
     entry_id = number if name is None else record[name]
     return Entry(entry_id, first if first.strip() else None, second)
 
@@ -138,7 +138,7 @@ def _texts(record: dict[str, Any]) -> tuple[str, str | None]:
     if "question" in record and context is not None:
         found = [[record["question"]], [context]]
     else:
-        roles = columns.roles_of_header(list(record))
+        roles = column_names.roles_of(list(record))
         found = [
             [
                 v

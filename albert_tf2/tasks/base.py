@@ -128,6 +128,9 @@ class Task(abc.ABC):
                 f"for {', '.join(map(str, self.files[split]))}"
             )
         report = report or reading.ReadingReport()
+        others = reading.other_files(data_dir, self.files[split], found)
+        if others:
+            report.tell(f"not read, though they lie there: {', '.join(others)}")
         rows = []
         for path in found:
             rows += self.read_file(

@@ -17,51 +17,14 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from albert_tf2.errors import UserError, cut
+from albert_tf2.tasks import column_names
+from albert_tf2.tasks.column_names import ID, LABEL, ROLES, TEXT_A, TEXT_B
 from albert_tf2.tasks.reading import BadRow
 from albert_tf2.tasks.tables import Table
 
-ID, TEXT_A, TEXT_B, LABEL = ROLES = ("id", "text_a", "text_b", "label")
-PASS_OVER = ("", "_")
-
-# What people call them, without case, spaces, "_" and "-". Where a header
-# holds several names for the label, the first of this list is meant.
-LABEL_NAMES = tuple(
-    "label labels goldlabel gold 标签 标注 类别 类型 分类 target class classes "
-    "classname labelname category categories cat sentiment emotion polarity "
-    "intent topic tag tags score scores similarity rating star stars 情感 "
-    "情感倾向 情感标签 情绪 意图 主题 分数 得分 评分 打分 星级 相似度 y".split()
-)
-ID_NAMES = tuple("id idx index qid uid guid no 编号 序号 索引".split())
-# One text; several of these are joined.
-TEXT_NAMES = tuple(
-    "text texts texta sentence sentences sentence1 content contents title "
-    "headline body abstract document doc article news review reviews comment "
-    "comments post message tweet query question utterance text1 文本 文字 句子 "
-    "内容 正文 标题 摘要 新闻 文章 评论 评论内容 评价 评价内容 微博 "
-    "微博中文内容 留言 问题 问句 语句".split()
-)
-# The two texts of a pair, in this order.
-PAIR_NAMES = (
-    *(
-        (f"{name}{one}", f"{name}{two}")
-        for name in "text sentence sent question query q s 句子 文本 问题 "
-        "问句".split()
-        for one, two in ("ab", "12")
-    ),
-    *(
-        (premise, hypothesis)
-        for premise in ("premise", "前提")
-        for hypothesis in ("hypothesis", "hypo", "假设")
-    ),
-    *(
-        (question, answer)
-        for question in ("question", "query", "问题", "问句")
-        for answer in "answer reply response title document doc passage "
-        "candidate 答案 回答 回复 标题".split()
-    ),
-)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _LONGEST_NAME = 40
+PASS_OVER = ("", "_")
 # What a label is: one of some classes, several of them, or a number.
 CLASS, CLASSES, SCORE = "class", "classes", "score"
 
@@ -215,15 +178,6 @@ def find(
     return Columns(tuple(roles), header, tuple(why)), begins
 
 
-def _normal(name: str) -> str:
-    return re.sub(r"[\s_\-.\"']", "", name).lower()
-
-
-_ALL_NAMES = frozenset(
-    [*LABEL_NAMES, *TEXT_NAMES, *itertools.chain.from_iterable(PAIR_NAMES)]
-)
-
-
 def _header_reason(first, rest, known, known_labels) -> str | None:
     """Says why a first row is a header: "" for its names; None if not."""
     names = [cell.strip() for cell in first]
@@ -236,7 +190,7 @@ def _header_reason(first, rest, known, known_labels) -> str | None:
         [cells[i].strip() for cells in rest if len(cells) == len(names)]
         for i in range(len(names))
     ]
-    named = [i for i, name in enumerate(names) if _normal(name) in _ALL_NAMES]
+    named = [i for i, name in enumerate(names) if column_names.is_name(name)]
     if len(named) > 1 or len(names) == len(named) == 1:
         return ""
     if named:
@@ -303,7 +257,7 @@ def _known_roles(table, known: Columns, header, width) -> list[str]:
         wanted = set(known.roles) - {"", LABEL, ID}
         for roles in (
             [by_name.get(name, "") for name in header],
-            _by_name(header)[0],
+            column_names.roles_of(header),
         ):
             if wanted <= set(roles):
                 return roles
@@ -325,7 +279,7 @@ def _found_roles(table, header, body, label) -> tuple[list[str], list[str]]:
     """Finds roles by the header's names, then by what the cells are like."""
     width = len(body[0]) if body else len(header)
     looks = [look_at([cells[i] for cells in body]) for i in range(width)]
-    roles, why = _by_name(header) if header else ([""] * width, [])
+    roles, why = _named_roles(header, label) if header else ([""] * width, [])
     free = [i for i, role in enumerate(roles) if not role]
     if not header and width > 2 and looks[0].is_serial:
         roles[0] = ID
@@ -346,41 +300,15 @@ def _found_roles(table, header, body, label) -> tuple[list[str], list[str]]:
     return roles, why
 
 
-def roles_of_header(cells: Sequence[str]) -> list[str]:
-    """Returns what the names in a row mean; "" for cells that are none.
-
-    >>> roles_of_header(["qid", "question1", "question2", "label"])
-    ['id', 'text_a', 'text_b', 'label']
-    """
-    return _by_name(cells)[0]
-
-
-def _by_name(header: Sequence[str]) -> tuple[list[str], list[str]]:
-    roles, why = [""] * len(header), []
-    names = [_normal(name) for name in header]
-    for pair in PAIR_NAMES:
-        if pair[0] in names and pair[1] in names:
-            roles[names.index(pair[0])] = TEXT_A
-            roles[names.index(pair[1])] = TEXT_B
-            break
-    else:
-        for i, name in enumerate(names):
-            if name in TEXT_NAMES:
-                roles[i] = TEXT_A
-    labels = [i for i, name in enumerate(names) if name in LABEL_NAMES]
-    if labels:
-        labels.sort(key=lambda i: LABEL_NAMES.index(names[i]))
-        roles[labels[0]] = LABEL
-        if len(labels) > 1:
-            others = ", ".join(header[i] for i in labels[1:])
-            why.append(
-                f"{header[labels[0]]} is taken for the label, not {others}"
-            )
-    for i, name in enumerate(names):
-        if name in ID_NAMES and not roles[i]:
-            roles[i] = ID
-            break
-    return roles, why
+def _named_roles(header, label) -> tuple[list[str], list[str]]:
+    """Returns roles by the header's names, and what else might be meant."""
+    scores = label == SCORE
+    roles = column_names.roles_of(header, prefer_scores=scores)
+    first, *others = column_names.labels_in(header, prefer_scores=scores) or [0]
+    if not others:
+        return roles, []
+    names = ", ".join(cut(header[i]) for i in others)
+    return roles, [f"{cut(header[first])} is taken for the label, not {names}"]
 
 
 def _label_by_looks(table, roles, header, looks, free, label) -> int:

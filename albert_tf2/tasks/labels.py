@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from albert_tf2.errors import UserError
+from albert_tf2.tasks.column_names import LABEL, TEXT_A
 from albert_tf2.tasks.columns import (
     CLASS,
-    LABEL,
     SCORE,
-    TEXT_A,
     Columns,
     is_number,
     plain,

@@ -14,12 +14,12 @@ to use.
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from albert_tf2 import paths
 from albert_tf2.errors import UserError
 from albert_tf2.tasks import columns as columns_
 from albert_tf2.tasks import labels as labels_
 from albert_tf2.tasks import tables
-from albert_tf2.tasks.columns import CLASS, CLASSES, LABEL, SCORE
+from albert_tf2.tasks.column_names import ID, LABEL, TEXT_A, TEXT_B
+from albert_tf2.tasks.columns import CLASS, CLASSES, SCORE
 from albert_tf2.tasks.reading import BadRow, ReadingReport
 from albert_tf2.tasks.text_rows import TextRow
 
@@ -136,7 +136,7 @@ class OwnTable:
         else:
             table = self._read(path)
             found, begins = self._find(table)
-        report.tell(f"{paths.name(path)}: {table.dialect}, {found.told()}")
+        report.tell(f"{table.dialect}, {found.told()}")
         for sentence in found.why:
             report.tell(sentence)
         if table.broken_cells:
@@ -171,12 +171,12 @@ class OwnTable:
         for role, cell in zip(found.roles, cells, strict=False):
             parts.setdefault(role, []).append(cell)
         text_b = None
-        if columns_.TEXT_B in parts:
-            text_b = _text(parts[columns_.TEXT_B])
-        row_id = parts.get(columns_.ID, [None])[0]
+        if TEXT_B in parts:
+            text_b = _text(parts[TEXT_B])
+        row_id = parts.get(ID, [None])[0]
         return TextRow(
             row_id if row_id != "" else None,
-            _text(parts.get(columns_.TEXT_A, [])),
+            _text(parts.get(TEXT_A, [])),
             text_b,
             self._label(parts.get(LABEL, [])),
         )

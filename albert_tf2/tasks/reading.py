@@ -219,3 +219,20 @@ def find_files(
         if found:
             return found
     return []
+
+
+def other_files(
+    data_dir: paths.PathLike,
+    alternatives: Sequence[str | tuple[str, ...]],
+    found: Sequence[str],
+) -> list[str]:
+    """Returns the names of further alternatives that a folder holds."""
+    names = {
+        name
+        for each in alternatives
+        for name in ((each,) if isinstance(each, str) else each)
+        if paths.join(data_dir, name) not in found
+    }
+    return sorted(
+        name for name in names if paths.is_file(paths.join(data_dir, name))
+    )

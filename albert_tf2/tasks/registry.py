@@ -23,11 +23,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from albert_tf2.errors import UserError
-from albert_tf2.tasks import base, reading, text_rows
+from albert_tf2.tasks import base, file_names, reading, text_rows
 from albert_tf2.tasks.classification import Classification
 from albert_tf2.tasks.multi_label import MultiLabel
 from albert_tf2.tasks.multiple_choice import C3, ChID
-from albert_tf2.tasks.reading import SPLITS
 from albert_tf2.tasks.reading_comprehension import ReadingComprehension
 from albert_tf2.tasks.regression import Regression
 from albert_tf2.tasks.tagging import CLUENER_TYPES, Tagging
@@ -43,119 +42,6 @@ NLI = ("contradiction", "entailment", "neutral")
 # 105 and 111 do not exist.
 TNEWS = tuple(str(n) for n in range(100, 117) if n not in (105, 111))
 IFLYTEK = tuple(str(n) for n in range(119))
-
-
-def _splits(*names: tuple) -> dict[str, tuple]:
-    """Returns the file names of train, dev and test, in this order."""
-    return dict(zip(SPLITS, names, strict=True))
-
-
-def _endings(*endings: str) -> dict[str, tuple]:
-    return {s: tuple(f"{s}{end}" for end in endings) for s in SPLITS}
-
-
-# CLUE 1.1 names its test files so, or numbers them; DataCLUE and FewCLUE have
-# a public one, and FewCLUE five small parts of its training set beside the
-# whole.
-_TEST = ("test1.1.json", "test.json", "test1.0.json", "test_public.json")
-_CLUE = _splits(
-    ("train.json", "train_few_all.json", "train_0.json"),
-    ("dev.json", "dev_few_all.json", "dev_0.json"),
-    _TEST,
-)
-_OCNLI = {
-    **_CLUE,
-    "train": (
-        *(f"train.{size}.json" for size in ("50k", "30k", "10k", "3k")),
-        *_CLUE["train"],
-    ),
-}
-_CMNLI = {
-    split: (*_CLUE[split], f"cmnli_public/{split}.json") for split in SPLITS
-}
-_PAIRS = _endings(".txt", ".tsv", ".csv")
-_ATEC = {
-    **_PAIRS,
-    "train": (
-        ("atec_nlp_sim_train.csv", "atec_nlp_sim_train_add.csv"),
-        *_PAIRS["train"],
-    ),
-}
-_PAWSX = _splits(
-    ("translated_train.tsv", "train.tsv", "zh/translated_train.tsv"),
-    ("dev_2k.tsv", "dev.tsv", "zh/dev_2k.tsv"),
-    ("test_2k.tsv", "test.tsv", "zh/test_2k.tsv"),
-)
-_XNLI = _splits(
-    (
-        "XNLI-MT-1.0/multinli/multinli.train.zh.tsv",
-        "multinli.train.zh.tsv",
-        "train.tsv",
-        "train.jsonl",
-    ),
-    *(
-        (
-            f"XNLI-1.0/xnli.{split}.tsv",
-            f"xnli.{split}.tsv",
-            f"xnli.{split}.jsonl",
-            f"{split}.tsv",
-            f"{split}.jsonl",
-        )
-        for split in ("dev", "test")
-    ),
-)
-_SENTIMENT = _splits(
-    ("train.tsv", "train.txt", "train.csv", "ChnSentiCorp_htl_all.csv"),
-    ("dev.tsv", "dev.txt", "dev.csv"),
-    ("test.tsv", "test.txt", "test.csv"),
-)
-_CMRC = _splits(
-    ("train.json", "cmrc2018_train.json"),
-    ("dev.json", "cmrc2018_dev.json"),
-    ("test.json", "cmrc2018_test_2k.json", "cmrc2018_test.json"),
-)
-_DRCD = _splits(
-    ("train.json", "DRCD_training.json"),
-    ("dev.json", "DRCD_dev.json"),
-    ("test.json", "DRCD_test.json"),
-)
-_QUESTIONS = _endings(".json", ".jsonl")
-_C3 = _splits(
-    *(
-        (
-            (f"m-{split}.json", f"d-{split}.json"),
-            (f"c3-m-{split}.json", f"c3-d-{split}.json"),
-            f"{split}.json",
-        )
-        for split in ("train", "dev")
-    ),
-    (
-        *("test1.1.json", "test1.0.json", "test.json"),
-        ("m-test.json", "d-test.json"),
-    ),
-)
-_CHID = _splits(
-    (*_CLUE["train"], "train_data.txt"), (*_CLUE["dev"], "dev_data.txt"), _TEST
-)
-_NAMES = _endings(".bio", ".txt", ".tsv", ".conll", ".bmes", ".json", ".jsonl")
-_MSRA = _splits(
-    ("msra_train_bio.txt", "msra_train_bio", *_NAMES["train"]),
-    ("msra_dev_bio.txt", "msra_dev_bio", *_NAMES["dev"]),
-    ("msra_test_bio.txt", "msra_test_bio", *_NAMES["test"]),
-)
-_WEIBO = {
-    split: (
-        f"weiboNER_2nd_conll.{split}",
-        f"weiboNER.conll.{split}",
-        f"{split}.all.bmes",
-        *_NAMES[split],
-    )
-    for split in SPLITS
-}
-_RESUME = {split: (f"{split}.char.bmes", *_NAMES[split]) for split in SPLITS}
-_PEOPLES_DAILY = {
-    split: (f"example.{split}", *_NAMES[split]) for split in SPLITS
-}
 
 
 def _classes(parse=None, walk=reading.json_lines, **settings) -> Maker:
@@ -182,42 +68,49 @@ def _fixed(task_class, **settings) -> Maker:
 _pair = text_rows.pair_row
 _table = (text_rows.table_row, text_rows.pair_records)
 _MAKERS: dict[str, Maker] = {
-    "lcqmc": _classes(*_table, labels=BINARY, files=_PAIRS),
-    "bq": _classes(*_table, labels=BINARY, files=_PAIRS),
-    "atec": _classes(*_table, labels=BINARY, files=_ATEC),
-    "pawsx": _classes(*_table, labels=BINARY, files=_PAWSX),
+    "lcqmc": _classes(*_table, labels=BINARY, files=file_names.PAIRS),
+    "bq": _classes(*_table, labels=BINARY, files=file_names.PAIRS),
+    "atec": _classes(*_table, labels=BINARY, files=file_names.ATEC),
+    "pawsx": _classes(*_table, labels=BINARY, files=file_names.PAWSX),
     "chnsenticorp": _classes(
         text_rows.table_row,
         text_rows.review_records,
         labels=BINARY,
-        files=_SENTIMENT,
+        files=file_names.SENTIMENT,
     ),
-    "afqmc": _classes(_pair, labels=BINARY, files=_CLUE),
-    "tnews": _classes(labels=TNEWS, files=_CLUE),
-    "iflytek": _classes(labels=IFLYTEK, files=_CLUE),
-    "cmnli": _classes(_pair, labels=NLI, files=_CMNLI),
-    "ocnli": _classes(_pair, labels=NLI, files=_OCNLI),
+    "afqmc": _classes(_pair, labels=BINARY, files=file_names.CLUE),
+    "tnews": _classes(labels=TNEWS, files=file_names.CLUE),
+    "iflytek": _classes(labels=IFLYTEK, files=file_names.CLUE),
+    "cmnli": _classes(_pair, labels=NLI, files=file_names.CMNLI),
+    "ocnli": _classes(_pair, labels=NLI, files=file_names.OCNLI),
     "xnli": _classes(
-        text_rows.xnli_row, text_rows.xnli_records, labels=NLI, files=_XNLI
+        text_rows.xnli_row,
+        text_rows.xnli_records,
+        labels=NLI,
+        files=file_names.XNLI,
     ),
-    "wsc": _classes(text_rows.wsc_row, labels=("true", "false"), files=_CLUE),
-    "csl": _classes(text_rows.csl_row, labels=BINARY, files=_CLUE),
-    "cmrc2018": _fixed(ReadingComprehension, files=_CMRC),
-    "drcd": _fixed(ReadingComprehension, files=_DRCD),
-    "cluener": _fixed(Tagging, types=CLUENER_TYPES, files=_CLUE),
-    "msra": _tagging(files=_MSRA),
-    "weibo": _tagging(files=_WEIBO),
-    "resume": _tagging(files=_RESUME),
-    "peoples_daily": _tagging(files=_PEOPLES_DAILY),
-    "c3": _fixed(C3, files=_C3),
-    "chid": _fixed(ChID, files=_CHID),
+    "wsc": _classes(
+        text_rows.wsc_row, labels=("true", "false"), files=file_names.CLUE
+    ),
+    "csl": _classes(text_rows.csl_row, labels=BINARY, files=file_names.CLUE),
+    "cmrc2018": _fixed(ReadingComprehension, files=file_names.CMRC),
+    "drcd": _fixed(ReadingComprehension, files=file_names.DRCD),
+    "cluener": _fixed(Tagging, types=CLUENER_TYPES, files=file_names.CLUE),
+    "msra": _tagging(files=file_names.MSRA),
+    "weibo": _tagging(files=file_names.WEIBO),
+    "resume": _tagging(files=file_names.RESUME),
+    "peoples_daily": _tagging(files=file_names.PEOPLES_DAILY),
+    "c3": _fixed(C3, files=file_names.C3),
+    "chid": _fixed(ChID, files=file_names.CHID),
     # The user's own files.
     "classification": Classification.of_own_files,
     "multi_label": MultiLabel.of_own_files,
     "regression": Regression.of_own_files,
-    "ner": _tagging(files=_NAMES),
+    "ner": _tagging(files=file_names.NAMES),
     "qa": _fixed(
-        ReadingComprehension, files=_QUESTIONS, may_be_unanswerable=True
+        ReadingComprehension,
+        files=file_names.QUESTIONS,
+        may_be_unanswerable=True,
     ),
 }
 # Earlier names.

@@ -163,12 +163,10 @@ def look(
 
 def _find_delimiter(path, lines, known: Dialect | None) -> Dialect:
     """Takes the delimiter that cuts most lines into equally many cells."""
-    if known and known.delimiter:
-        count = sum(known.delimiter in line for _, line in lines)
-        if count > len(lines) / 2:
-            return _with_quotes(lines, known.delimiter)
     best, best_share = None, 0.5
-    for delimiter in DELIMITERS:
+    # Of equals the training file's comes first.
+    first = [known.delimiter] if known and known.delimiter else []
+    for delimiter in (*first, *DELIMITERS):
         dialect = _with_quotes(lines, delimiter)
         counts = Counter(len(cells) for _, cells in split_lines(lines, dialect))
         total = sum(counts.values())

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from albert_tf2 import paths
-from albert_tf2.tasks import columns, tables
+from albert_tf2.tasks import column_names, tables
 from albert_tf2.tasks import reading as reading
-from albert_tf2.tasks.columns import ID, LABEL, TEXT_A, TEXT_B
+from albert_tf2.tasks.column_names import ID, LABEL, TEXT_A, TEXT_B
 from albert_tf2.tasks.reading import BadRow, field
 
 
@@ -96,7 +96,7 @@ def pair_records(path: paths.PathLike) -> Iterator[tuple[str, Any]]:
     roles: Sequence[str] = ()
     for place, cells in tables.plain_rows(path):
         if not roles:
-            roles = columns.roles_of_header(cells)
+            roles = column_names.roles_of(cells)
             if TEXT_B in roles:
                 continue
             roles = [""]
@@ -125,7 +125,7 @@ def review_records(path: paths.PathLike) -> Iterator[tuple[str, Any]]:
     roles: Sequence[str] = ()
     for place, cells in tables.plain_rows(path):
         if not roles:
-            roles = columns.roles_of_header(cells)
+            roles = column_names.roles_of(cells)
             if TEXT_A in roles:
                 continue
             roles = [
