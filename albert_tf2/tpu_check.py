@@ -15,12 +15,11 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from albert_tf2 import command_line
+from albert_tf2 import command_line, paths
 from albert_tf2.errors import UserError, cut, install_line
 from albert_tf2.recipes import PretrainRecipe, load_recipe
 from albert_tf2.settings import MAX_BATCH
@@ -216,7 +215,7 @@ def compile_step(
         not reuse arguments), `flops`, `bytes_accessed`; with `fits` False,
         `reason`.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with paths.temporary_folder("tpu_check") as folder:
         program = Path(folder) / "step.mlir"
         program.write_text(export_step(recipe, batch), encoding="utf-8")
         generation = topology.partition(":")[0]

@@ -17,7 +17,6 @@ however many stretches there are. Spark does the same with its own shuffle.
 import contextlib
 import os
 import resource
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO
 
@@ -78,7 +77,7 @@ def stretches(names: Sequence[str], count: int) -> list[Sequence[str]]:
 def spools_folder(plan: shards.Plan) -> Iterator[str]:
     """Yields an empty folder on this machine, and removes it in the end."""
     if paths.is_remote(plan.output_dir):
-        with tempfile.TemporaryDirectory(prefix="albert-spools-") as folder:
+        with paths.temporary_folder("spools") as folder:
             yield folder
         return
     folder = os.path.join(paths.local(plan.parts_folder), "spools")

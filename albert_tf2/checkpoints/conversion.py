@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,7 +48,7 @@ def _write_hub(found: Weights, folder: Path) -> dict[str, str]:
             f"no vocab.txt lies beside {found.source}: a hub export needs the "
             "model's vocabulary there"
         )
-    with tempfile.TemporaryDirectory() as checkpoint:
+    with paths.temporary_folder("convert") as checkpoint:
         variable_map = native.write(found, Path(checkpoint))
         command = [sys.executable, "-m", HUB_COMMAND]
         command += ["--checkpoint", checkpoint, "--export_dir", str(folder)]
