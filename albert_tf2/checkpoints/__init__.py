@@ -68,11 +68,8 @@ def read_weights(
     here = download.local_path(source)
     if download.is_url(source) or not paths.is_remote(source):
         return _read(here, source, config)
-    try:
+    with paths.named(source, str(here)):
         found = _read(here, source, config)
-    except UserError as error:
-        # The copy's name means nothing to the user.
-        raise UserError(str(error).replace(str(here), str(source))) from error
     return dataclasses.replace(found, source=os.fspath(source))
 
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from albert_tf2 import checkpoints, features, files, settings
-from albert_tf2.checkpoints import warm_start, weights
+from albert_tf2 import checkpoints, features, paths, settings
+from albert_tf2.checkpoints import download, warm_start, weights
 from albert_tf2.checkpoints.native import CONFIG_FILE, PREFIX
 from albert_tf2.config import AlbertConfig, load_model_config
 from albert_tf2.errors import UserError
@@ -114,16 +114,22 @@ def own_encoder(
 
 def is_hub(source: str) -> bool:
     """Whether a source is a SavedModel: a folder, or a handle."""
-    is_archive = source.endswith((".zip", ".gz", ".tgz"))
-    if source.startswith(("https://", "http://")):
-        return not is_archive
-    return (Path(source) / SAVED_MODEL).is_file()
+    if download.is_url(source):
+        return not source.endswith((".zip", ".gz", ".tgz"))
+    return paths.is_file(paths.join(source, SAVED_MODEL))
+
+
+def hub_folder(source: str) -> str:
+    """Returns the local folder of a SavedModel, fetched if need be."""
+    if not download.is_url(source):
+        return paths.fetched(source)
+    import tensorflow_hub as hub
+
+    return hub.resolve(source)
 
 
 def _load_hub(source: str, vocab_file: str | None) -> LoadedEncoder:
-    import tensorflow_hub as hub
-
-    folder = Path(hub.resolve(source))
+    folder = Path(hub_folder(source))
     layer = _hub_layer(folder)
     inside = folder / "assets" / VOCAB_FILE
     if vocab_file is None and not inside.is_file():
@@ -191,7 +197,7 @@ def build(
 
 
 def save(
-    folder: files.PathLike,
+    folder: paths.PathLike,
     *,
     model: TaskModel,
     task: base.Task,
@@ -200,14 +206,14 @@ def save(
     facts: dict[str, Any] | None = None,
 ) -> None:
     """Writes a fine-tuned model (see the module), whole or not at all."""
-    with files.atomic_directory(folder, overwrite=True) as temporary:
+    with paths.atomic_directory(folder, overwrite=True) as temporary:
         tf.train.Checkpoint(model=model).write(str(temporary / PREFIX))
         if loaded.config is not None:
             loaded.config.to_json(temporary / CONFIG_FILE)
         else:
             shutil.copytree(loaded.hub_folder, temporary / HUB_FOLDER)
         loaded.tokenizer.save(temporary)
-        files.write_json(
+        paths.write_json(
             temporary / TASK_FILE,
             {
                 **task.describe(),
@@ -218,17 +224,26 @@ def save(
         )
 
 
-def is_fine_tuned(folder: files.PathLike) -> bool:
+def is_fine_tuned(folder: paths.PathLike) -> bool:
     """Whether a folder holds what `save` writes."""
-    return (Path(folder) / TASK_FILE).is_file()
+    if download.is_url(folder):
+        return False  # a released model, or a hub handle
+    return paths.is_file(paths.join(folder, TASK_FILE))
 
 
 def load(
-    folder: files.PathLike,
+    folder: paths.PathLike,
 ) -> tuple[base.Task, TaskModel, LoadedEncoder, base.Lengths]:
     """Reads what `save` wrote: task, model, its encoder, lengths."""
-    folder = Path(folder)
-    description = files.read_json(folder / TASK_FILE)
+    here = paths.fetched(folder)
+    with paths.named(folder, here):
+        return _load(Path(here))
+
+
+def _load(
+    folder: Path,
+) -> tuple[base.Task, TaskModel, LoadedEncoder, base.Lengths]:
+    description = paths.read_json(folder / TASK_FILE, dict)
     task = registry.from_description(description)
     tokenizer = Tokenizer(folder)
     if (folder / HUB_FOLDER).is_dir():

@@ -62,9 +62,7 @@ def _fingerprint(source: str) -> tuple[str, str]:
         text = json.dumps(config.to_dict())
         return source, hashlib.sha256(text.encode()).hexdigest()
     if encoders.is_hub(source):
-        import tensorflow_hub as hub
-
-        return source, fingerprint(hub.resolve(source))[1]
+        return source, fingerprint(encoders.hub_folder(source))[1]
     return fingerprint(source)
 
 

@@ -235,6 +235,16 @@ def fetched(path: PathLike) -> str:
     return _UNTIL_THE_END.enter_context(local_copy(path))
 
 
+@contextlib.contextmanager
+def named(path: PathLike, here: str) -> Iterator[None]:
+    """Lets errors about a fetched copy name the path that the user gave."""
+    try:
+        yield
+    except UserError as error:
+        told = str(error).replace(here, os.fsdecode(path))
+        raise UserError(told) from error
+
+
 def kept_folder(label: str) -> str:
     """Returns a new local folder that is removed when the process ends."""
     return _UNTIL_THE_END.enter_context(temporary_folder(label))
