@@ -257,8 +257,9 @@ def _are_names(values: Any, *, blanks: bool, repeats: bool) -> bool:
     if not isinstance(values, list | tuple):
         return False
     names = [name for name in values if not (blanks and name == "")]
-    different = repeats or len(set(names)) == len(names)
-    return all(map(_is_line, names)) and different
+    if not all(map(_is_line, names)):
+        return False
+    return repeats or len(set(names)) == len(names)
 
 
 def of(settings_class: type) -> Mapping[str, Setting]:

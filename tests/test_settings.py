@@ -63,7 +63,7 @@ def wrong_values(field):
         if field.choices:
             yield from ("nonsense", field.choices[0].upper(), "a" * 10**6)
     if field.kind is tuple:
-        yield from ("text", 3, [1, 2], ["a", " "], ["a", None])
+        yield from ("text", 3, [1, 2], [["a"]], [{}], ["a", " "], ["a", None])
         if not field.blanks:
             yield ["a", ""]
         if not field.repeats:
