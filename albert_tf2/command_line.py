@@ -303,10 +303,12 @@ def _sentence(error: Exception) -> str | None:
     if isinstance(error, UserError):
         return str(error)
     more = "(--debug shows where)"
-    # TensorFlow's own exception, by name: it may not be loaded.
-    if isinstance(error, MemoryError) or (
-        type(error).__name__ == "ResourceExhaustedError"
-    ):
+    # TensorFlow's own exception, by name, for it may not be loaded: it means
+    # a device's memory, or a full disk.
+    exhausted = type(error).__name__ == "ResourceExhaustedError"
+    if exhausted and "space left on device" in str(error):
+        return f"no space left: {_REMEDIES[errno.ENOSPC]} {more}"
+    if isinstance(error, MemoryError) or exhausted:
         return (
             "out of memory: take a smaller batch, shorter rows or a smaller "
             f"model, or a machine with more memory {more}"
@@ -315,6 +317,7 @@ def _sentence(error: Exception) -> str | None:
         return f"a file is nested too deeply to be read: check it {more}"
     if isinstance(error, OSError):
         reason = error.strerror or str(error) or type(error).__name__
+        reason = " ".join(reason.split())
         place = f"{error.filename}: " if error.filename else ""
         remedy = _REMEDIES.get(error.errno or 0)
         return f"{place}{reason}{f': {remedy}' if remedy else ''} {more}"

@@ -201,6 +201,14 @@ def test_wrong_flags_get_one_sentence(module, arguments, message, capsys):
             2,
             "error: out of memory",
         ),
+        (
+            type("ResourceExhaustedError", (Exception,), {})(
+                "model.data: No space left on device"
+            ),
+            2,
+            "error: no space left: free some space or choose another place",
+        ),
+        (OSError("two\nlines"), 2, "error: two lines (--debug"),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), 141, ""),
     ],
     ids=lambda value: type(value).__name__,

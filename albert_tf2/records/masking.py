@@ -29,7 +29,7 @@ import tensorflow as tf
 
 from albert_tf2 import features
 from albert_tf2.errors import UserError, check_choice
-from albert_tf2.settings import LABEL_STYLES, check_number
+from albert_tf2.settings import LABEL_STYLES, MAX_LENGTH, check_number
 from albert_tf2.text.tokenization import (
     CHINESE_BLOCKS,
     PIECE_PREFIX,
@@ -178,8 +178,8 @@ class Masker:
         check_choice("label_style", self.label_style, LABEL_STYLES)
         for name, kind, limits in (
             ("masked_lm_prob", float, {"above": 0.0, "below": 1.0}),
-            ("max_predictions_per_seq", int, {"least": 1}),
-            ("max_ngram", int, {"least": 1}),
+            ("max_predictions_per_seq", int, {"least": 1, "most": MAX_LENGTH}),
+            ("max_ngram", int, {"least": 1, "most": MAX_LENGTH}),
         ):
             check_number(name, getattr(self, name), kind=kind, **limits)
         # Set once: the tables are the same for every batch.
