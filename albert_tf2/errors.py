@@ -90,7 +90,6 @@ class _Short(reprlib.Repr):
 
     def __init__(self):
         super().__init__()
-        self.maxlevel = 2
         self.maxstring = self.maxother = MAX_SHOWN
 
     def repr_int(self, value, level):

@@ -49,7 +49,7 @@ def load_recipe(
     values: dict[str, Written] = {}
     sources: dict[str, str] = {}
     if path is not None:
-        text = paths.read_text(path, most=MAX_BYTES).removeprefix("\ufeff")
+        text = paths.read_text(path, most=MAX_BYTES)
         values = _Reader(text, paths.shown(path)).keys()
         sources = dict.fromkeys(values, paths.shown(path))
     for override in overrides:

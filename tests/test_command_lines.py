@@ -14,6 +14,7 @@ import pytest
 import albert_tf2
 from albert_tf2 import __main__ as dispatcher
 from albert_tf2 import command_line, settings
+from albert_tf2.data.build_config import BuildConfig
 from albert_tf2.errors import UserError
 from albert_tf2.recipes import FinetuneRecipe, PretrainRecipe
 
@@ -102,8 +103,24 @@ def test_each_flag_has_a_sentence_and_each_number_a_range(module, monkeypatch):
     for action in parser._actions:
         assert action.help and len(action.help.split()) >= 2, action
         assert not action.help.startswith("("), action
+        # Sentences begin alike; JSON and TensorFlow keep their capitals.
+        first, second = action.help[:2]
+        assert not first.isupper() or not second.islower(), action
         # `add_number` has a range, bare int and float have none.
         assert action.type not in (int, float), action
+
+
+def test_a_flag_tells_what_its_setting_is():
+    parser = command_line.parser("Does.", "x")
+    command_line.add_number(parser, "--n", 7, "Share in %.", least=0, most=9)
+    command_line.add_settings(
+        parser, BuildConfig, ["segmenter"], defaults={"segmenter": "none"}
+    )
+    text = " ".join(parser.format_help().split())
+    assert "--n N share in % (from 0 to 9; default: 7)" in text
+    assert "(default: none)" in text
+    assert parser.parse_args([]).segmenter == "none"
+    assert parser.parse_args(["--n", "0"]).n == 0
 
 
 def test_shared_flags_are_the_same_everywhere(monkeypatch):

@@ -195,6 +195,7 @@ def test_wrong_settings_are_refused(cls, override):
         (PretrainRecipe, "jit_compile=False", False),
         (PretrainRecipe, "hidden_dropout_prob=null", None),
         (PretrainRecipe, "hidden_dropout_prob=", None),
+        (PretrainRecipe, "model='null'", "null"),
         (PretrainRecipe, "model=runs/x/albert_config.json # mine", None),
         (FinetuneRecipe, "labels=[no, yes]", ("no", "yes")),
         (FinetuneRecipe, "labels=[00, 1.0, null]", ("00", "1.0", "null")),
@@ -205,12 +206,21 @@ def test_wrong_settings_are_refused(cls, override):
 def test_values_are_read_by_their_field(cls, override, value):
     key = override.partition("=")[0]
     found = getattr(load_recipe(cls, None, [override]), key)
-    if key == "model":
+    if key == "model" and value is None:
         value = "runs/x/albert_config.json"
     if key == "columns":
         value = ("", "label", "", "text_a")
     assert found == value and type(found) is type(value)
     assert math.copysign(1, found) == 1 if key == "weight_decay" else True
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["gradient_accumulation_steps=3", "end_learning_rate=0.1"],
+)
+def test_fields_that_do_not_fit_together(override):
+    with pytest.raises(UserError, match="^--set: .* Received: `.* and `"):
+        load_recipe(PretrainRecipe, None, [override])
 
 
 def write(path, content):
@@ -295,6 +305,9 @@ def test_where_a_value_came_from_is_named(tmp_path):
     )
     with pytest.raises(UserError, match="--scale: `seed` must"):
         load_recipe(PretrainRecipe, None, flags={"seed": ("--scale", -1)})
+    # A flag that was not given changes nothing.
+    flags = {"seed": ("--scale", None)}
+    assert load_recipe(PretrainRecipe, None, ["seed=1"], flags=flags).seed == 1
     # The last of several counts.
     assert load_recipe(PretrainRecipe, None, ["seed=1", "seed=2"]).seed == 2
 
