@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from albert_tf2 import __version__, settings
-from albert_tf2.errors import UserError
+from albert_tf2.errors import Preempted, UserError
 from albert_tf2.settings import STRATEGIES, Setting
 
 EXIT_BAD_INPUT = 2  # argparse's own code for a wrong flag
+EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 DEBUG_VARIABLE = "ALBERT_TF2_DEBUG"
@@ -279,6 +280,8 @@ def run(main: Callable[[Sequence[str] | None], int | None]) -> None:
         # complain once more when it closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_BROKEN_PIPE
+    except Preempted:
+        code = EXIT_PREEMPTED  # and the run has told what it saved
     except KeyboardInterrupt:
         _show_traceback()
         print("interrupted", file=sys.stderr)

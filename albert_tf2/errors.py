@@ -47,6 +47,13 @@ def require(what: str, modules: Sequence[str], extra: str) -> None:
         )
 
 
+class Preempted(Exception):
+    """A run was asked to stop, and saved: the same command goes on.
+
+    Command lines exit with code 75 (`command_line.run`).
+    """
+
+
 def check_choice(
     name: str, value: Any, choices: Iterable[str], *, source: str = ""
 ) -> None:

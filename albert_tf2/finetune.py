@@ -9,6 +9,8 @@ JSON Lines, Parquet), ner and qa.
 The workdir receives model/ (for `python -m albert_tf2.predict`), predictions/
 with a row per row of dev and test, results.json, metrics.jsonl and curves for
 TensorBoard. The same command again resumes what was interrupted.
+Exit codes: 0 done; 2 wrong input; 75 stopped by SIGTERM after saving, so a
+scheduler may start the same command again.
 
     python -m albert_tf2.finetune --task lcqmc --data_dir lcqmc/ \\
       --init_checkpoint albert_tiny_zh --workdir runs/lcqmc
@@ -18,6 +20,7 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import math
 import shutil
 import statistics
 from collections.abc import Callable, Sequence
@@ -213,6 +216,9 @@ def fine_tune(
     Returns:
         The contents of `results.json`: seed, steps, seconds, and the figures
         on dev and test.
+
+    Raises:
+        Preempted: After SIGTERM, and saving: the same call goes on.
     """
     from albert_tf2.finetuning import identity
     from albert_tf2.training import run_folder
@@ -265,6 +271,8 @@ def _train(
     from albert_tf2.finetuning.tuner import Tuner
     from albert_tf2.keras_api import keras
     from albert_tf2.training import run_folder
+    from albert_tf2.training.loop import sigterm_noted
+    from albert_tf2.training.precision import model_precision
 
     recipe = what.recipe
     dropout = {
@@ -273,39 +281,36 @@ def _train(
         if getattr(recipe, name) is not None
     }
     keras.utils.set_random_seed(recipe.seed)  # of random weights, `config:`
-    policy = keras.mixed_precision.global_policy()
-    keras.mixed_precision.set_global_policy(recipe.precision)
-    try:
-        tuner = Tuner(
-            task,
-            load_encoder=lambda: encoders.load_encoder(
-                init_checkpoint,
-                vocab_file=vocab_file,
-                dropout=dropout,
+    results = {"task": task.name, "seed": recipe.seed}
+    with model_precision(recipe.precision):
+        with sigterm_noted() as terminated:
+            tuner = Tuner(
+                task,
+                load_encoder=lambda: encoders.load_encoder(
+                    init_checkpoint,
+                    vocab_file=vocab_file,
+                    dropout=dropout,
+                    say=say,
+                ),
+                recipe=recipe,
+                workdir=workdir,
+                strategy=strategy,
                 say=say,
-            ),
-            recipe=recipe,
-            workdir=workdir,
-            strategy=strategy,
-            say=say,
-        )
-        what = dataclasses.replace(
-            what,
-            model=tuner.loaded.config,
-            vocabulary=tuner.tokenizer.vocabulary,
-        )
-        changes = run_folder.check(workdir, what)
-        run_folder.describe(workdir, what, changes, say=say)
-        results = {"task": task.name, "seed": recipe.seed}
-        results |= tuner.train(data.train, data.dev)
+            )
+            what = dataclasses.replace(
+                what,
+                model=tuner.loaded.config,
+                vocabulary=tuner.tokenizer.vocabulary,
+            )
+            changes = run_folder.check(workdir, what)
+            run_folder.describe(workdir, what, changes, say=say)
+            results |= tuner.train(data.train, data.dev, terminated=terminated)
         for split in ("dev", "test"):
             rows = getattr(data, split)
             if rows:
                 predictions = tuner.predict(rows)
                 write_predictions(workdir, split, predictions)
                 results[split] = task.score(rows, predictions)
-    finally:
-        keras.mixed_precision.set_global_policy(policy)
     return results | {"train_rows": len(data.train)}
 
 
@@ -362,11 +367,16 @@ def fine_tune_seeds(
                     **settings | {"strategy": strategy},
                 )
             )
-        return _best_of_seeds(task, runs, workdir, write=not worker)
+        return _best_of_seeds(task, runs, workdir, write=not worker, say=say)
 
 
 def _best_of_seeds(
-    task: Any, runs: list[dict[str, Any]], workdir: Path, *, write: bool
+    task: Any,
+    runs: list[dict[str, Any]],
+    workdir: Path,
+    *,
+    write: bool,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Returns the figures of several seeds; copies the best one's model."""
     results: dict[str, Any] = {"task": task.name, "runs": runs}
@@ -382,9 +392,15 @@ def _best_of_seeds(
         }
     if not write:
         return results
-    best = max(runs, key=lambda run: run.get("dev", {}).get(task.metric, 0.0))
+    best = max(
+        runs, key=lambda run: run.get("dev", {}).get(task.metric, -math.inf)
+    )
+    if not best.get("dev"):
+        say("no dev rows tell which seed is best: the first one is taken")
     source = workdir / f"seed-{best['seed']}"
     for folder in ("model", "predictions"):
+        if not (source / folder).exists():
+            continue  # nothing was predicted
         with files.atomic_directory(
             workdir / folder, overwrite=True
         ) as temporary:

@@ -17,8 +17,6 @@ from albert_tf2.recipes import (
     require_optimizer,
 )
 
-EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Trains, or evaluates alone; returns the exit code."""
@@ -100,14 +98,14 @@ def _run(arguments, recipe: PretrainRecipe) -> int:
                 recipe.lamb_adaptation,
             )
         )
-    result = run.train_and_evaluate(
+    run.train_and_evaluate(
         recipe,
         arguments.data_dir,
         arguments.workdir,
         strategy,
         init_checkpoint=arguments.init_checkpoint,
     )
-    return EXIT_PREEMPTED if result.interrupted else 0
+    return 0
 
 
 if __name__ == "__main__":

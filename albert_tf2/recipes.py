@@ -459,6 +459,15 @@ class FinetuneRecipe(Lengths):
     log_every: int = setting(
         50, "Steps between rows of metrics.jsonl.", least=1, most=MAX_STEPS
     )
+    keep_checkpoints: int = setting(
+        2, "Newest checkpoints to keep.", least=1, most=100_000
+    )
+    on_divergence: str = setting(
+        "stop",
+        "What to do when the loss explodes: `stop`, or `rollback` to the last "
+        "checkpoint with half the rate.",
+        choices=("stop", "rollback"),
+    )
     max_train_rows: int | None = setting(
         None,
         "Train on so many rows, drawn with the seed; null: on all.",

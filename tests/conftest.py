@@ -69,3 +69,19 @@ def tiny_config():
         intermediate_size=96,
         max_position_embeddings=64,
     )
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory) -> Path:
+    """A folder with a small random model, as `load_pretrained` reads it."""
+    import task_samples as samples
+
+    from albert_tf2.checkpoints import save_pretrained
+    from albert_tf2.keras_api import keras
+    from albert_tf2.model.albert import AlbertPretrainer
+
+    folder = tmp_path_factory.mktemp("pretrained")
+    vocab_file = samples.write_vocab(folder)
+    keras.utils.set_random_seed(0)
+    model = AlbertPretrainer(samples.small_config(vocab_file))
+    return save_pretrained(model, folder / "model", vocab_file=vocab_file)

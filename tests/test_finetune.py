@@ -42,20 +42,6 @@ RECIPE = dict(
 )
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """A folder with a small random model, as `load_pretrained` reads it."""
-    from albert_tf2.checkpoints import save_pretrained
-    from albert_tf2.keras_api import keras
-    from albert_tf2.model.albert import AlbertPretrainer
-
-    folder = tmp_path_factory.mktemp("pretrained")
-    vocab_file = samples.write_vocab(folder)
-    keras.utils.set_random_seed(0)
-    model = AlbertPretrainer(samples.small_config(vocab_file))
-    return save_pretrained(model, folder / "model", vocab_file=vocab_file)
-
-
 def run(task_name, folder, checkpoint, workdir, *, strategy=None, **changes):
     from albert_tf2.tasks import registry
 
@@ -117,43 +103,6 @@ def weights_of(workdir):
     return model.get_weights()
 
 
-def test_interrupted_run_equals_an_uninterrupted_one(
-    tmp_path, checkpoint, monkeypatch
-):
-    from albert_tf2.finetuning import run as tuning
-
-    folder = samples.write_lcqmc(tmp_path / "data")
-    short = dict(max_train_steps=6, checkpoint_every=2, log_every=1)
-    run("lcqmc", folder, checkpoint, tmp_path / "whole", **short)
-
-    train_on = tuning.Run._train_on
-
-    def stop_at_five(self, indices, number):
-        if number == 4:
-            raise KeyboardInterrupt
-        return train_on(self, indices, number)
-
-    monkeypatch.setattr(tuning.Run, "_train_on", stop_at_five)
-    with pytest.raises(KeyboardInterrupt):
-        run("lcqmc", folder, checkpoint, tmp_path / "cut", **short)
-    monkeypatch.undo()
-    run("lcqmc", folder, checkpoint, tmp_path / "cut", **short)
-
-    for a, b in zip(
-        weights_of(tmp_path / "whole"),
-        weights_of(tmp_path / "cut"),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(a, b)
-
-    def losses(name):
-        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
-        return [(r["step"], r["loss"]) for r in map(json.loads, lines)]
-
-    assert losses("whole") == losses("cut")
-    assert [step for step, _ in losses("cut")] == [1, 2, 3, 4, 5, 6]
-
-
 def test_a_finished_run_is_reported_and_another_one_refused(
     tmp_path, checkpoint
 ):
@@ -163,65 +112,6 @@ def test_a_finished_run_is_reported_and_another_one_refused(
     assert again == json.loads(json.dumps(first))
     with pytest.raises(UserError, match="another `max_train_steps`"):
         run("lcqmc", folder, checkpoint, tmp_path / "w", max_train_steps=2)
-
-
-def test_several_seeds(tmp_path, checkpoint):
-    from albert_tf2.tasks import registry
-
-    recipe = FinetuneRecipe(**{**RECIPE, "max_train_steps": 1, "num_seeds": 2})
-    task = registry.create("lcqmc")
-    data = finetune.read_data(
-        task, samples.write_lcqmc(tmp_path / "d"), recipe, say=lambda _: None
-    )
-    results = finetune.fine_tune_seeds(
-        task,
-        data,
-        init_checkpoint=str(checkpoint),
-        recipe=recipe,
-        workdir=tmp_path / "w",
-        say=lambda line: None,
-    )
-    a, b = results["dev"]["accuracy"]["values"]
-    assert results["dev"]["accuracy"]["mean"] == pytest.approx((a + b) / 2)
-    assert results["dev"]["accuracy"]["spread"] == pytest.approx(
-        abs(a - b) / 2**0.5
-    )
-    assert (tmp_path / "w" / "model" / "task.json").is_file()
-    assert "±" in finetune.summary(results)
-
-
-def test_early_stopping_keeps_the_best(tmp_path, checkpoint):
-    results = run(
-        "lcqmc",
-        samples.write_lcqmc(tmp_path / "data"),
-        checkpoint,
-        tmp_path / "w",
-        eval_every=2,
-        early_stopping_patience=3,
-        learning_rate=1e-9,
-    )
-    assert results["best_step"] == 2 and results["steps"] == 8
-
-
-def test_a_loss_that_is_lost_stops_the_run(tmp_path, checkpoint, monkeypatch):
-    from albert_tf2.finetuning import run as tuning
-
-    monkeypatch.setattr(
-        tuning,
-        "loss_sum",
-        lambda kind, logits, labels, weights: logits[0, 0] * float("nan"),
-    )
-    folder = samples.write_lcqmc(tmp_path / "data")
-    with pytest.raises(UserError, match="lower `learning_rate`"):
-        run(
-            "lcqmc",
-            folder,
-            checkpoint,
-            tmp_path / "w",
-            max_train_steps=2,
-            log_every=1,
-        )
-    assert not (tmp_path / "w" / "model").exists()
 
 
 def test_class_weights_balance(tmp_path):
@@ -304,24 +194,6 @@ def test_mixed_precision(tmp_path, checkpoint, precision):
     )
     assert results["dev"]["accuracy"] >= 0.75
     assert keras.mixed_precision.global_policy().name == "float32"
-
-
-@pytest.mark.large
-def test_lamb_and_dropout(tmp_path, checkpoint):
-    pytest.importorskip("official.modeling.optimization.lamb")
-    results = run(
-        "lcqmc",
-        samples.write_lcqmc(tmp_path / "data"),
-        checkpoint,
-        tmp_path / "w",
-        optimizer="lamb",
-        hidden_dropout_prob=0.1,
-        attention_probs_dropout_prob=0.1,
-        max_train_steps=2,
-    )
-    assert results["steps"] == 2
-    config = json.loads((tmp_path / "w/model/albert_config.json").read_text())
-    assert config["hidden_dropout_prob"] == 0.1
 
 
 def test_preln_head_normalizes(tmp_path):

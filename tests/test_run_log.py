@@ -5,7 +5,7 @@ import json
 import pytest
 import tensorflow as tf
 
-from albert_tf2.training.run_log import RunLog, Timer, read_rows
+from albert_tf2.training.run_log import RunLog, read_rows
 
 
 def opened(workdir, start_step, **options):
@@ -172,17 +172,3 @@ def test_other_workers_write_nothing(tmp_path):
     log.say("nothing")
     log.close()
     assert not list(tmp_path.iterdir())
-
-
-def test_the_timer_leaves_out_what_was_no_step(monkeypatch):
-    clock = iter([0.0, 20.0, 22.0])
-    monkeypatch.setattr("time.perf_counter", clock.__next__)
-    timer = Timer()
-    assert timer.speed() is None
-    timer.start()
-    timer.stop(0)  # it was compiled
-    assert timer.speed() is None
-    timer.start()
-    timer.stop(8)
-    assert timer.speed() == 4.0
-    assert timer.speed() is None

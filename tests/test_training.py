@@ -14,7 +14,7 @@ import tensorflow as tf
 from small_records import classic, write_set
 
 from albert_tf2 import AlbertConfig, load_pretrained
-from albert_tf2.errors import UserError
+from albert_tf2.errors import Preempted, UserError
 from albert_tf2.model import flops
 from albert_tf2.pretraining.recipe_parts import predictions_of
 from albert_tf2.pretraining.run import Run, evaluate, train_and_evaluate
@@ -110,7 +110,7 @@ def same_runs(workdir, other):
 def whole_run(records, model_file, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("whole")
     result = train(recipe(model_file), records, workdir)
-    assert result.step == 12 and not result.interrupted
+    assert result.step == 12
     return workdir, result
 
 
@@ -165,23 +165,58 @@ def test_untrained_losses_are_those_of_guessing(whole_run):
     assert 4 < result.first["unigram_loss"] < 6
 
 
-@pytest.mark.parametrize("stop", [5, 7])
+class AfterSteps:
+    """Stands for SIGTERM, which comes once a run has made some steps."""
+
+    def __init__(self, run, stop):
+        self.run, self.stop = run, stop
+
+    def __bool__(self):
+        return int(self.run.loop.step) >= self.stop
+
+
+def interrupted(a_recipe, records, workdir, stop):
+    """Makes some steps, and is stopped by SIGTERM."""
+    run = Run(a_recipe, records, workdir, "one_device")
+    run.start(None)
+    with pytest.raises(Preempted):
+        run.train(AfterSteps(run, stop))
+    assert run.loop.snapshots.steps[-1] == int(run.loop.step) >= stop
+
+
+# 6 is when an evaluation is due, too: it is made up for.
+@pytest.mark.parametrize("stop", [5, 6, 7])
 def test_steps_and_a_restart_equal_steps(
     whole_run, records, model_file, tmp_path, stop
 ):
     """SIGTERM after some steps, then the same again: bit for bit."""
     a_recipe = recipe(model_file)
-    run = Run(a_recipe, records, tmp_path, "one_device")
-    run.start(None, progress=False)
-
-    class AfterSomeSteps:
-        def __bool__(self):
-            return int(run.step.numpy()) >= stop
-
-    result = run.train(AfterSomeSteps())
-    assert result.interrupted and stop <= result.step < 12
+    interrupted(a_recipe, records, tmp_path, stop)
     assert train(a_recipe, records, tmp_path).step == 12
     same_runs(tmp_path, whole_run[0])
+
+
+DROPOUT = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.2}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        DROPOUT | {"gradient_accumulation_steps": 2},
+        DROPOUT | {"precision": "mixed_float16", "optimizer": "adamw"},
+    ],
+    ids=["parts, lamb", "float16, adamw"],
+)
+def test_two_steps_and_a_restart_equal_four_with_dropout(
+    records, model_file, tmp_path, changes
+):
+    short = {"train_steps": 4, "steps_per_loop": 1, "log_every": 1}
+    a_recipe = recipe(model_file, **(short | changes))
+    interrupted(a_recipe, records, tmp_path / "cut", 2)
+    train(a_recipe, records, tmp_path / "cut")
+    train(a_recipe, records, tmp_path / "whole")
+    same_runs(tmp_path / "cut", tmp_path / "whole")
+    assert len(losses(tmp_path / "cut")) == 4
 
 
 def command(model_file, records, workdir, **changes):
@@ -292,8 +327,8 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(
 ):
     a_recipe = recipe(model_file)
     run = Run(a_recipe, records, tmp_path, "one_device")
-    run.start(None, progress=False)
-    write = run.snapshots.checkpoint.write
+    run.start(None)
+    write = run.loop.snapshots.checkpoint.write
 
     def full(prefix):
         if prefix.endswith("-10"):
@@ -304,9 +339,9 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(
             )
         return write(prefix)
 
-    monkeypatch.setattr(run.snapshots.checkpoint, "write", full)
+    monkeypatch.setattr(run.loop.snapshots.checkpoint, "write", full)
     with pytest.raises(UserError, match="last good checkpoint is .*ckpt-5"):
-        run.train([])
+        run.train()
     assert not list((tmp_path / "checkpoints").glob("ckpt-10*"))
     train(a_recipe, records, tmp_path)
     same_runs(tmp_path, whole_run[0])
@@ -425,23 +460,23 @@ def test_divergence_names_steps_and_can_roll_back(
         tmp_path,
         "one_device",
     )
-    run.start(None, progress=False)
+    run.start(None)
     check = guard.Guard.check
     broken = []
 
-    def once(self, step, step_losses):
+    def once(self, step, step_losses, norms):
         if step == 8 and not broken:
             broken.append(step)
             step_losses = [*step_losses[:-1], float("nan")]
-        check(self, step, step_losses)
+        check(self, step, step_losses, norms)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(guard.Guard, "check", once)
-        result = run.train([])
+        result = run.train()
     assert result.step == 12
     printed = capsys.readouterr().out
     assert "nan at step 10" in printed and "back to step 5" in printed
-    assert float(run.rate_scale.numpy()) == 0.5
+    assert float(run.schedule.scale) == 0.5
     rows = read_rows(tmp_path / "metrics.jsonl")
     assert [row["step"] for row in rows] == [2, 4, 6, 8, 10, 12]
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
@@ -469,8 +504,10 @@ def test_guard_sees_explosions_and_not_noise():
     watch.check(0, [5 + rng.uniform(-2, 2) for _ in range(200)])
     with pytest.raises(guard.Diverged, match="exploded.*by step 2"):
         watch.check(200, [14.0] * 20)
-    with pytest.raises(guard.Diverged, match="inf at step 3"):
+    with pytest.raises(guard.Diverged, match="loss became inf at step 3"):
         guard.Guard().check(0, [1.0, 1.0, float("inf")])
+    with pytest.raises(guard.Diverged, match="norm became nan at step 8"):
+        guard.Guard().check(6, [1.0, 1.0, 1.0], [1.0, float("nan"), 1.0])
 
 
 def test_remarks_say_what_is_not_learned():

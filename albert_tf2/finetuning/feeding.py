@@ -57,43 +57,77 @@ def _number_arrays(
     return {"labels": labels, "weights": weights}
 
 
-def distribute(
-    strategy: tf.distribute.Strategy, batch: dict[str, np.ndarray]
-) -> dict[str, tf.Tensor]:
-    """Gives each replica its rows of a global batch.
+class OnReplicas:
+    """Callable: a global batch, arrays [B, ...] -> each replica's result.
 
     Every worker of a cluster draws the same global batch and keeps its own
-    part, so one replica and many train on the same rows. Scalars go to all.
+    rows, so one replica and many see the same ones. Scalars go to all.
+
+    It is traced once, with all sizes but B left open. A program that is
+    traced for one length rounds otherwise than one for any; traced for each,
+    a run's last bits would depend on which lengths came first, and a resumed
+    run meets them in another order.
     """
-    replicas = strategy.num_replicas_in_sync
 
-    def part(context):
-        index = context.replica_id_in_sync_group
-        return {
-            name: tf.constant(
-                array if array.ndim == 0 else np.split(array, replicas)[index]
-            )
-            for name, array in batch.items()
-        }
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        function: Callable[..., tf.Tensor],
+        *,
+        fixed: bool = False,
+    ):
+        """Traces nothing yet.
 
-    return strategy.experimental_distribute_values_from_function(part)
+        Args:
+            strategy: The devices.
+            function: From a replica's batch, and what else is given, to its
+                result.
+            fixed: Whether all batches have the sizes of the first (TPU).
+        """
+        self.strategy, self.function = strategy, function
+        self.fixed = fixed
+        self._traced = None
+
+    def __call__(self, batch: dict[str, np.ndarray], *more: tf.Tensor):
+        if self._traced is None:
+            signature = [
+                {name: self._spec(array) for name, array in batch.items()},
+                *map(tf.TensorSpec.from_tensor, more),
+            ]
+            self._traced = tf.function(self._run, input_signature=signature)
+        return self._traced(batch, *more)
+
+    def _spec(self, array: np.ndarray) -> tf.TensorSpec:
+        shape = array.shape
+        if not self.fixed:
+            shape = [None] * len(shape)
+        return tf.TensorSpec(shape, array.dtype)
+
+    def _run(self, batch, *more):
+        replicas = self.strategy.num_replicas_in_sync
+
+        def part(context):
+            index = context.replica_id_in_sync_group
+            return {
+                name: values
+                if values.shape.rank == 0
+                else tf.split(values, replicas)[index]
+                for name, values in batch.items()
+            }
+
+        parts = self.strategy.experimental_distribute_values_from_function(part)
+        return self.strategy.run(self.function, args=(parts, *more))
 
 
 def make_predict_step(
     model: TaskModel, strategy: tf.distribute.Strategy
 ) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
     """Returns a function from the inputs of a global batch to its logits."""
-
-    @tf.function(reduce_retracing=True)
-    def step(batch):
-        return strategy.run(
-            lambda inputs: model(inputs, training=False), args=(batch,)
-        )
+    step = OnReplicas(strategy, lambda inputs: model(inputs, training=False))
 
     def predict(inputs):
-        logits = step(distribute(strategy, inputs))
         # From all workers of a cluster too, in the order of the rows.
-        return strategy.gather(logits, axis=0).numpy()
+        return strategy.gather(step(inputs), axis=0).numpy()
 
     return predict
 

@@ -141,6 +141,23 @@ class TaskModel(keras.Model):
         return logits
 
 
+def draws_own_dropout(encoder: keras.layers.Layer) -> bool:
+    """Whether an encoder is a hub module whose training graph draws numbers.
+
+    Its draws are inside the graph, out of reach of `model.dropout`.
+    """
+    loaded = getattr(encoder, "resolved_object", None)
+    if loaded is None:
+        return False
+    for function in getattr(loaded.__call__, "concrete_functions", []):
+        graph = function.graph.as_graph_def()
+        inner = (node for f in graph.library.function for node in f.node_def)
+        for node in [*graph.node, *inner]:
+            if node.op.startswith(("Random", "Rng")):
+                return True
+    return False
+
+
 def loss_sum(
     kind: str, logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
 ) -> tf.Tensor:

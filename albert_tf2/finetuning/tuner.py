@@ -23,6 +23,7 @@ from albert_tf2.finetuning import encoders, feeding
 from albert_tf2.finetuning.run import Run
 from albert_tf2.recipes import FinetuneRecipe
 from albert_tf2.tasks import base
+from albert_tf2.training.snapshots import reason_of
 
 
 def lengths_of(recipe: FinetuneRecipe) -> base.Lengths:
@@ -114,12 +115,21 @@ class Tuner:
         return self.task.score(rows, self.predict(rows))
 
     def train(
-        self, train_rows: Sequence[Any], dev_rows: Sequence[Any] = ()
+        self,
+        train_rows: Sequence[Any],
+        dev_rows: Sequence[Any] = (),
+        *,
+        terminated: Sequence[int] = (),
     ) -> dict[str, Any]:
         """Trains, and leaves the model with the best weights on `dev_rows`.
 
+        Args:
+            train_rows: What to learn.
+            dev_rows: What says how well.
+            terminated: Of `loop.sigterm_noted`.
+
         Returns:
-            `steps`, `seconds`, `best_step`, and the figures on `dev_rows`.
+            `steps`, `best_step` and `seconds`.
         """
         examples = self.task.encode(
             train_rows, self.tokenizer, self.lengths, training=True
@@ -127,17 +137,25 @@ class Tuner:
         if not examples:
             raise UserError(f"task {self.task.name}: no row to train on")
         run = Run(self, examples, train_rows, dev_rows)
-        return run.execute()
+        return run.execute(terminated)
 
     def save_model(self, facts: dict[str, Any]) -> None:
-        encoders.save(
-            self.workdir / "model",
-            model=self.model,
-            task=self.task,
-            loaded=self.loaded,
-            lengths=self.lengths,
-            facts=facts,
-        )
+        """Writes `workdir/model`, whole or not at all."""
+        folder = self.workdir / "model"
+        try:
+            encoders.save(
+                folder,
+                model=self.model,
+                task=self.task,
+                loaded=self.loaded,
+                lengths=self.lengths,
+                facts=facts,
+            )
+        except tf.errors.OpError as error:
+            raise UserError(
+                f"{folder} could not be written ({reason_of(error)}): free "
+                "some space and run the same command again"
+            ) from error
 
     def load_best(self) -> None:
         """Puts the weights of `workdir/model` back into the model."""

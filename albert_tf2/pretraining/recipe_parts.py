@@ -37,6 +37,18 @@ def model_config(recipe: PretrainRecipe, records: RecordSet) -> AlbertConfig:
     return config
 
 
+def check_shares(recipe: PretrainRecipe, replicas: int) -> None:
+    """Refuses a batch that does not divide among replicas and parts."""
+    parts = recipe.gradient_accumulation_steps
+    if recipe.global_batch_size % (replicas * parts):
+        raise UserError(
+            "recipe: `global_batch_size` must be divisible by the number of "
+            f"replicas, {replicas}, times `gradient_accumulation_steps`. "
+            f"Received: `global_batch_size={recipe.global_batch_size}` and "
+            f"`gradient_accumulation_steps={parts}`"
+        )
+
+
 def create_masker(
     recipe: PretrainRecipe, records: RecordSet, config: AlbertConfig
 ) -> Masker | None:

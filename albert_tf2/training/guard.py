@@ -25,23 +25,31 @@ class Guard:
     average: float | None = None
     best: float = math.inf
 
-    def check(self, step: int, losses: list[float]) -> None:
+    def check(
+        self, step: int, losses: list[float], norms: list[float] | None = None
+    ) -> None:
         """Looks at the losses of some steps.
 
         Args:
             step: How many steps were done before these.
             losses: One per step.
+            norms: The gradients', where the weights took whatever came: they
+                are lost a step before the loss tells.
 
         Raises:
             Diverged: Naming the steps.
         """
         first, last = step + 1, step + len(losses)
         for number, loss in enumerate(losses, start=first):
-            if not math.isfinite(loss):
-                raise Diverged(
-                    f"the loss became {loss} at step {number} (steps {first} "
-                    f"to {last} ran together)"
-                )
+            for name, value in (
+                ("loss", loss),
+                ("gradient's norm", norms[number - first] if norms else 0.0),
+            ):
+                if not math.isfinite(value):
+                    raise Diverged(
+                        f"the {name} became {value} at step {number} (steps "
+                        f"{first} to {last} ran together)"
+                    )
             if self.average is None:
                 self.average = loss
             self.average = MEMORY * self.average + (1 - MEMORY) * loss

@@ -60,12 +60,16 @@ class Update:
             optimizer: Of `optimization.create_optimizer`.
             variables: What to update.
             clip_norm: The largest global norm of the gradients.
-            fuses: Whether to compile it into single passes over memory.
+            fuses: Whether to compile it into single passes over memory, unless
+                it is one: Adam's kernel is, and uses all cores.
         """
         self.optimizer = optimizer
         self.variables = variables
         self.clip_norm = clip_norm
-        self.fuses = fuses and not scales_loss(optimizer)
+        self.fuses = fuses and not (
+            scales_loss(optimizer)
+            or isinstance(optimizer, keras.optimizers.legacy.Adam)
+        )
         self._fused = tf.function(self._apply, jit_compile=True)
 
     def scaled(self, loss: tf.Tensor) -> tf.Tensor:

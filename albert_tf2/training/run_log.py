@@ -13,7 +13,6 @@ and no row that could be read is ever dropped for one that could not.
 import json
 import math
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -230,26 +229,3 @@ class RunLog:
             self._bar = None
         if self._writer is not None:
             self._writer.close()
-
-
-class Timer:
-    """Wall time of training steps alone: no tracing, evaluating or saving."""
-
-    def __init__(self):
-        self._steps, self._seconds, self._began = 0, 0.0, 0.0
-
-    def start(self) -> None:
-        """Starts the clock for some steps."""
-        self._began = time.perf_counter()
-
-    def stop(self, steps: int) -> None:
-        """Counts the steps since `start`; 0 leaves their time out."""
-        if steps:
-            self._steps += steps
-            self._seconds += time.perf_counter() - self._began
-
-    def speed(self) -> float | None:
-        """Returns steps per second since the last call, if known."""
-        steps, seconds = self._steps, self._seconds
-        self._steps, self._seconds = 0, 0.0
-        return steps / seconds if steps else None

@@ -8,7 +8,7 @@ import tensorflow as tf
 from albert_tf2 import paths
 from albert_tf2.errors import UserError
 
-FOLDER, NAME = "checkpoints", "ckpt"
+FOLDER, NAME, LIST = "checkpoints", "ckpt", "checkpoint"
 # The parts of a checkpoint, and what a killed process leaves: ckpt-8_temp.
 _FILE = re.compile(rf"{NAME}-(\d+)(\.index|\.data-|_temp).*")
 
@@ -118,7 +118,7 @@ class Snapshots:
             kept = [other for other in before if other < step]
             kept = [*kept, step][-self.keep :]
             self._list(kept)
-        except (tf.errors.OpError, OSError) as error:
+        except (tf.errors.OpError, OSError, UserError) as error:
             self._remove(lambda other: other == step)
             last = self._prefix(before[-1]) if before else "none"
             raise UserError(
@@ -131,10 +131,11 @@ class Snapshots:
 
     def _list(self, steps: list[int]) -> None:
         """Writes the file `checkpoint`, for `tf.train.latest_checkpoint`."""
-        prefixes = [self._prefix(step) for step in steps]
-        tf.compat.v1.train.update_checkpoint_state(
-            self.folder, prefixes[-1], prefixes
-        )
+        lines = [f'model_checkpoint_path: "{NAME}-{steps[-1]}"'] + [
+            f'all_model_checkpoint_paths: "{NAME}-{step}"' for step in steps
+        ]
+        with paths.atomic_file(paths.join(self.folder, LIST)) as stream:
+            stream.writelines(f"{line}\n" for line in lines)
 
     def _remove(self, is_unwanted: Callable[[int], bool]) -> None:
         for step, name in self._files():
