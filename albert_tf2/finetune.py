@@ -21,14 +21,13 @@ import dataclasses
 import hashlib
 import json
 import math
-import shutil
 import statistics
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from albert_tf2 import command_line, files, paths
+from albert_tf2 import command_line, paths
 from albert_tf2.errors import UserError
 from albert_tf2.recipes import (
     FinetuneRecipe,
@@ -195,7 +194,7 @@ def fine_tune(
     *,
     init_checkpoint: str,
     recipe: FinetuneRecipe,
-    workdir: str | Path,
+    workdir: paths.PathLike,
     strategy: Any = None,
     vocab_file: str | None = None,
     say=print,
@@ -227,7 +226,8 @@ def fine_tune(
     strategy = strategy or create_strategy("one_device")
     worker, _ = worker_of(strategy)
     # Workers of a cluster do the same; the first one's files are the run's.
-    workdir = Path(workdir) / (f"worker-{worker}" if worker else "")
+    if worker:
+        workdir = paths.join(workdir, f"worker-{worker}")
     what = identity.identity_of(
         task,
         data.sources,
@@ -251,7 +251,7 @@ def fine_tune(
             strategy=strategy,
             say=say,
         )
-        paths.write_json(workdir / RESULTS_FILE, results)
+        paths.write_json(paths.join(workdir, RESULTS_FILE), results)
     return results
 
 
@@ -262,7 +262,7 @@ def _train(
     *,
     init_checkpoint: str,
     vocab_file: str | None,
-    workdir: Path,
+    workdir: paths.PathLike,
     strategy: Any,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
@@ -315,11 +315,11 @@ def _train(
 
 
 def write_predictions(
-    workdir: Path, split: str, predictions: list[dict[str, Any]]
+    workdir: paths.PathLike, split: str, predictions: list[dict[str, Any]]
 ) -> None:
     """Writes `predictions/<split>.jsonl`: a line per row, in their order."""
-    path = workdir / "predictions" / f"{split}.jsonl"
-    with files.atomic_file(path) as stream:
+    path = paths.join(workdir, "predictions", f"{split}.jsonl")
+    with paths.atomic_file(path) as stream:
         for prediction in predictions:
             stream.write(json.dumps(prediction, ensure_ascii=False) + "\n")
 
@@ -337,7 +337,7 @@ def fine_tune_seeds(
     from albert_tf2.training import run_folder
     from albert_tf2.training.distribution import create_strategy, worker_of
 
-    workdir, say = Path(workdir), settings.get("say", print)
+    say = settings.get("say", print)
     strategy = settings.get("strategy") or create_strategy("one_device")
     worker, _ = worker_of(strategy)
     what = identity.identity_of(
@@ -363,7 +363,7 @@ def fine_tune_seeds(
                     task,
                     data,
                     recipe=dataclasses.replace(recipe, seed=seed, num_seeds=1),
-                    workdir=workdir / f"seed-{seed}",
+                    workdir=paths.join(workdir, f"seed-{seed}"),
                     **settings | {"strategy": strategy},
                 )
             )
@@ -373,7 +373,7 @@ def fine_tune_seeds(
 def _best_of_seeds(
     task: Any,
     runs: list[dict[str, Any]],
-    workdir: Path,
+    workdir: paths.PathLike,
     *,
     write: bool,
     say: Callable[[str], None],
@@ -383,31 +383,42 @@ def _best_of_seeds(
     for split in ("dev", "test"):
         figures = [run[split] for run in runs if run.get(split)]
         results[split] = {
-            name: {
-                "mean": statistics.fmean(run[name] for run in figures),
-                "spread": statistics.stdev(run[name] for run in figures),
-                "values": [run[name] for run in figures],
-            }
+            name: _mean_and_spread([run[name] for run in figures])
             for name in (figures[0] if figures else ())
         }
     if not write:
         return results
-    best = max(
-        runs, key=lambda run: run.get("dev", {}).get(task.metric, -math.inf)
-    )
+    best = _best(runs, task.metric)
     if not best.get("dev"):
         say("no dev rows tell which seed is best: the first one is taken")
-    source = workdir / f"seed-{best['seed']}"
     for folder in ("model", "predictions"):
-        if not (source / folder).exists():
+        source = paths.join(workdir, f"seed-{best['seed']}", folder)
+        if not paths.exists(source):
             continue  # nothing was predicted
-        with files.atomic_directory(
-            workdir / folder, overwrite=True
-        ) as temporary:
-            shutil.copytree(source / folder, temporary, dirs_exist_ok=True)
+        goal = paths.join(workdir, folder)
+        with paths.atomic_directory(goal, overwrite=True) as temporary:
+            paths.copy_folder(source, temporary)
     results["best_seed"] = best["seed"]
-    files.write_json(workdir / RESULTS_FILE, results)
+    paths.write_json(paths.join(workdir, RESULTS_FILE), results)
     return results
+
+
+def _mean_and_spread(values: list[float]) -> dict[str, Any]:
+    # `stdev` fails on NaN, where `fmean` gives it back.
+    known = all(map(math.isfinite, values))
+    return {
+        "mean": statistics.fmean(values),
+        "spread": statistics.stdev(values) if known else math.nan,
+        "values": values,
+    }
+
+
+def _best(runs: list[dict[str, Any]], metric: str) -> dict[str, Any]:
+    """Returns the first run of the best figure on the dev rows."""
+    figures = [run.get("dev", {}).get(metric, -math.inf) for run in runs]
+    # A figure may be undefined, and that is worse than any.
+    figures = [-math.inf if math.isnan(value) else value for value in figures]
+    return runs[figures.index(max(figures))]
 
 
 def summary(results: dict[str, Any]) -> str:
@@ -450,7 +461,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         vocab_file=args.vocab_file,
     )
     print(summary(results))
-    print(f"model: {Path(args.workdir) / 'model'}")
+    print(f"model: {paths.join(args.workdir, 'model')}")
     return 0
 
 

@@ -15,7 +15,7 @@ import pytest
 import task_samples as samples
 import tensorflow as tf
 
-from albert_tf2 import finetune
+from albert_tf2 import finetune, paths
 from albert_tf2.errors import Preempted, UserError
 from albert_tf2.finetuning import encoders, step, tuner
 from albert_tf2.finetuning import run as finetuning_run
@@ -313,14 +313,20 @@ def test_several_seeds(folder, checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "figures, best", [([0.2, 0.9, 0.5], 8), ([-0.3, -0.5, -0.1], 9)]
+    "figures, best",
+    [
+        ([0.2, 0.9, 0.5], 8),
+        ([-0.3, -0.5, -0.1], 9),
+        ([float("nan"), 0.1, 0.1], 8),
+    ],
 )
 def test_the_best_seed_becomes_the_model(
     folder, checkpoint, tmp_path, monkeypatch, figures, best
 ):
     def fine_tune(task, data, *, recipe, workdir, **settings):
-        (workdir / "model").mkdir(parents=True)
-        (workdir / "model" / "seed").write_text(str(recipe.seed))
+        paths.make_folder(paths.join(workdir, "model"))
+        with paths.atomic_file(paths.join(workdir, "model/seed")) as stream:
+            stream.write(str(recipe.seed))
         dev = {"accuracy": figures[recipe.seed - 7]}
         return {"seed": recipe.seed, "dev": dev}
 
@@ -348,6 +354,22 @@ def test_several_seeds_without_rows_to_judge_by(folder, checkpoint, tmp_path):
     assert any("the first one is taken" in line for line in said)
     assert (tmp_path / "w" / "model" / "task.json").is_file()
     assert not (tmp_path / "w" / "predictions").exists()
+
+
+def test_a_run_may_lie_where_tensorflow_writes(folder, checkpoint, tmp_path):
+    """Also a bucket's: `ram://` stands for it."""
+    workdir = f"ram://{tmp_path}/run"
+    changes = {"max_train_steps": 2, "num_seeds": 2}
+    results = run(folder, checkpoint, workdir, seeds=True, **changes)
+    assert results["dev"]["accuracy"]["values"]
+    assert paths.names(f"{workdir}/model") == [
+        "albert_config.json",
+        "model.data-00000-of-00001",
+        "model.index",
+        *("task.json", "text_settings.json", "vocab.txt"),
+    ]
+    assert paths.names(f"{workdir}/predictions") == ["dev.jsonl", "test.jsonl"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_dev_rows_may_be_sampled_and_test_rows_never(folder):

@@ -16,11 +16,11 @@ from small_records import classic, write_set
 from albert_tf2 import AlbertConfig, load_pretrained
 from albert_tf2.errors import Preempted, UserError
 from albert_tf2.model import flops
-from albert_tf2.pretraining.recipe_parts import predictions_of
+from albert_tf2.pretraining.recipe_parts import check_shares, predictions_of
 from albert_tf2.pretraining.run import Run, evaluate, train_and_evaluate
 from albert_tf2.recipes import PretrainRecipe
 from albert_tf2.records.pipeline import open_records
-from albert_tf2.training import guard
+from albert_tf2.training import guard, optimization
 from albert_tf2.training.run_log import read_rows
 
 MODEL = {
@@ -184,8 +184,8 @@ def interrupted(a_recipe, records, workdir, stop):
     assert run.loop.snapshots.steps[-1] == int(run.loop.step) >= stop
 
 
-# 6 is when an evaluation is due, too: it is made up for.
-@pytest.mark.parametrize("stop", [5, 6, 7])
+# When a checkpoint, and when an evaluation is due: test_loop has the others.
+@pytest.mark.parametrize("stop", [5, 6])
 def test_steps_and_a_restart_equal_steps(
     whole_run, records, model_file, tmp_path, stop
 ):
@@ -522,6 +522,37 @@ def test_remarks_say_what_is_not_learned():
     assert "SOP is at chance" in remark
     (remark,) = guard.remarks(learned | {"mlm_loss": 6.5})
     assert "MLM is below the unigram baseline" in remark
+
+
+def test_a_start_tells_its_epochs_and_logs_its_own_ratios(
+    records, model_file, tmp_path, capsys, monkeypatch
+):
+    settings = {"weight_decay": 0.4, "bias_correction": False}
+    run = Run(recipe(model_file, **settings), records, tmp_path, "one_device")
+    run.start(None)
+    # 12 steps of 4 of the 25 records.
+    assert "12 steps are 1.9 epoch(s)" in capsys.readouterr().out
+    asked = {}
+
+    def ratios(optimizer, variables, **settings):
+        asked.update(settings)
+        return {"kernel": tf.constant(2.0)}
+
+    monkeypatch.setattr(optimization, "trust_ratios", ratios)
+    row = {"step": 2, "loss": 1.0, "tokens": 10.0, "examples": 4.0}
+    logged, scalars = run.logged(row, 3.0)
+    assert asked == settings and scalars == {"trust_ratio/kernel": 2.0}
+    assert logged["tokens_per_second"] == 30 and "tokens" not in logged
+    assert run.logged(row, None)[0] == {"step": 2, "loss": 1.0}
+
+
+def test_a_batch_that_cannot_be_shared_is_told_first(model_file):
+    parts = recipe(
+        model_file, global_batch_size=8, gradient_accumulation_steps=4
+    )
+    check_shares(parts, 2)
+    with pytest.raises(UserError, match="replicas, 4, times.*_steps=4"):
+        check_shares(parts, 4)
 
 
 def test_mistakes_are_told_before_training(records, model_file, tmp_path):

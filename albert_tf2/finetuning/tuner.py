@@ -12,12 +12,11 @@ A workdir holds
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
-from albert_tf2 import files
+from albert_tf2 import paths
 from albert_tf2.errors import UserError
 from albert_tf2.finetuning import encoders, feeding
 from albert_tf2.finetuning.run import Run
@@ -45,7 +44,7 @@ class Tuner:
         *,
         load_encoder: Callable[[], encoders.LoadedEncoder],
         recipe: FinetuneRecipe,
-        workdir: files.PathLike,
+        workdir: paths.PathLike,
         strategy: tf.distribute.Strategy,
         say: Callable[[str], None] = print,
     ):
@@ -61,7 +60,7 @@ class Tuner:
         """
         self.task = task
         self.recipe = recipe
-        self.workdir = Path(workdir)
+        self.workdir = workdir
         self.strategy = strategy
         self.say = say
         self.lengths = lengths_of(recipe)
@@ -141,7 +140,7 @@ class Tuner:
 
     def save_model(self, facts: dict[str, Any]) -> None:
         """Writes `workdir/model`, whole or not at all."""
-        folder = self.workdir / "model"
+        folder = paths.join(self.workdir, "model")
         try:
             encoders.save(
                 folder,
@@ -159,7 +158,7 @@ class Tuner:
 
     def load_best(self) -> None:
         """Puts the weights of `workdir/model` back into the model."""
-        prefix = self.workdir / "model" / encoders.PREFIX
+        prefix = paths.join(self.workdir, "model", encoders.PREFIX)
         tf.train.Checkpoint(model=self.model).read(
-            str(prefix)
+            paths.for_tensorflow(prefix)
         ).assert_existing_objects_matched()

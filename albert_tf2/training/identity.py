@@ -60,7 +60,9 @@ _SHARED = _table(
     (TOLD, "lamb_adaptation bias_correction precision", ""),
     (REFUSED, "precision=mixed_float16", "its checkpoints have no loss scale"),
     (TOLD, " ".join(TRAINING_FIELDS), ""),
-    (FREE, "jit_compile log_every checkpoint_every devices version", ""),
+    (TOLD, "on_divergence", ""),
+    (FREE, "jit_compile log_every checkpoint_every keep_checkpoints", ""),
+    (FREE, "devices version", ""),
 )
 RULES = {
     PRETRAINING: _SHARED
@@ -68,12 +70,12 @@ RULES = {
         (REFUSED, "shuffle_buffer", _ROWS),
         (REFUSED, "label_style", "the labels would mean something else"),
         (TOLD, "train_steps warmup_steps end_learning_rate", ""),
-        (TOLD, "scale_learning_rate_from on_divergence", ""),
+        (TOLD, "scale_learning_rate_from", ""),
         (TOLD, "masked_lm_prob max_ngram max_predictions_per_seq", ""),
         (FREE, "gradient_accumulation_steps steps_per_loop", ""),
         # An upper limit: the rows are as long as the records have them.
         (FREE, "max_seq_length", ""),
-        (FREE, "eval_every keep_checkpoints eval", ""),
+        (FREE, "eval_every eval", ""),
         (RESOLVED, "model vocab_size_from_data grow_vocabulary", ""),
     ),
     FINETUNING: _SHARED

@@ -1,8 +1,7 @@
 """The loop of both kinds of training: step, log, evaluate, save, go back.
 
-A plain loop and not Orbit's controller: exact resume, rollback and the guard
-of every step reach inside the loop, and took more lines around Orbit than the
-loop itself has.
+A plain loop and not Orbit's controller, because exact resume, rollback and the
+guard of every step reach inside the loop, which a controller keeps to itself.
 
     batches -> some steps on the device -> the guard -> a logged row
       -> evaluation -> checkpoint -> ...
