@@ -35,6 +35,8 @@ def toy(tmp_path):
         "global_batch_size": 16,
         "gradient_accumulation_steps": 2,
         "precision": "mixed_bfloat16",
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
     }
 
 
