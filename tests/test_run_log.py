@@ -9,8 +9,9 @@ from albert_tf2.training.run_log import RunLog, read_rows
 
 
 def opened(workdir, start_step, **options):
-    options = {"train_steps": 12, "progress": False} | options
-    return RunLog(workdir, start_step=start_step, **options)
+    log = RunLog(workdir, **({"train_steps": 12, "progress": False} | options))
+    log.open(start_step)
+    return log
 
 
 def rows_of(*steps, **more):

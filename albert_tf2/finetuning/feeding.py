@@ -1,6 +1,7 @@
 """Feeding a task's model: batches to replicas, logits back in order."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -86,7 +87,7 @@ class OnReplicas:
         """
         self.strategy, self.function = strategy, function
         self.fixed = fixed
-        self._traced = None
+        self._traced: Any = None
 
     def __call__(self, batch: dict[str, np.ndarray], *more: tf.Tensor):
         if self._traced is None:
@@ -98,10 +99,8 @@ class OnReplicas:
         return self._traced(batch, *more)
 
     def _spec(self, array: np.ndarray) -> tf.TensorSpec:
-        shape = array.shape
-        if not self.fixed:
-            shape = [None] * len(shape)
-        return tf.TensorSpec(shape, array.dtype)
+        sizes = array.shape if self.fixed else [None] * array.ndim
+        return tf.TensorSpec(sizes, array.dtype)
 
     def _run(self, batch, *more):
         replicas = self.strategy.num_replicas_in_sync

@@ -320,6 +320,7 @@ class Run:
 
     def figures(self) -> dict[str, float]:
         """Returns means over every held-out example once."""
+        assert self.held_out is not None
         if self._evaluator is None:
             self._evaluator = Evaluator(
                 self.model,

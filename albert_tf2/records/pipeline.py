@@ -529,6 +529,7 @@ def unigram_log_probs(
             ids = batch[features.MASKED_LM_IDS].numpy()
             ids = ids[batch[features.MASKED_LM_WEIGHTS].numpy() > 0]
         else:
+            assert masker is not None
             ids = masker.all_labels(*parse_compact(block, record_set)).numpy()
         counts += np.bincount(ids, minlength=vocab_size)[:vocab_size]
     return np.log(counts / counts.sum())

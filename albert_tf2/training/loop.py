@@ -51,7 +51,9 @@ class Trainer(Protocol):
     model: keras.Model
     optimizer: keras.optimizers.legacy.Optimizer
     schedule: WarmupLinearDecay
-    metrics: Sequence[str]
+
+    @property
+    def metrics(self) -> Sequence[str]: ...
 
     @property
     def programs(self) -> int: ...
@@ -118,9 +120,16 @@ class Loop:
             progress: Whether to show a bar, and not a line per logged step.
             say: Takes lines for the console.
         """
-        self.trainer, self.plan, self.workdir = trainer, plan, workdir
-        self.best, self.worker, self.progress = best, worker, progress
-        self._say = say
+        self.trainer, self.plan, self.best = trainer, plan, best
+        self._log = RunLog(
+            workdir,
+            train_steps=plan.train_steps,
+            enabled=worker == 0,
+            progress=progress,
+            say=say,
+        )
+        self.say = self._log.say
+        self._rate_scale: Any = trainer.schedule.scale
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._evaluated = tf.Variable(-1, dtype=tf.int64, trainable=False)
         self._interval = Interval(trainer.metrics)
@@ -129,7 +138,7 @@ class Loop:
                 model=trainer.model,
                 optimizer=trainer.optimizer,
                 step=self.step,
-                rate_scale=trainer.schedule.scale,
+                rate_scale=self._rate_scale,
                 interval=self._interval,
                 evaluated=self._evaluated,
                 **({"best": best} if best else {}),
@@ -142,14 +151,6 @@ class Loop:
         self._saved = -1  # the step of the checkpoint that the run stands on
         self._guard, self._timer = guard.Guard(), Timer()
         self._rollbacks = 0
-        self._log: RunLog | None = None
-
-    def say(self, text: str) -> None:
-        """Prints on the first worker, above the bar if there is one."""
-        if self._log is not None:
-            self._log.say(text)
-        elif self.worker == 0:
-            self._say(text)
 
     def resume(self) -> bool:
         """Restores the newest checkpoint; says whether there was one."""
@@ -172,14 +173,7 @@ class Loop:
             Preempted: After SIGTERM, and saving.
             guard.Diverged: If the loss is lost and nothing can be done.
         """
-        self._log = RunLog(
-            self.workdir,
-            start_step=self._saved,
-            train_steps=self.plan.train_steps,
-            enabled=self.worker == 0,
-            progress=self.progress,
-            say=self._say,
-        )
+        self._log.open(self._saved)
         try:
             while True:
                 try:
@@ -188,7 +182,6 @@ class Loop:
                     self._roll_back(error)
         finally:
             self._log.close()
-            self._log = None
 
     def _run_from_here(self, terminated: Sequence[int]) -> int:
         plan, step = self.plan, int(self.step)
@@ -286,13 +279,12 @@ class Loop:
             raise guard.Diverged(
                 f"{error}, after {MAX_ROLLBACKS} rollbacks: {remedy}"
             ) from error
-        scale = self.trainer.schedule.scale
-        halved = float(scale) / 2
+        halved = float(self._rate_scale) / 2
         if self.snapshots.restore_newest() is None:
             raise guard.Diverged(
                 f"{error}, before the first checkpoint: {remedy}"
             ) from error
-        scale.assign(halved)
+        self._rate_scale.assign(halved)
         self._rollbacks += 1
         self._guard = guard.Guard()
         step = self._saved = int(self.step)

@@ -25,6 +25,7 @@ nothing beyond the core. The legacy Adam is one kernel for each variable.
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -208,14 +209,15 @@ def create_optimizer(
     """
     check_choice("optimizer", name, OPTIMIZERS)
     check_choice("lamb_adaptation", lamb_adaptation, LAMB_ADAPTATIONS)
-    shared = {
+    shared: dict[str, Any] = {
         "learning_rate": learning_rate,
         "beta_1": beta_1,
         "beta_2": beta_2,
         "epsilon": epsilon,
     }
     if name == "adamw":
-        optimizer_class, own = AdamW, {"weight_decay": weight_decay}
+        optimizer_class: Any = AdamW
+        own: dict[str, Any] = {"weight_decay": weight_decay}
     else:
         optimizer_class, decay_argument = _lamb_class()
         own = {

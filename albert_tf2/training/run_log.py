@@ -41,7 +41,8 @@ def _parse(content: bytes) -> tuple[list[Row], list[bytes]]:
     Of several rows of one step the last one counts. A last line without its
     end is no damage: a killed process was writing it.
     """
-    rows, damaged = {}, []
+    rows: dict[int, Row] = {}
+    damaged = []
     *lines, last = content.split(b"\n")
     for line in [*lines, last]:
         try:
@@ -79,18 +80,15 @@ class RunLog:
         self,
         workdir: paths.PathLike,
         *,
-        start_step: int,
         train_steps: int,
         enabled: bool = True,
         progress: bool = True,
         say: Callable[[str], None] = print,
     ):
-        """Continues the files of a run.
+        """Writes nothing yet.
 
         Args:
             workdir: The run's folder.
-            start_step: Rows of later steps are dropped: the run that wrote
-                them was killed before its next checkpoint.
             train_steps: The last step.
             enabled: False on workers that share the folder.
             progress: Whether to show a bar, and not a line per logged step.
@@ -101,16 +99,26 @@ class RunLog:
         self.enabled = enabled
         self._progress = progress
         self._say = say
-        self._step = max(start_step, 0)
-        self._bar = self._writer = None
-        if not enabled:
+        self._step = 0
+        self._bar: Any = None
+        self._writer: Any = None
+
+    def open(self, step: int) -> None:
+        """Continues the files of a run.
+
+        Args:
+            step: Rows of later steps are dropped: the run that wrote them was
+                killed before its next checkpoint. -1 drops all.
+        """
+        self._step = max(step, 0)
+        if not self.enabled:
             return
-        self._drop_rows_after(start_step)
+        self._drop_rows_after(step)
         import tensorflow as tf  # here: drawing reads rows without it
 
         self._summary, self._errors = tf.summary, tf.errors
         self._writer = tf.summary.create_file_writer(
-            paths.for_tensorflow(paths.join(workdir, "tensorboard"))
+            paths.for_tensorflow(paths.join(self.workdir, "tensorboard"))
         )
 
     def _drop_rows_after(self, step: int) -> None:
@@ -229,3 +237,4 @@ class RunLog:
             self._bar = None
         if self._writer is not None:
             self._writer.close()
+            self._writer = None
