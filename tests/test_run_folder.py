@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import task_samples as samples
@@ -35,6 +36,7 @@ from albert_tf2.training.identity import (
     Identity,
 )
 
+ROOT = Path(__file__).resolve().parents[1]
 MODEL = AlbertConfig(
     vocab_size=200,
     embedding_size=8,
@@ -62,6 +64,22 @@ def test_every_setting_has_a_rule_and_every_rule_a_setting(kind):
     assert names <= fields | own, names - fields - own
     for name, rule in rules.items():
         assert bool(rule.reason) == (rule.verdict == identity.REFUSED), name
+
+
+def test_the_guide_has_the_table():
+    text = (ROOT / "docs" / "runs.md").read_text("utf-8")
+    rows = [line.split("|") for line in text.splitlines() if "`" in line]
+    for rules in identity.RULES.values():
+        for name, rule in rules.items():
+            spelled = [f"`{part}`" for part in name.split("=")]
+            verdicts = [
+                cells[2].strip()
+                for cells in rows
+                if len(cells) > 3 and all(s in cells[1] for s in spelled)
+            ]
+            assert (
+                rule.verdict == identity.RESOLVED or rule.verdict in verdicts
+            ), name
 
 
 def pretraining(**changes):
