@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import task_samples as samples
-from small_records import TOKENS, write_set
+from small_records import TOKENS, example, write_set
 
 from albert_tf2 import (
     AlbertConfig,
@@ -363,15 +363,27 @@ def test_records_are_known_by_their_content(tmp_path):
         shard["sha256"] = f"sum {number}"
     (tmp_path / "a" / "manifest.json").write_text(json.dumps(manifest))
     assert open_records(str(tmp_path / "a")).sums == ("sum 0", "sum 1")
-    # Of another program's, by the checksums in their frames.
-    for name in ("moved", "b"):
-        (tmp_path / name / "manifest.json").unlink()
-    shard = next((tmp_path / "moved").glob("train-0*"))
-    shard.write_bytes(shard.read_bytes()[:-3])
-    from albert_tf2.records.pipeline import _frames
 
-    with pytest.raises(UserError, match="is cut off"):
-        _frames(str(shard))
+
+def test_records_of_other_programs_are_known_by_their_checksums(tmp_path):
+
+    def rows_of_one_length(rng):
+        ids = rng.integers(5, 100, 32)  # a byte for each
+        return example({"input_ids": ids, "masked_lm_positions": [1]}), ids
+
+    for name, seed in (("a", 0), ("b", 1)):
+        write_set(tmp_path / name, [4], kind=rows_of_one_length, seed=seed)
+        (tmp_path / name / "manifest.json").unlink()
+    shutil.copytree(tmp_path / "a", tmp_path / "moved")
+    first, other, moved = (
+        open_records(str(tmp_path / name)) for name in ("a", "b", "moved")
+    )
+    assert first.counts == other.counts == (4,)
+    assert first.sha256 == moved.sha256 != other.sha256
+    shard = next((tmp_path / "a").glob("train-0*"))
+    shard.write_bytes(shard.read_bytes()[:-3])
+    with pytest.raises(UserError, match="is cut off: copy it again"):
+        open_records(str(tmp_path / "a"))
 
 
 # --- whole runs
@@ -476,7 +488,7 @@ def test_a_first_command_that_fails_leaves_nothing(records, tmp_path):
     (tmp_path / "run").mkdir()  # somebody's own folder stays
     with pytest.raises(UserError, match="max_seq_length 16"):
         train(wrong, records, tmp_path / "run")
-    assert contents(tmp_path / "run") == {}
+    assert (tmp_path / "run").is_dir() and not contents(tmp_path / "run")
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UserError, match="file is a file: name a folder"):
         train(recipe(tmp_path), records, tmp_path / "file")

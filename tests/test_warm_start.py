@@ -161,6 +161,10 @@ def test_new_words_in_free_slots_begin_as_the_mean_of_their_pieces(checkpoint):
     check_rows(now, expected)
     assert "2 new words in free slots" in said
     assert "糖尿 (7), covid (8)" in said
+    before, now, said = start(checkpoint, [*OLD[:7], "𠮷", *OLD[8:]])
+    for name in TOKEN_TABLES:  # not what the free slot happened to hold
+        np.testing.assert_array_equal(now[name][7], before[name][7])
+    assert "1 of them begin at random" in said
 
 
 def test_a_longer_vocabulary_wants_to_be_asked_for(checkpoint):
@@ -285,7 +289,9 @@ def test_pieces_of_words():
         "病": [],
         "[unused99]": [],
     }
-    assert pieces({w: w for w in found}, Vocabulary(OLD)) == found
+    signs = ["[", "]", "#", "##n", "u"]  # letters of markup are no pieces
+    vocabulary = Vocabulary([*OLD, *signs])
+    assert pieces({w: w for w in found}, vocabulary) == found
 
 
 def test_pre_training_compares_before_it_writes(checkpoint, tmp_path):
