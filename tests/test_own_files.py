@@ -189,6 +189,18 @@ def test_names_given_by_place_or_by_the_header(tmp_path):
         assert "not used: b (texts of 12 characters)" in report.told
 
 
+def test_columns_that_contradict_the_header_are_told(tmp_path):
+    content = table(TEXTS, LABELS, header=("content", "label"))
+    labels = tuple(TEXTS)
+    _, report, _ = read(
+        tmp_path, content, columns=("label", "text_a"), labels=labels
+    )
+    assert report.told[1:] == [
+        "`columns` makes content the label, though it is named as a text",
+        "`columns` makes label the text_a, though it is named as a label",
+    ]
+
+
 def test_several_texts_are_joined_in_their_order(tmp_path):
     content = table(
         TEXTS, OTHERS, range(20), LABELS, header=("title", "content", "n", "y")
@@ -393,8 +405,9 @@ def test_marks_between_tabs_are_characters_unless_csv_wrote_them(tmp_path):
     rows, _, _ = read(tmp_path, table(raw, LABELS, delimiter="\t"))
     assert [row.text_a for row in rows] == raw
     written = [f'"{t}	""x"""' for t in TEXTS[:10]] + TEXTS[10:]
-    rows, _, _ = read(tmp_path, table(written, LABELS, delimiter="\t"))
+    rows, report, _ = read(tmp_path, table(written, LABELS, delimiter="\t"))
     assert rows[0].text_a == f'{TEXTS[0]}\t"x"'
+    assert "columns between tabs, cells in quotes, no" in report.told[0]
 
 
 def test_faults_are_named_by_the_line_they_begin_in(tmp_path):
@@ -459,6 +472,12 @@ def test_bad_json_lines_are_named(tmp_path, line, reason):
     # A list among the labels is told of the whole file.
     message = refused(tmp_path, {"train.jsonl": content}, labels=("好", "坏"))
     assert "train.jsonl, line 21: " in message and reason in message
+
+
+def test_rows_that_share_no_keys_are_refused(tmp_path):
+    lines = [json.dumps({f"k{i}": 1}) + "\n" for i in range(2000)]
+    message = refused(tmp_path, {"train.jsonl": "".join(lines)})
+    assert "over 1000 different keys" in message
 
 
 def test_lines_of_any_length(tmp_path):

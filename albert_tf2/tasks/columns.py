@@ -169,6 +169,7 @@ def find(
         roles = _asked_roles(
             table, asked, header, width, may_lack_label=known is not None
         )
+        why += _contradictions(roles, header)
     elif known is not None:
         roles = _known_roles(table, known, header, width)
     else:
@@ -248,6 +249,20 @@ def _asked_roles(
                 f"header has {', '.join(header)}"
             )
     return roles
+
+
+def _contradictions(roles, header) -> list[str]:
+    """Says where the recipe's `columns` take a label for a text, or back."""
+    if not header:
+        return []
+    named = column_names.roles_of(header)
+    return [
+        f"`columns` makes {cut(name)} the {role}, though it is named as a "
+        f"{'label' if meant == LABEL else 'text'}"
+        for name, role, meant in zip(header, roles, named, strict=True)
+        if role and meant and (role == LABEL) != (meant == LABEL)
+        if ID not in (role, meant)
+    ]
 
 
 def _known_roles(table, known: Columns, header, width) -> list[str]:

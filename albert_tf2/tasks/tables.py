@@ -33,6 +33,8 @@ DELIMITERS = {
 SAMPLE_LINES = 500
 # A quoted cell that is still open after so many lines is not one.
 MOST_LINES_IN_A_CELL = 1000
+# Rows that share no keys would make a table of rows times rows.
+MOST_COLUMNS = 1000
 _PARQUET, _ZIP, _GZIP = b"PAR1", b"PK\x03\x04", b"\x1f\x8b"
 _JSON_ENDINGS = (".json", ".jsonl")
 _QUOTED = re.compile(r'"((?:[^"]++|"")*+)"')
@@ -62,7 +64,11 @@ class Dialect:
         if self.delimiter is None:
             return "one column"
         between = DELIMITERS.get(self.delimiter, repr(self.delimiter))
-        return f"columns between {between}"
+        # Between tabs this is a guess (see `_with_quotes`).
+        quoted = (
+            ", cells in quotes" if self.quoted and between == "tabs" else ""
+        )
+        return f"columns between {between}{quoted}"
 
 
 @dataclasses.dataclass
@@ -305,6 +311,11 @@ def _json(path: str, dialect: Dialect) -> Table:
     for _, record in records:
         if isinstance(record, dict):
             names |= dict.fromkeys(record)
+        if len(names) > MOST_COLUMNS:
+            raise UserError(
+                f"{path}: the rows have over {MOST_COLUMNS} different keys; "
+                "give all of them the same few"
+            )
     rows: list[tuple[str, list[Any] | BadRow]] = [
         (
             place,
