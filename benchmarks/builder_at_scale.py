@@ -191,10 +191,10 @@ class Timed(workers.Workers):
         with self._stage("parts"):
             return super().make_parts(plan)
 
-    def write_shards(self, plan: Any, continued: Any) -> Any:
+    def gather(self, plan: Any, continued: Any) -> Any:
         self.parts = len(os.listdir(plan.parts_folder)) - 1
         with self._stage("shards"):
-            return super().write_shards(plan, continued)
+            return super().gather(plan, continued)
 
     def check_shards(self, output_dir: str, entries: Any) -> Any:
         with self._stage("check"):

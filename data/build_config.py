@@ -52,6 +52,19 @@ class BuildConfig(ReadConfig):
         least=0.0,
         most=0.9,
     )
+    drop_duplicates: str = setting(
+        "none",
+        "Leave out documents that stand earlier in the corpus: `exact`, or "
+        "`near` too (most 5-grams shared); costs a reading of the corpus.",
+        choices=("none", "exact", "near"),
+    )
+    min_han_share: float = setting(
+        0.0,
+        "Leave out documents with a smaller share of Chinese characters among "
+        "their tokens.",
+        least=0.0,
+        most=1.0,
+    )
     segmenter: str = setting(
         "rjieba",
         "What finds words, which are masked as a whole; `none`: WordPiece's "

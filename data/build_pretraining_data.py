@@ -13,7 +13,7 @@ import argparse
 import dataclasses
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from albert_tf2 import command_line, paths
@@ -22,7 +22,16 @@ from albert_tf2.text.bulk_tokenization import BulkTokenizer
 from albert_tf2.text.text_settings import TextSettings
 from albert_tf2.text.tokenization import Tokenizer, Vocabulary
 
-from . import borders, parts, recognition, segments, shards, words, workers
+from . import (
+    borders,
+    duplicates,
+    parts,
+    recognition,
+    segments,
+    shards,
+    words,
+    workers,
+)
 from .build_config import BuildConfig
 from .census import Census
 from .read_config import add_flags
@@ -170,10 +179,11 @@ def build(plan: shards.Plan, pool: Any) -> dict[str, Any]:
         finished = _prepare(plan)
         if finished is not None:
             return finished
+        plan = duplicates.without_duplicates(plan, pool)
         census = pool.make_parts(plan)
         continued = census.close()
         _check_counts(plan, census)
-        entries = pool.write_shards(plan, continued)
+        entries = pool.gather(plan, continued)
         manifest = shards.manifest_of(plan, entries, census.counts)
         must_add_up(plan.output_dir, manifest)
         if damaged := pool.check_shards(plan.output_dir, entries):
@@ -337,8 +347,9 @@ def _rebuild(
         # Parts of a repair hold the damaged shards only: start afresh.
         paths.remove_folder(plan.parts_folder)
         paths.make_folder(plan.parts_folder)
+        plan = duplicates.without_duplicates(plan, pool)
         census = pool.make_parts(plan)
-        pool.write_shards(plan, census.close())
+        pool.gather(plan, census.close())
         paths.remove_folder(plan.parts_folder)
 
 
@@ -364,9 +375,27 @@ def summary(manifest: dict[str, Any], output_dir: str) -> str:
         f"a pair, {counts['dropped_tokens']:,} tokens, "
         f"{counts['lines_not_utf8'] + counts['lines_malformed']:,} lines that "
         "could not be read",
+        f"junk: {counts['html_left_overs']:,} HTML left-overs, "
+        f"{counts['repeated_lines']:,} repeated lines, "
+        f"{counts['few_han_documents']:,} documents with few Chinese "
+        f"characters{_dropped(counts)}",
         f"{len(manifest['shards'])} shards in {output_dir}",
     ]
     return "\n".join(lines)
+
+
+def _dropped(counts: Mapping[str, int]) -> str:
+    """Says which documents were left out because a flag asked for it."""
+    found = [
+        f"{counts[f'dropped_{name}']:,} {told}"
+        for name, told in (
+            ("exact_duplicates", "duplicates"),
+            ("near_duplicates", "near duplicates"),
+            ("few_han", "of few Chinese characters"),
+        )
+        if counts.get(f"dropped_{name}")
+    ]
+    return f"; documents dropped: {', '.join(found)}" if found else ""
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ SUBSETS = ("train", "eval")
 # The rows of a document that an earlier unit began: its subset is not known
 # before the parts are put together.
 CONTINUED = "continued"
+# Documents with fewer Chinese characters among their tokens are counted.
+FEW_HAN = 0.3
 # What `str.strip` removes.
 WHITE_SPACE = [code for code in range(0x3001) if chr(code).isspace()]
 STAGES = ("read", "tokenize", "segment", "pair", "write")
@@ -135,7 +137,7 @@ class PartBuilder:
         with self._stage("pair"):
             found = documents_of_tokens(text, tokens)
             pairs, joint = self._pairs(
-                unit, found, begins_inside, word_starts, counts
+                unit, found, begins_inside, word_starts, tokens.chinese, counts
             )
         with self._stage("write"):
             counts["tokens"] += len(tokens.ids)
@@ -151,6 +153,7 @@ class PartBuilder:
         found: "Documents",
         begins_inside: bool,
         word_starts: np.ndarray,
+        chinese: np.ndarray,
         counts: collections.Counter,
     ) -> tuple[dict[str, list[segments.SegmentPair]], Joint]:
         """Returns the pairs of a unit by subset, in its token positions."""
@@ -158,6 +161,7 @@ class PartBuilder:
         pairs_of: dict[str, list] = {s: [] for s in (*SUBSETS, CONTINUED)}
         begins_inside = begins_inside and found.first_is_open
         drawn: list[str] = []
+        left_out = self._left_out(unit, found, chinese, counts)
         for number, ends in enumerate(found.sentence_ends):
             first, last = ends[0], ends[-1]
             rng = segments.rng_of(
@@ -166,6 +170,9 @@ class PartBuilder:
             drawn.append(
                 "eval" if rng.random() < config.eval_fraction else "train"
             )
+            if number in left_out:
+                counts[f"dropped_{left_out[number]}"] += 1
+                continue
             local_ends = (ends[1:] - first).tolist()
             pairs = segments.pairs_of_document(
                 local_ends,
@@ -196,10 +203,28 @@ class PartBuilder:
         joint = Joint(
             begins_inside,
             found.last_is_open,
-            first=drawn[0] if drawn else None,
+            first=drawn[0] if drawn and 0 not in left_out else None,
             last=drawn[-1] if len(drawn) > begins_inside else None,
         )
         return pairs_of, joint
+
+    def _left_out(
+        self,
+        unit: units.Unit,
+        found: "Documents",
+        chinese: np.ndarray,
+        counts: collections.Counter,
+    ) -> dict[int, str]:
+        """Returns the documents that the settings drop, with the reason."""
+        bounds = [(int(e[0]), int(e[-1])) for e in found.sentence_ends]
+        begins, ends = np.array(bounds, int).reshape(-1, 2).T
+        total = np.concatenate([[0], np.cumsum(chinese)])
+        shares = (total[ends] - total[begins]) / np.maximum(1, ends - begins)
+        counts["few_han_documents"] += int((shares < FEW_HAN).sum())
+        few = np.flatnonzero(shares < self.config.min_han_share)
+        return dict.fromkeys(few.tolist(), "few_han") | {
+            place: f"{kind}_duplicates" for place, kind in unit.duplicates
+        }
 
     def _groups(
         self,

@@ -34,6 +34,12 @@ class ReadConfig:
     split_sentences: bool = setting(
         False, "Cut lines into sentences, at 。！？；…… and the like."
     )
+    strip_html: bool = setting(
+        False, "Take HTML tags out, and write `&nbsp;` and the like as text."
+    )
+    drop_repeated_lines: bool = setting(
+        False, "Leave out long lines that stand twice in one document."
+    )
     normalize: bool = setting(
         False, "Fold curly quotes, dashes and full-width letters first."
     )

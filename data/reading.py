@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from albert_tf2.errors import UserError
 from albert_tf2.text.normalization import normalize
 
-from . import formats, probing, units
+from . import cleaning, formats, probing, units
 from .corpus import CorpusFile
 from .read_config import ReadConfig
 from .sentences import OTHER_LINE_ENDS, split_sentences
@@ -57,10 +57,16 @@ def read(
         counts["lines_read"] += text.count("\n") - blank if is_text else blank
     counts["nul_characters"] += text.count("\0")
     counts["other_line_ends"] += _other_line_ends(text)
+    counts["html_left_overs"] += cleaning.count_html(text)
+    if config.strip_html:
+        text = cleaning.strip_html(text)
     if config.split_sentences:
         lines = text.count("\n")
         text = split_sentences(text)
         counts["sentences_cut"] += text.count("\n") - lines
+    counts["repeated_lines"] += cleaning.count_repeated_lines(text)
+    if config.drop_repeated_lines:
+        text = cleaning.drop_repeated_lines(text)
     if config.normalize:
         text = normalize(text)
     # A unit without content lies within a line of its predecessor.

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import albert_tf2
 from albert_tf2 import paths
@@ -21,6 +21,9 @@ from albert_tf2.text.tokenization import VOCAB_FILE, Tokenizer, Vocabulary
 from . import corpus, parts, recognition, records, segments, units
 from .build_config import BuildConfig
 from .terms import Term
+
+if TYPE_CHECKING:
+    from .duplicates import Dropped
 
 MANIFEST = "manifest.json"
 PARTS_FOLDER = ".parts"
@@ -36,7 +39,10 @@ class Plan:
     Attributes:
         patterns: How the user named the files.
         only: If not empty, the (subset, shard) to write, for repairs.
+        dropped: The duplicates to leave out, once they are known.
     """
+
+    stage: ClassVar[str] = "records"
 
     config: BuildConfig
     files: tuple[corpus.CorpusFile, ...]
@@ -45,6 +51,7 @@ class Plan:
     output_dir: str
     patterns: tuple[str, ...] = ()
     only: frozenset[tuple[str, int]] = frozenset()
+    dropped: "Dropped | None" = None
 
     @property
     def parts_folder(self) -> str:
@@ -54,14 +61,34 @@ class Plan:
         name = parts.part_name(file_number, unit_index)
         return paths.join(self.parts_folder, name)
 
-    def units_of(self, file: corpus.CorpusFile) -> Iterator[units.Unit]:
+    def units_of(self, file_number: int) -> Iterator[units.Unit]:
         """Yields the units of a file, as this build cuts them."""
         config = self.config
-        return units.of_file(file, config.unit_bytes, on_error=config.on_error)
+        for unit in units.of_file(
+            self.files[file_number],
+            config.unit_bytes,
+            on_error=config.on_error,
+        ):
+            yield self.placed(unit, file_number)
 
-    def part_builder(self) -> parts.PartBuilder:
+    def placed(self, unit: units.Unit, file_number: int) -> units.Unit:
+        """Returns a unit that knows its file's number and its duplicates."""
+        found: tuple[tuple[int, str], ...] = ()
+        if self.dropped is not None:
+            found = self.dropped.in_unit(file_number, unit.index)
+        return unit._replace(file_number=file_number, duplicates=found)
+
+    def part_builder(self) -> Any:
         """Loads what a worker needs; TensorFlow only for static masking."""
         return parts.PartBuilder(self.config, self.vocabulary, self.terms)
+
+    def wanted(self) -> list[tuple[str, int]]:
+        """Returns the (subset, shard) that are to be gathered."""
+        return sorted(self.only) or shards_of(self.config)
+
+    def finish(self, key: tuple[str, int], blocks: Iterable[bytes]) -> Any:
+        """Makes a shard of its rows; returns its entry in the manifest."""
+        return write_shard(self, *key, blocks)
 
     def identity(self) -> dict[str, Any]:
         """What two builds must share to give the same bytes."""
@@ -109,7 +136,7 @@ def shards_of(config: BuildConfig) -> list[tuple[str, int]]:
 
 
 def make_part(
-    plan: Plan, builder: parts.PartBuilder, path: str, unit: units.Unit
+    plan: Plan, builder: Any, path: str, unit: units.Unit
 ) -> parts.Head:
     """Turns one unit into a part on disk: the work of a worker."""
     part = builder.build(unit)

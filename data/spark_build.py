@@ -126,16 +126,16 @@ class SparkPool:
             census.merge(one)
         return census
 
-    def write_shards(
+    def gather(
         self, plan: shards.Plan, continued: Mapping[tuple[int, int], str]
-    ) -> list[dict[str, Any]]:
-        """Writes every shard of the plan; returns their manifest entries.
+    ) -> list[Any]:
+        """Brings together what the parts hold for each shard.
 
         Spark's shuffle brings the rows of a shard together, so that every
         part is opened once (`gather`).
         """
         shared = self._context.broadcast((plan, dict(continued)))
-        wanted = sorted(plan.only) or shards.shards_of(plan.config)
+        wanted = plan.wanted()
         names = shards.part_names(plan)
         dealt = self._context.parallelize(
             list(enumerate(names)), max(1, len(names) // PARTS_PER_TASK)
@@ -143,7 +143,7 @@ class SparkPool:
         outcomes = (
             dealt.partitionBy(len(wanted), lambda number: number)
             .mapPartitionsWithIndex(
-                lambda number, rows: _write_shard(
+                lambda number, rows: _finish(
                     shared.value[0], wanted[number], rows
                 )
             )
@@ -201,7 +201,7 @@ def tasks_of(plan: shards.Plan) -> list[Task]:
         if file.is_sequential:
             tasks.append((number, None))
         else:
-            found = plan.units_of(file)
+            found = plan.units_of(number)
             tasks.extend((number, unit.index) for unit in found)
     return tasks
 
@@ -211,13 +211,13 @@ def _make_parts(plan: shards.Plan, tasks: Iterator[Task]) -> Iterator[Census]:
     builder = None
     census = Census()
     for number, index in tasks:
-        size = plan.config.unit_bytes
-        some: Iterable[units.Unit] = (
-            plan.units_of(plan.files[number])
-            if index is None
-            else [units.Unit(plan.files[number], index, size)]
-        )
+        some: Iterable[units.Unit] = [
+            units.Unit(plan.files[number], index or 0, plan.config.unit_bytes)
+        ]
+        if index is None:
+            some = plan.units_of(number)
         for unit in some:
+            unit = plan.placed(unit, number)
             path = plan.part_path(number, unit.index)
             head = parts.load_head(path)
             if head is None:
@@ -245,12 +245,12 @@ def _deal_parts(
         yield 0, (-1, error)
 
 
-def _write_shard(
+def _finish(
     plan: shards.Plan,
     key: gather.Key,
     rows: Iterator[tuple[int, tuple[int, Any]]],
 ) -> Iterator[Any]:
-    """Runs on the cluster: writes a shard from what the shuffle brought."""
+    """Runs on the cluster: makes a shard of what the shuffle brought."""
     # The shuffle keeps no order; a part sends a shard one block.
     blocks = dict(block for _, block in rows)
     if -1 in blocks:
@@ -258,7 +258,7 @@ def _write_shard(
         return
     ordered = [blocks[part] for part in sorted(blocks)]
     try:
-        yield shards.write_shard(plan, *key, ordered)
+        yield plan.finish(key, ordered)
     except UserError as error:
         yield error
 

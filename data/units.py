@@ -30,6 +30,9 @@ class Unit(NamedTuple):
         size: About how many bytes units of this file have.
         progress: Bytes on disk that it stands for.
         content: What it holds, if that is read already.
+        file_number: The place of the file in the corpus.
+        duplicates: The places of documents to leave out, with their kinds
+            (`duplicates.KINDS`).
     """
 
     file: CorpusFile
@@ -37,6 +40,8 @@ class Unit(NamedTuple):
     size: int = UNIT_BYTES
     progress: int = 0
     content: "UnitContent | None" = None
+    file_number: int = 0
+    duplicates: tuple[tuple[int, str], ...] = ()
 
 
 class UnitContent(NamedTuple):
@@ -115,6 +120,8 @@ def _cut(unit: Unit, stream: IO[bytes]) -> Iterator[Unit]:
         begin, inside = (
             (0, False) if index == 0 else _first_border(block, unit.file)
         )
+        if inside and len(block) < unit.size:
+            begin = None  # the rest of the file is no unit of its own
         if begin is None:
             pieces.append(block)
             if len(pieces) * unit.size > formats.MAX_LINE_BYTES:

@@ -87,7 +87,7 @@ class Workers:
         total = sum(file.size for file in plan.files)
         census = Census()
         with tqdm(
-            total=total, unit="B", unit_scale=True, desc="records",
+            total=total, unit="B", unit_scale=True, desc=plan.stage,
             disable=not self.progress, mininterval=1.0,
         ) as bar:  # fmt: skip
             for place, head, size in self._map(plan, make_part, _tasks(plan)):
@@ -96,16 +96,19 @@ class Workers:
             bar.update(total - bar.n)
         return census
 
-    def write_shards(
+    def gather(
         self, plan: shards.Plan, continued: Mapping[tuple[int, int], str]
-    ) -> list[dict[str, Any]]:
-        """Writes every shard of the plan; returns their manifest entries.
+    ) -> list[Any]:
+        """Brings together what the parts hold for each shard.
 
         Args:
             plan: The build; its parts are there.
             continued: The subsets of continued documents (`Census.close`).
+
+        Returns:
+            What `plan.finish` makes of each shard, in any order.
         """
-        wanted = sorted(plan.only) or shards.shards_of(plan.config)
+        wanted = plan.wanted()
         stretches = gather.stretches(shards.part_names(plan), self.num_workers)
         with gather.spools_folder(plan) as folder:
             tasks = [
@@ -114,7 +117,7 @@ class Workers:
             ]
             self._all(plan, "gather", spool, tasks)
             return self._all(
-                plan, "shards", write_shard, [(*key, folder) for key in wanted]
+                plan, "shards", finish, [(key, folder) for key in wanted]
             )
 
     def check_shards(
@@ -226,8 +229,8 @@ def _receive(pipe: Connection) -> Any:
 def _tasks(plan: shards.Plan) -> Iterator[tuple]:
     """Yields the place of every part, its unit, and whether it is there."""
     there = frozenset(shards.part_names(plan))
-    for file_number, file in enumerate(plan.files):
-        for unit in plan.units_of(file):
+    for file_number in range(len(plan.files)):
+        for unit in plan.units_of(file_number):
             name = parts.part_name(file_number, unit.index)
             yield (file_number, unit.index), unit, name in there
 
@@ -287,12 +290,11 @@ def spool(
     gather.spool(_plan, stretch, names, continued, wanted, folder)
 
 
-def write_shard(subset: str, shard: int, folder: str) -> dict[str, Any]:
-    """Writes one shard; returns its manifest entry."""
-    blocks = gather.read_spools(folder, (subset, shard))
-    entry = shards.write_shard(_plan, subset, shard, blocks)
-    gather.remove_spools(folder, (subset, shard))
-    return entry
+def finish(key: gather.Key, folder: str) -> Any:
+    """Makes one shard of its spools."""
+    outcome = _plan.finish(key, gather.read_spools(folder, key))
+    gather.remove_spools(folder, key)
+    return outcome
 
 
 def damage(output_dir: str, entry: dict[str, Any]) -> dict[str, Any] | None:
