@@ -143,10 +143,11 @@ def read_data(
     """Reads the splits that are there; a training file must be."""
     from albert_tf2.tasks.reading import DEV, SPLITS, TEST, TRAIN, ReadingReport
 
-    if not Path(data_dir).is_dir():
+    if not paths.is_dir(data_dir):
         raise UserError(f"--data_dir {data_dir} is not a folder")
     task.prepare(data_dir, on_error=on_error)
-    found, sources = {}, {}
+    found: dict[str, list[Any]] = {}
+    sources: dict[str, tuple[str, str]] = {}
     for split in SPLITS:
         found[split] = []
         if split != TRAIN and not task.find(data_dir, split):

@@ -25,8 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from albert_tf2.pretraining.recipe_parts import create_masker
     from albert_tf2.records import pipeline
+    from albert_tf2.records.record_set import open_records
 
-    records = pipeline.open_records(arguments.data_dir)
+    records = open_records(arguments.data_dir)
     config = PretrainRecipe().model_config()
     if records.vocab_size:
         config = config.replace(vocab_size=records.vocab_size)
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if records.kind == "compact":
         measure(
             "... and parse",
-            strings.map(lambda x: pipeline.parse_compact(x, records)),
+            strings.map(records.parse),
         )
     measure(
         "... and mask (training)",

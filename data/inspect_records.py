@@ -90,8 +90,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _rows(flags: Any, vocabulary: Vocabulary) -> Iterator[dict[str, Any]]:
     """Yields the first records as training sees them, one by one."""
     from albert_tf2.records import masking, pipeline
+    from albert_tf2.records.record_set import CompactRecords, open_records
 
-    record_set = pipeline.open_records(flags.data_dir, flags.subset)
+    record_set = open_records(flags.data_dir, flags.subset)
     if not record_set.records:
         raise UserError(f"{flags.data_dir} has no {flags.subset} records")
     length = record_set.max_seq_length
@@ -112,7 +113,7 @@ def _rows(flags: Any, vocabulary: Vocabulary) -> Iterator[dict[str, Any]]:
             return
         flags.num_records -= 1
         row = {name: value.numpy()[0] for name, value in batch.items()}
-        if record_set.kind == "compact":
+        if isinstance(record_set, CompactRecords):
             row["word_starts"] = word_starts_of_row(row, data, record_set)
         yield row
 
@@ -125,9 +126,7 @@ def word_starts_of_row(
     Returns:
         bool [T], False at special tokens.
     """
-    from albert_tf2.records.pipeline import parse_compact
-
-    _, starts, lengths = parse_compact([data], record_set)
+    _, starts, lengths = record_set.parse([data])
     starts, lengths = starts.numpy()[0], lengths.numpy()[0].reshape(-1, 2)
     found = []
     begin = 0

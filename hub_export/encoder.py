@@ -89,7 +89,7 @@ class _Callable(tf.__internal__.tracking.AutoTrackable):
         self.__call__ = call
         self.variables = list(variables)
         self.trainable_variables = [v for v in variables if v.trainable]
-        self.regularization_losses = []
+        self.regularization_losses: list[tf.Tensor] = []
 
 
 def _weight_tree(pretrainer: AlbertPretrainer, heads: Sequence[str]):

@@ -442,10 +442,11 @@ def export_cards(
         data_dir=data_dir,
     )
     curves = paths.join(workdir, "curves.png") if workdir else None
-    facts["curves"] = bool(curves and paths.is_file(curves))
+    has_curves = curves is not None and paths.is_file(curves)
+    facts["curves"] = has_curves
     target = paths.join(export_dir, "cards", label)
     with paths.atomic_directory(target, overwrite=overwrite) as folder:
-        if facts["curves"]:
+        if curves is not None and has_curves:
             paths.copy_file(curves, folder / "curves.png")
         paths.write_json(folder / "facts.json", facts)
         for part, slug, write in (

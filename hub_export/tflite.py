@@ -27,6 +27,7 @@ import unicodedata
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import IO, Any
 
 import numpy as np
@@ -95,8 +96,9 @@ def output_function(
         "sequence": lambda x: sequence(x)[features.SEQUENCE_OUTPUT],
         "similarity": similarity,
         "mlm": lambda x: pretrainer(x, training=False)[features.MLM_LOGITS],
-        "classifier": lambda x: tf.nn.softmax(classifier(x)),
     }
+    if classifier is not None:
+        functions["classifier"] = lambda x: tf.nn.softmax(classifier(x))
     check_choice("output", output, OUTPUTS)
     if output == "similarity" and not normalized:
         raise UserError(
@@ -193,7 +195,7 @@ def convert(
     # By way of a SavedModel: only that gives the model named signatures.
     root = tf.Module()
     samples = list(samples or ())
-    tracing = contextlib.nullcontext()
+    tracing: AbstractContextManager = contextlib.nullcontext()
     if precision in ("fp32", "fp16"):
         tracing = blocked_feed_forward()
     if precision == "int8":

@@ -75,9 +75,10 @@ def export_variants(
         tokenizer.save(folder)
         for precision, length, takes_strings in wanted:
             kind = "strings" if takes_strings else length or "dynamic"
-            path = export_tflite(
+            path = folder / f"embedding_{precision}_{kind}.tflite"
+            export_tflite(
                 pretrainer,
-                folder / f"embedding_{precision}_{kind}.tflite",
+                path,
                 tokenizer,
                 precision=precision,
                 seq_length=length,

@@ -1,6 +1,7 @@
 """Records to batches: order, resume, sharing among workers, evaluation."""
 
 import collections
+import dataclasses
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from albert_tf2 import features
 from albert_tf2.errors import UserError
 from albert_tf2.records import pipeline
 from albert_tf2.records.masking import Masker
+from albert_tf2.records.record_set import open_records
 from albert_tf2.text.tokenization import Vocabulary
 
 
@@ -23,7 +25,7 @@ def masker():
 def training(folder, **changes):
     arguments = {"global_batch_size": 4, "seed": 3, "shuffle_buffer": 6}
     return pipeline.training_dataset(
-        pipeline.open_records(folder), masker(), **(arguments | changes)
+        open_records(folder), masker(), **(arguments | changes)
     )
 
 
@@ -111,7 +113,7 @@ def test_workers_and_replicas_share_one_global_batch(tmp_path):
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 8])
 def test_evaluation_covers_every_record_once(tmp_path, kind, batch_size):
     contents = write_set(tmp_path, [4], kind=kind)
-    record_set = pipeline.open_records(tmp_path, "eval")
+    record_set = open_records(tmp_path, "eval")
 
     def evaluation(**sharing):
         return take(
@@ -142,7 +144,7 @@ def test_evaluation_covers_every_record_once(tmp_path, kind, batch_size):
 
 def test_masks_of_evaluation_do_not_depend_on_its_batch_size(tmp_path):
     write_set(tmp_path, [4], held_out=6)
-    record_set = pipeline.open_records(tmp_path, "eval")
+    record_set = open_records(tmp_path, "eval")
     by_size = []
     for size in (2, 3):
         batches = pipeline.evaluation_dataset(
@@ -173,22 +175,20 @@ def test_classic_records_become_the_same_inputs(tmp_path):
 def test_folders_of_other_programs_are_counted(tmp_path):
     write_set(tmp_path, [4, 3], kind=classic)
     (tmp_path / "manifest.json").unlink()
-    record_set = pipeline.open_records(tmp_path)
+    record_set = open_records(tmp_path)
     assert record_set.kind == "classic" and record_set.counts == (4, 3)
     assert record_set.max_seq_length == LENGTH
     assert record_set.max_predictions_per_seq == 3
-    assert pipeline.open_records(tmp_path, "eval").records == 5
+    assert open_records(tmp_path, "eval").records == 5
 
 
 def test_wide_tokens_of_large_vocabularies(tmp_path):
     rng = np.random.default_rng(0)
     record, tokens = compact(rng, wide=True)
     write_set(tmp_path, [1])
-    record_set = pipeline.open_records(tmp_path)
-    record_set = pipeline.dataclasses.replace(record_set, vocab_size=40_000)
-    ids, starts, lengths = pipeline.parse_compact(
-        tf.constant([record]), record_set
-    )
+    record_set = open_records(tmp_path)
+    record_set = dataclasses.replace(record_set, vocab_size=40_000)
+    ids, starts, lengths = record_set.parse(tf.constant([record]))
     np.testing.assert_array_equal(ids[0, : len(tokens)], tokens)
     assert 0 < starts.numpy().sum() < len(tokens)
     assert lengths.numpy().sum() == len(tokens)
@@ -196,9 +196,7 @@ def test_wide_tokens_of_large_vocabularies(tmp_path):
 
 def test_unigram_frequencies_are_those_of_the_tokens(tmp_path):
     contents = write_set(tmp_path, [5, 3])
-    found = pipeline.unigram_log_probs(
-        pipeline.open_records(tmp_path), masker(), 200
-    )
+    found = pipeline.unigram_log_probs(open_records(tmp_path), masker(), 200)
     counts = collections.Counter(t for row in contents["train"] for t in row)
     total = sum(counts.values()) + 200
     np.testing.assert_allclose(
@@ -209,7 +207,7 @@ def test_unigram_frequencies_are_those_of_the_tokens(tmp_path):
 def test_unigram_frequencies_are_those_of_the_labels_asked_for(tmp_path):
     """albert_zh spells a label `##` behind the first of its word."""
     write_set(tmp_path, [40, 40])
-    record_set = pipeline.open_records(tmp_path)
+    record_set = open_records(tmp_path)
     characters = TOKENS[5:102]
     vocabulary = TOKENS[:5] + characters + [f"##{c}" for c in characters]
     vocabulary.append("[unused1]")
@@ -222,7 +220,7 @@ def test_unigram_frequencies_are_those_of_the_labels_asked_for(tmp_path):
     counts = np.ones(200)
     strings = tf.data.TFRecordDataset(list(record_set.paths))
     for row in strings.batch(1).as_numpy_iterator():
-        tokens, starts, lengths = pipeline.parse_compact(row, record_set)
+        tokens, starts, lengths = record_set.parse(row)
         # The first token of a segment begins a word, whatever is stored.
         first = np.cumsum(lengths[0]) - lengths[0]
         for place in range(int(np.sum(lengths))):
@@ -238,7 +236,7 @@ def test_unigram_frequencies_are_those_of_the_labels_asked_for(tmp_path):
 def test_unigram_frequencies_of_classic_rows_leave_padding_out(tmp_path):
     """`classic` writes the labels 11 and 12, and a third place unused."""
     write_set(tmp_path, [6], kind=classic)
-    record_set = pipeline.open_records(tmp_path)
+    record_set = open_records(tmp_path)
     found = np.exp(pipeline.unigram_log_probs(record_set, None, 200))
     assert found[11] == found[12] == pytest.approx(7 / 212)
     assert found[0] == pytest.approx(1 / 212)
@@ -246,18 +244,18 @@ def test_unigram_frequencies_of_classic_rows_leave_padding_out(tmp_path):
 
 def test_mistakes_are_named(tmp_path):
     with pytest.raises(UserError, match="build_pretraining_data"):
-        pipeline.open_records(tmp_path / "none")
+        open_records(tmp_path / "none")
     with pytest.raises(UserError, match="manifest.json"):
-        pipeline.open_records(tmp_path)
+        open_records(tmp_path)
     write_set(tmp_path, [5])
     with pytest.raises(UserError, match="divisible"):
         training(tmp_path, replicas=3)
     (tmp_path / "train-0.tfrecord").unlink()
     with pytest.raises(UserError, match="train-0.tfrecord is missing"):
-        pipeline.open_records(tmp_path)
+        open_records(tmp_path)
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(UserError, match="manifest.json is damaged"):
-        pipeline.open_records(tmp_path)
+        open_records(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -267,17 +265,17 @@ def test_an_unfinished_set_is_not_trained_on(tmp_path, left):
     """Static masking leaves files that look like those of another program."""
     write_set(tmp_path, [3, 2], kind=classic)
     (tmp_path / "manifest.json").unlink()
-    assert pipeline.open_records(tmp_path).records == 5
+    assert open_records(tmp_path).records == 5
     (tmp_path / "train-0.tfrecord").rename(tmp_path / left)
     for subset in ("train", "eval"):
         with pytest.raises(UserError, match=rf"no manifest.json, but {left}"):
-            pipeline.open_records(tmp_path, subset)
+            open_records(tmp_path, subset)
 
 
 def test_a_build_that_wrote_no_shard_yet_is_told(tmp_path):
     (tmp_path / ".parts").mkdir()
     with pytest.raises(UserError, match="the build is not finished"):
-        pipeline.open_records(tmp_path)
+        open_records(tmp_path)
 
 
 def test_files_being_written_are_no_shards(tmp_path):
@@ -290,4 +288,4 @@ def test_files_being_written_are_no_shards(tmp_path):
         "_train-2.tfrecord",
     ):
         (tmp_path / name).write_bytes(whole)
-    assert pipeline.open_records(tmp_path).counts == (3, 2)
+    assert open_records(tmp_path).counts == (3, 2)

@@ -25,7 +25,7 @@ from albert_tf2 import (
 )
 from albert_tf2.pretraining.run import evaluate, train_and_evaluate
 from albert_tf2.recipes import FinetuneRecipe, PretrainRecipe
-from albert_tf2.records.pipeline import open_records
+from albert_tf2.records.record_set import open_records
 from albert_tf2.tasks import registry
 from albert_tf2.training import identity, run_folder
 from albert_tf2.training.identity import (

@@ -19,7 +19,7 @@ from albert_tf2.model import flops
 from albert_tf2.pretraining.recipe_parts import check_shares, predictions_of
 from albert_tf2.pretraining.run import Run, evaluate, train_and_evaluate
 from albert_tf2.recipes import PretrainRecipe
-from albert_tf2.records.pipeline import open_records
+from albert_tf2.records.record_set import open_records
 from albert_tf2.training import guard, optimization
 from albert_tf2.training.run_log import read_rows
 

@@ -113,6 +113,7 @@ def write_folder(
 
 
 def _write_tokenizer(found: Weights, folder: Path) -> None:
+    assert found.vocab_file is not None, "the caller looked"
     tokenizer = Tokenizer(found.vocab_file, found.text_settings)
     tokenizer.save(folder)
     if tokenizer.settings.normalize:

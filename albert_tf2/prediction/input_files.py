@@ -39,6 +39,7 @@ class Entry:
     @property
     def asked(self) -> str | tuple[str, str]:
         """The text or the pair, as `Predictor` takes it."""
+        assert self.text is not None, "blank lines are not asked"
         return self.text if self.second is None else (self.text, self.second)
 
     def shown(self, *names: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from albert_tf2.model.albert import AlbertPretrainer
 from albert_tf2.pretraining.step import EvaluationStep, evaluation_metrics
 from albert_tf2.records import pipeline
 from albert_tf2.records.masking import Masker
-from albert_tf2.records.pipeline import RecordSet
+from albert_tf2.records.pipeline import Records
 from albert_tf2.training.distribution import shares
 
 # Held-out masks are drawn apart from the training masks, always the same.
@@ -21,8 +21,8 @@ class Evaluator:
         self,
         model: AlbertPretrainer,
         strategy: tf.distribute.Strategy,
-        records: RecordSet,
-        held_out: RecordSet,
+        records: Records,
+        held_out: Records,
         masker: Masker | None,
         *,
         batch_size: int,

@@ -7,7 +7,7 @@ from albert_tf2.checkpoints.fingerprint import fingerprint
 from albert_tf2.config import AlbertConfig
 from albert_tf2.errors import UserError
 from albert_tf2.recipes import PretrainRecipe
-from albert_tf2.records.pipeline import RecordSet
+from albert_tf2.records.record_set import RecordSet
 from albert_tf2.training import run_folder
 from albert_tf2.training.distribution import described
 from albert_tf2.training.identity import PRETRAINING, Fingerprint, Identity

@@ -6,7 +6,7 @@ from albert_tf2.config import AlbertConfig
 from albert_tf2.errors import UserError
 from albert_tf2.recipes import PretrainRecipe
 from albert_tf2.records.masking import Masker
-from albert_tf2.records.pipeline import RecordSet
+from albert_tf2.records.record_set import ClassicRecords, RecordSet
 from albert_tf2.text.tokenization import Vocabulary
 from albert_tf2.training import optimization
 
@@ -53,7 +53,7 @@ def create_masker(
     recipe: PretrainRecipe, records: RecordSet, config: AlbertConfig
 ) -> Masker | None:
     """Returns what masks compact records; None for classic ones."""
-    if records.kind == "classic":
+    if isinstance(records, ClassicRecords):
         return None
     return Masker(
         Vocabulary.load(records.vocab_file, size=config.vocab_size),
@@ -71,7 +71,7 @@ def predictions_of(recipe: PretrainRecipe, records: RecordSet) -> int:
     Others get no more places than `masked_lm_prob` of a full row can fill:
     the head is the dearest part of a small model, used or not.
     """
-    if records.max_predictions_per_seq:
+    if isinstance(records, ClassicRecords):
         return records.max_predictions_per_seq
     most = round(recipe.masked_lm_prob * records.max_seq_length)
     return max(1, min(recipe.max_predictions_per_seq, most))

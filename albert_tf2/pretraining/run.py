@@ -32,6 +32,7 @@ from albert_tf2.pretraining.recipe_parts import (
 from albert_tf2.pretraining.step import METRICS, PretrainStep
 from albert_tf2.recipes import PretrainRecipe
 from albert_tf2.records import pipeline
+from albert_tf2.records.record_set import open_records
 from albert_tf2.training import guard, optimization, run_folder
 from albert_tf2.training.distribution import create_strategy, shares, worker_of
 from albert_tf2.training.identity import PRETRAINING
@@ -130,8 +131,8 @@ class Run:
             strategy = create_strategy(strategy)
         self.strategy = strategy
         self.worker, _ = worker_of(strategy)
-        self.records = pipeline.open_records(data_dir)
-        held_out = pipeline.open_records(data_dir, "eval")
+        self.records = open_records(data_dir)
+        held_out = open_records(data_dir, "eval")
         self.held_out = held_out if held_out.records else None
         self.config = model_config(recipe, self.records)
         check_shares(recipe, strategy.num_replicas_in_sync)

@@ -22,6 +22,7 @@ Letters: S tokens stored in a row, M candidate tiles; else as in `features`.
 """
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -182,9 +183,15 @@ class Masker:
             ("max_ngram", int, {"least": 1, "most": MAX_LENGTH}),
         ):
             check_number(name, getattr(self, name), kind=kind, **limits)
-        # Set once: the tables are the same for every batch.
-        object.__setattr__(self, "_ordinary", replacement_ids(self.vocabulary))
-        object.__setattr__(self, "_pieces", piece_ids(self.vocabulary))
+
+    # The tables are the same for every batch.
+    @functools.cached_property
+    def _ordinary(self) -> np.ndarray:
+        return replacement_ids(self.vocabulary)
+
+    @functools.cached_property
+    def _pieces(self) -> np.ndarray:
+        return piece_ids(self.vocabulary)
 
     def __call__(
         self,

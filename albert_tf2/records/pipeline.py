@@ -14,314 +14,34 @@ come masked. `masking.row_keys` ties each row's mask to its number in the run.
 """
 
 import dataclasses
-import hashlib
-import re
-import struct
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from albert_tf2 import features, paths
+from albert_tf2 import features
 from albert_tf2.errors import UserError
 from albert_tf2.records.masking import Masker, row_keys
-from albert_tf2.text.text_settings import TextSettings
-from albert_tf2.text.tokenization import Tokenizer, Vocabulary
+from albert_tf2.records.record_set import (
+    BUILD,
+    ClassicRecords,
+    CompactRecords,
+)
 
-MANIFEST, VOCABULARY = "manifest.json", "vocab.txt"
-# What a build that is not finished leaves: the builder's shards and folder.
-_OURS = re.compile(r"(?:records|eval)-\d{5}-of-\d{5}\.tfrecord|\.parts")
-BUILD = "run `python -m albert_tf2.data.build_pretraining_data` first"
-
-
-@dataclasses.dataclass(frozen=True)
-class RecordSet:
-    """One subset of a folder of records, as its manifest describes it."""
-
-    folder: str
-    subset: str
-    # compact (masked in training) or classic (masked when written)
-    kind: str
-    paths: tuple[str, ...]
-    counts: tuple[int, ...]
-    max_seq_length: int
-    max_pairs: int
-    # None where a folder of another program says nothing about it.
-    vocab_size: int | None
-    text_settings: TextSettings = TextSettings()
-    max_predictions_per_seq: int | None = None
-    # The SHA-256 of each shard, or of its frames where no manifest tells.
-    sums: tuple[str, ...] = ()
-
-    @property
-    def sha256(self) -> str:
-        """What the rows and their order follow from, wherever they lie."""
-        parts = [
-            self.kind,
-            self.max_seq_length,
-            self.max_pairs,
-            self.vocab_size,
-        ]
-        parts += zip(self.counts, self.sums, strict=True)
-        return hashlib.sha256(repr(parts).encode()).hexdigest()
-
-    @property
-    def records(self) -> int:
-        return sum(self.counts)
-
-    @property
-    def vocab_file(self) -> str:
-        return f"{self.folder}/{VOCABULARY}"
-
-    def vocabulary(self) -> Vocabulary | None:
-        """Reads the vocabulary; records of other programs may have none."""
-        if not paths.exists(self.vocab_file):
-            return None
-        return Vocabulary.load(self.vocab_file, size=self.vocab_size)
-
-    def tokenizer(self) -> Tokenizer | None:
-        """Returns what cut these records; None where no vocabulary is."""
-        vocabulary = self.vocabulary()
-        return vocabulary and Tokenizer(vocabulary, self.text_settings)
+Records = CompactRecords | ClassicRecords
 
 
-def open_records(folder: paths.PathLike, subset: str = "train") -> RecordSet:
-    """Reads what a folder holds, without reading its records.
-
-    Args:
-        folder: What the builder wrote, or any folder of classic
-            `*.tfrecord` files, which are then counted.
-        subset: "train" or "eval" (the held-out documents).
-
-    Raises:
-        UserError: If there is nothing to read.
-    """
-    folder = paths.for_tensorflow(folder).rstrip("/")
-    if not paths.is_dir(folder):
-        raise UserError(f"{folder} is not a folder of records: {BUILD}")
-    manifest_file = f"{folder}/{MANIFEST}"
-    there = set(paths.names(folder))
-    if MANIFEST not in there:
-        return _open_foreign(folder, subset)
-    manifest = paths.read_json(manifest_file, dict)
-    try:
-        shards = [
-            shard
-            for shard in manifest["shards"]
-            if shard["subset"] == subset and shard["records"]
-        ]
-        kind = "compact" if manifest["masking"] == "dynamic" else "classic"
-        record_set = RecordSet(
-            folder=folder,
-            subset=subset,
-            kind=kind,
-            paths=tuple(f"{folder}/{shard['name']}" for shard in shards),
-            counts=tuple(shard["records"] for shard in shards),
-            max_seq_length=manifest["max_seq_length"],
-            max_pairs=manifest["max_pairs_per_record"],
-            vocab_size=manifest["vocab_size"],
-            text_settings=_text_settings(manifest),
-        )
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"{manifest_file} is damaged or of another version ({error!r}): "
-            "build the records again"
-        ) from error
-    for path in record_set.paths:
-        if paths.name(path) not in there:
-            raise UserError(
-                f"{path} is missing, though {MANIFEST} lists it: run the "
-                "builder with --verify"
-            )
-    sums = tuple(
-        shard.get("sha256") or _frames(path)[1]
-        for shard, path in zip(shards, record_set.paths, strict=True)
-    )
-    return _with_classic_sizes(dataclasses.replace(record_set, sums=sums))
-
-
-def _text_settings(manifest: dict[str, Any]) -> TextSettings:
-    config = manifest["identity"]["config"]
-    return TextSettings(
-        do_lower_case=config["do_lower_case"],
-        normalize=config["normalize"],
-        vocab_sha256=manifest["vocab_sha256"],
-    )
-
-
-def _open_foreign(folder: str, subset: str) -> RecordSet:
-    names = paths.names(folder)
-    ours = [name for name in names if _OURS.fullmatch(name)]
-    if ours:
-        raise UserError(
-            f"{folder} has no {MANIFEST}, but {ours[0]}: the build is not "
-            "finished, or the set was copied in part. Run the builder's "
-            "command again (it goes on where it stopped), or copy all files"
-        )
-    held_out = subset == "eval"
-    found = [
-        f"{folder}/{name}"
-        for name in names
-        if _is_shard(name) and name.startswith("eval") == held_out
-    ]
-    if not found and subset == "train":
-        raise UserError(
-            f"{folder} has neither {MANIFEST} nor *.tfrecord files: {BUILD}"
-        )
-    frames = [_frames(path) for path in found]
-    return _with_classic_sizes(
-        RecordSet(
-            folder=folder,
-            subset=subset,
-            kind="classic",
-            paths=tuple(found),
-            counts=tuple(count for count, _ in frames),
-            max_seq_length=0,
-            max_pairs=1,
-            vocab_size=None,
-            text_settings=TextSettings.beside(f"{folder}/{VOCABULARY}")
-            or TextSettings(),
-            sums=tuple(digest for _, digest in frames),
-        )
-    )
-
-
-def _is_shard(name: str) -> bool:
-    """Whether a name is that of a shard, not of a file being written."""
-    hidden = name.startswith((".", "_"))
-    return ".tfrecord" in name and not hidden and not name.endswith("tmp")
-
-
-def _frames(path: str) -> tuple[int, str]:
-    """Reads the frames of a shard, without their payloads.
-
-    Returns:
-        How many records there are, and the SHA-256 of their lengths and
-        checksums.
-    """
-    count, digest = 0, hashlib.sha256()
-    with paths.open_binary(path) as stream:
-        head = stream.read(12)  # the length and its checksum
-        while head:
-            if len(head) == 12:
-                (length,) = struct.unpack("<Q", head[:8])
-                stream.seek(length, 1)
-            # The payload's checksum, and the next record's head.
-            tail = stream.read(16)
-            if len(head) < 12 or len(tail) < 4:
-                raise UserError(f"{path} is cut off: copy it again")
-            digest.update(head + tail[:4])
-            head = tail[4:]
-            count += 1
-    return count, digest.hexdigest()
-
-
-def _with_classic_sizes(record_set: RecordSet) -> RecordSet:
-    """Reads T and P of classic records off the first one."""
-    if record_set.kind != "classic" or not record_set.paths:
-        return record_set
-    raw = next(iter(tf.data.TFRecordDataset(record_set.paths[:1]))).numpy()
-    fields = tf.train.Example.FromString(raw).features.feature
-
-    def size(name: str) -> int:
-        return len(fields[name].int64_list.value)
-
-    if not size(features.CLASSIC_INPUT_IDS):
-        raise UserError(
-            f"{record_set.paths[0]}: the first record has no "
-            f"`{features.CLASSIC_INPUT_IDS}`: is this a pre-training record?"
-        )
-    return dataclasses.replace(
-        record_set,
-        max_seq_length=size(features.CLASSIC_INPUT_IDS),
-        max_predictions_per_seq=size(features.MASKED_LM_POSITIONS),
-    )
-
-
-def parse_compact(
-    serialized: tf.Tensor, record_set: RecordSet
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Parses a batch of compact records; an empty string is an empty row.
-
-    Returns:
-        (tokens, word_starts, segment_lengths): int32 [B, S], bool [B, S] and
-        int32 [B, 2K], with S = max_seq_length - 3.
-    """
-    parsed = tf.io.parse_example(
-        serialized,
-        {
-            features.TOKENS: tf.io.FixedLenFeature([], tf.string, b""),
-            features.SEGMENT_LENGTHS: tf.io.FixedLenSequenceFeature(
-                [], tf.int64, allow_missing=True, default_value=0
-            ),
-        },
-    )
-    stored = record_set.max_seq_length - 3
-    wide = record_set.vocab_size > 1 << 15
-    raw = tf.io.decode_raw(
-        parsed[features.TOKENS],
-        tf.int32 if wide else tf.uint16,
-        fixed_length=stored * (4 if wide else 2),
-    )
-    raw = tf.ensure_shape(tf.cast(raw, tf.int32), [None, stored])
-    # The top bit says that a word begins here.
-    word_starts = raw < 0 if wide else raw >= 1 << 15
-    tokens = tf.bitwise.bitwise_and(raw, 0x7FFFFFFF if wide else 0x7FFF)
-    lengths = tf.cast(parsed[features.SEGMENT_LENGTHS], tf.int32)
-    missing = 2 * record_set.max_pairs - tf.shape(lengths)[1]
-    lengths = tf.pad(lengths, [[0, 0], [0, missing]])
-    lengths = tf.ensure_shape(lengths, [None, 2 * record_set.max_pairs])
-    return tokens, word_starts, lengths
-
-
-def parse_classic(
-    serialized: tf.Tensor, record_set: RecordSet
-) -> dict[str, tf.Tensor]:
-    """Parses a batch of classic records; an empty string weighs nothing."""
-    length = record_set.max_seq_length
-    predictions = record_set.max_predictions_per_seq
-
-    def integers(size: int) -> tf.io.FixedLenFeature:
-        return tf.io.FixedLenFeature([size], tf.int64, [0] * size)
-
-    parsed = tf.io.parse_example(
-        serialized,
-        {
-            features.CLASSIC_INPUT_IDS: integers(length),
-            features.INPUT_MASK: integers(length),
-            features.CLASSIC_SEGMENT_IDS: integers(length),
-            features.MASKED_LM_POSITIONS: integers(predictions),
-            features.MASKED_LM_IDS: integers(predictions),
-            features.MASKED_LM_WEIGHTS: tf.io.FixedLenFeature(
-                [predictions], tf.float32, [0.0] * predictions
-            ),
-            features.CLASSIC_SENTENCE_ORDER: integers(1),
-        },
-    )
-    batch = {
-        name: parsed[key]
-        if key == features.MASKED_LM_WEIGHTS
-        else tf.cast(parsed[key], tf.int32)
-        for key, name in features.CLASSIC_TO_BATCH.items()
-    }
-    batch[features.SENTENCE_ORDER_WEIGHTS] = tf.cast(
-        batch[features.INPUT_MASK][:, :1], tf.float32
-    )
-    return batch
-
-
-def _to_batch(record_set: RecordSet, masker: Masker | None, seed: int):
+def _to_batch(record_set: Records, masker: Masker | None, seed: int):
     """Returns the function (strings [B], first row) -> batch."""
 
     def build(serialized, first_row):
-        if record_set.kind == "classic":
-            return parse_classic(serialized, record_set)
+        if isinstance(record_set, ClassicRecords):
+            return record_set.parse(serialized)
+        assert masker is not None, "compact records are masked here"
         rows = first_row + tf.range(
             tf.shape(serialized, tf.int64)[0], dtype=tf.int64
         )
-        return masker(
-            *parse_compact(serialized, record_set), row_keys(seed, rows)
-        )
+        return masker(*record_set.parse(serialized), row_keys(seed, rows))
 
     return build
 
@@ -330,7 +50,7 @@ def _to_batch(record_set: RecordSet, masker: Masker | None, seed: int):
 class _Windows:
     """The order of records in every epoch: which shards are read together."""
 
-    record_set: RecordSet
+    record_set: Records
     seed: int
     shuffle_buffer: int
 
@@ -390,7 +110,7 @@ class _Windows:
 
 
 def training_dataset(
-    record_set: RecordSet,
+    record_set: Records,
     masker: Masker | None,
     *,
     global_batch_size: int,
@@ -450,7 +170,7 @@ def training_dataset(
 
 
 def evaluation_dataset(
-    record_set: RecordSet,
+    record_set: Records,
     masker: Masker | None,
     *,
     batch_size: int,
@@ -504,7 +224,7 @@ def split_batch(
 
 
 def unigram_log_probs(
-    record_set: RecordSet,
+    record_set: Records,
     masker: Masker | None,
     vocab_size: int,
     *,
@@ -524,12 +244,12 @@ def unigram_log_probs(
     counts = np.ones(vocab_size, np.float64)
     strings = tf.data.TFRecordDataset(list(record_set.paths))
     for block in strings.take(limit).batch(256):
-        if record_set.kind == "classic":
-            batch = parse_classic(block, record_set)
+        if isinstance(record_set, ClassicRecords):
+            batch = record_set.parse(block)
             ids = batch[features.MASKED_LM_IDS].numpy()
             ids = ids[batch[features.MASKED_LM_WEIGHTS].numpy() > 0]
         else:
             assert masker is not None
-            ids = masker.all_labels(*parse_compact(block, record_set)).numpy()
+            ids = masker.all_labels(*record_set.parse(block)).numpy()
         counts += np.bincount(ids, minlength=vocab_size)[:vocab_size]
     return np.log(counts / counts.sum())

@@ -1,0 +1,330 @@
+"""What a folder of records holds: compact rows of pairs, or classic ones.
+
+    compact   written by the builder, masked when training reads them
+    classic   masked when they were written: albert_zh's and Google's form
+
+Compact folders have a manifest. Folders of other programs have none: their
+records are counted by the lengths in the frames.
+"""
+
+import dataclasses
+import hashlib
+import re
+import struct
+from typing import Any, ClassVar
+
+import tensorflow as tf
+
+from albert_tf2 import features, paths
+from albert_tf2.errors import UserError
+from albert_tf2.text.text_settings import TextSettings
+from albert_tf2.text.tokenization import Tokenizer, Vocabulary
+
+MANIFEST, VOCABULARY = "manifest.json", "vocab.txt"
+# What a build that is not finished leaves: the builder's shards and folder.
+_OURS = re.compile(r"(?:records|eval)-\d{5}-of-\d{5}\.tfrecord|\.parts")
+BUILD = "run `python -m albert_tf2.data.build_pretraining_data` first"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecordSet:
+    """One subset of a folder of records.
+
+    Attributes:
+        folder: Where it lies.
+        subset: "train" or "eval" (the held-out documents).
+        paths: The shards that hold records.
+        counts: The records of each.
+        sums: The SHA-256 of each, or of its frames where no manifest tells.
+        max_seq_length: T.
+        max_pairs: K, the most pairs in a row.
+        text_settings: How the text was cut into tokens.
+    """
+
+    kind: ClassVar[str]
+
+    folder: str
+    subset: str
+    paths: tuple[str, ...]
+    counts: tuple[int, ...]
+    max_seq_length: int
+    max_pairs: int
+    # None where a folder of another program says nothing about it.
+    vocab_size: int | None
+    sums: tuple[str, ...]
+    text_settings: TextSettings
+
+    @property
+    def sha256(self) -> str:
+        """What the rows and their order follow from, wherever they lie."""
+        parts = [
+            self.kind,
+            self.max_seq_length,
+            self.max_pairs,
+            self.vocab_size,
+        ]
+        parts += zip(self.counts, self.sums, strict=True)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+    @property
+    def records(self) -> int:
+        return sum(self.counts)
+
+    @property
+    def vocab_file(self) -> str:
+        return f"{self.folder}/{VOCABULARY}"
+
+    def vocabulary(self) -> Vocabulary | None:
+        """Reads the vocabulary; records of other programs may have none."""
+        if not paths.exists(self.vocab_file):
+            return None
+        return Vocabulary.load(self.vocab_file, size=self.vocab_size)
+
+    def tokenizer(self) -> Tokenizer | None:
+        """Returns what cut these records; None where no vocabulary is."""
+        vocabulary = self.vocabulary()
+        if vocabulary is None:
+            return None
+        return Tokenizer(vocabulary, self.text_settings)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompactRecords(RecordSet):
+    """Rows of pairs that are not masked yet."""
+
+    kind = "compact"
+    vocab_size: int
+
+    def parse(
+        self, serialized: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Parses a batch of compact records; an empty string is an empty row.
+
+        Returns:
+            (tokens, word_starts, segment_lengths): int32 [B, S], bool [B, S]
+            and int32 [B, 2K], with S = max_seq_length - 3.
+        """
+        parsed = tf.io.parse_example(
+            serialized,
+            {
+                features.TOKENS: tf.io.FixedLenFeature([], tf.string, b""),
+                features.SEGMENT_LENGTHS: tf.io.FixedLenSequenceFeature(
+                    [], tf.int64, allow_missing=True, default_value=0
+                ),
+            },
+        )
+        stored = self.max_seq_length - 3
+        wide = self.vocab_size > 1 << 15
+        raw = tf.io.decode_raw(
+            parsed[features.TOKENS],
+            tf.int32 if wide else tf.uint16,
+            fixed_length=stored * (4 if wide else 2),
+        )
+        raw = tf.ensure_shape(tf.cast(raw, tf.int32), [None, stored])
+        # The top bit says that a word begins here.
+        word_starts = raw < 0 if wide else raw >= 1 << 15
+        tokens = tf.bitwise.bitwise_and(raw, 0x7FFFFFFF if wide else 0x7FFF)
+        lengths = tf.cast(parsed[features.SEGMENT_LENGTHS], tf.int32)
+        missing = 2 * self.max_pairs - tf.shape(lengths)[1]
+        lengths = tf.pad(lengths, [[0, 0], [0, missing]])
+        lengths = tf.ensure_shape(lengths, [None, 2 * self.max_pairs])
+        return tokens, word_starts, lengths
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassicRecords(RecordSet):
+    """Rows that come masked.
+
+    Attributes:
+        max_predictions_per_seq: P.
+    """
+
+    kind = "classic"
+    max_predictions_per_seq: int
+
+    def parse(self, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Parses a batch of classic records; an empty string weighs nothing."""
+        length, predictions = self.max_seq_length, self.max_predictions_per_seq
+
+        def integers(size: int) -> tf.io.FixedLenFeature:
+            return tf.io.FixedLenFeature([size], tf.int64, [0] * size)
+
+        parsed = tf.io.parse_example(
+            serialized,
+            {
+                features.CLASSIC_INPUT_IDS: integers(length),
+                features.INPUT_MASK: integers(length),
+                features.CLASSIC_SEGMENT_IDS: integers(length),
+                features.MASKED_LM_POSITIONS: integers(predictions),
+                features.MASKED_LM_IDS: integers(predictions),
+                features.MASKED_LM_WEIGHTS: tf.io.FixedLenFeature(
+                    [predictions], tf.float32, [0.0] * predictions
+                ),
+                features.CLASSIC_SENTENCE_ORDER: integers(1),
+            },
+        )
+        batch = {
+            name: parsed[key]
+            if key == features.MASKED_LM_WEIGHTS
+            else tf.cast(parsed[key], tf.int32)
+            for key, name in features.CLASSIC_TO_BATCH.items()
+        }
+        batch[features.SENTENCE_ORDER_WEIGHTS] = tf.cast(
+            batch[features.INPUT_MASK][:, :1], tf.float32
+        )
+        return batch
+
+
+def open_records(
+    folder: paths.PathLike, subset: str = "train"
+) -> CompactRecords | ClassicRecords:
+    """Reads what a folder holds, without reading its records.
+
+    Args:
+        folder: What the builder wrote, or any folder of classic
+            `*.tfrecord` files, which are then counted.
+        subset: "train" or "eval" (the held-out documents).
+
+    Raises:
+        UserError: If there is nothing to read.
+    """
+    folder = paths.for_tensorflow(folder).rstrip("/")
+    if not paths.is_dir(folder):
+        raise UserError(f"{folder} is not a folder of records: {BUILD}")
+    there = set(paths.names(folder))
+    if MANIFEST not in there:
+        return _open_foreign(folder, subset)
+    manifest_file = f"{folder}/{MANIFEST}"
+    manifest = paths.read_json(manifest_file, dict)
+    try:
+        shards = [
+            shard
+            for shard in manifest["shards"]
+            if shard["subset"] == subset and shard["records"]
+        ]
+        found = {
+            "folder": folder,
+            "subset": subset,
+            "paths": tuple(f"{folder}/{shard['name']}" for shard in shards),
+            "counts": tuple(shard["records"] for shard in shards),
+            "vocab_size": manifest["vocab_size"],
+            "text_settings": _text_settings(manifest),
+        }
+        sizes = manifest["max_seq_length"], manifest["max_pairs_per_record"]
+        is_compact = manifest["masking"] == "dynamic"
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{manifest_file} is damaged or of another version ({error!r}): "
+            "build the records again"
+        ) from error
+    for path in found["paths"]:
+        if paths.name(path) not in there:
+            raise UserError(
+                f"{path} is missing, though {MANIFEST} lists it: run the "
+                "builder with --verify"
+            )
+    found["sums"] = tuple(
+        shard.get("sha256") or _frames(path)[1]
+        for shard, path in zip(shards, found["paths"], strict=True)
+    )
+    if is_compact:
+        return CompactRecords(
+            **found, max_seq_length=sizes[0], max_pairs=sizes[1]
+        )
+    return _classic(found)
+
+
+def _text_settings(manifest: dict[str, Any]) -> TextSettings:
+    config = manifest["identity"]["config"]
+    return TextSettings(
+        do_lower_case=config["do_lower_case"],
+        normalize=config["normalize"],
+        vocab_sha256=manifest["vocab_sha256"],
+    )
+
+
+def _open_foreign(folder: str, subset: str) -> ClassicRecords:
+    names = paths.names(folder)
+    ours = [name for name in names if _OURS.fullmatch(name)]
+    if ours:
+        raise UserError(
+            f"{folder} has no {MANIFEST}, but {ours[0]}: the build is not "
+            "finished, or the set was copied in part. Run the builder's "
+            "command again (it goes on where it stopped), or copy all files"
+        )
+    held_out = subset == "eval"
+    found = [
+        f"{folder}/{name}"
+        for name in names
+        if _is_shard(name) and name.startswith("eval") == held_out
+    ]
+    if not found and subset == "train":
+        raise UserError(
+            f"{folder} has neither {MANIFEST} nor *.tfrecord files: {BUILD}"
+        )
+    frames = [_frames(path) for path in found]
+    return _classic(
+        {
+            "folder": folder,
+            "subset": subset,
+            "paths": tuple(found),
+            "counts": tuple(count for count, _ in frames),
+            "sums": tuple(digest for _, digest in frames),
+            "vocab_size": None,
+            "text_settings": TextSettings.beside(f"{folder}/{VOCABULARY}")
+            or TextSettings(),
+        }
+    )
+
+
+def _is_shard(name: str) -> bool:
+    """Whether a name is that of a shard, not of a file being written."""
+    hidden = name.startswith((".", "_"))
+    return ".tfrecord" in name and not hidden and not name.endswith("tmp")
+
+
+def _frames(path: str) -> tuple[int, str]:
+    """Reads the frames of a shard, without their payloads.
+
+    Returns:
+        How many records there are, and the SHA-256 of their lengths and
+        checksums.
+    """
+    count, digest = 0, hashlib.sha256()
+    with paths.open_binary(path) as stream:
+        head = stream.read(12)  # the length and its checksum
+        while head:
+            if len(head) == 12:
+                (length,) = struct.unpack("<Q", head[:8])
+                stream.seek(length, 1)
+            # The payload's checksum, and the next record's head.
+            tail = stream.read(16)
+            if len(head) < 12 or len(tail) < 4:
+                raise UserError(f"{path} is cut off: copy it again")
+            digest.update(head + tail[:4])
+            head = tail[4:]
+            count += 1
+    return count, digest.hexdigest()
+
+
+def _classic(found: dict[str, Any]) -> ClassicRecords:
+    """Reads T and P of classic records off the first one; 0 without any."""
+    length = predictions = 0
+    if found["paths"]:
+        first = found["paths"][0]
+        raw = next(iter(tf.data.TFRecordDataset([first]))).numpy()
+        fields = tf.train.Example.FromString(raw).features.feature
+        length = len(fields[features.CLASSIC_INPUT_IDS].int64_list.value)
+        predictions = len(fields[features.MASKED_LM_POSITIONS].int64_list.value)
+        if not length:
+            raise UserError(
+                f"{first}: the first record has no "
+                f"`{features.CLASSIC_INPUT_IDS}`: is this a pre-training "
+                "record?"
+            )
+    return ClassicRecords(
+        **found,
+        max_seq_length=length,
+        max_pairs=1,
+        max_predictions_per_seq=predictions,
+    )
