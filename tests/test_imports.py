@@ -18,7 +18,7 @@ import albert_tf2
 ROOT = Path(__file__).resolve().parents[1]
 # Each fact may see those before it.
 FACTS = (
-    "errors paths features keras_api files settings recipe_file config "
+    "errors paths features keras_api settings recipe_file config "
     "recipes command_line"
 ).split()
 COMMANDS = (
