@@ -65,8 +65,8 @@ def notes(
         here = dict(zip(COUNTED, figures, strict=True))
         finding = _finding(file, here, counts["documents"])
         if finding is not None:
-            kind, told = finding
-            found.setdefault(kind, []).append(f"{file.path}{told}")
+            kind, problem = finding
+            found.setdefault(kind, []).append(f"{file.path}{problem}")
     told = [
         first + (f" (and {len(others):,} more files)" if others else "")
         for first, *others in found.values()

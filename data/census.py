@@ -67,7 +67,7 @@ class Census:
             The subset of the records that a part keeps back because it may
             begin inside a document, by the part's place.
         """
-        resolved = {}
+        resolved: dict[tuple[int, int], str] = {}
         for place in sorted(self._open):
             joint, continued = self._open[place]
             if not joint.begins_inside:

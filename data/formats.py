@@ -26,7 +26,7 @@ import json
 import lzma
 import re
 from collections.abc import Iterator, Sequence
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from albert_tf2 import paths
 from albert_tf2.errors import UserError
@@ -138,7 +138,7 @@ def read_some(stream: IO[bytes], file: CorpusFile, size: int) -> bytes:
 def decompressed(raw: IO[bytes], file: CorpusFile) -> IO[bytes]:
     """Returns a stream of the uncompressed bytes of a file."""
     if file.compression == "gzip":
-        return gzip.GzipFile(fileobj=raw)
+        return cast(IO[bytes], gzip.GzipFile(fileobj=raw))
     if file.compression == "xz":
         return lzma.LZMAFile(raw)
     if file.compression == "bzip2":
@@ -158,9 +158,14 @@ def decompressed(raw: IO[bytes], file: CorpusFile) -> IO[bytes]:
     return raw
 
 
+def _replace_wrong(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return _WRONG, error.end
+
+
 def _transcoded(stream: IO[bytes], encoding: str) -> Iterator[bytes]:
     """Yields UTF-8; what is wrong becomes bytes that are wrong there too."""
-    codecs.register_error(_ERRORS, lambda error: (_WRONG, error.end))
+    codecs.register_error(_ERRORS, _replace_wrong)
     decoder = codecs.getincrementaldecoder(encoding)(_ERRORS)
     while block := stream.read(_READ_BYTES):
         yield decoder.decode(block).encode("utf-8", "surrogatepass")

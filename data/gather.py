@@ -56,6 +56,7 @@ def deal_part(
     rows = {key: bytes(block) for key, block in blocks.items()}
     held_back = rows.pop((parts.CONTINUED, 0), None)
     if held_back is not None:
+        assert continued is not None, "the census knows whose rows they are"
         file_number, unit_index = parts.place_of(name)
         unit = units.Unit(plan.files[file_number], unit_index)
         frames = records.split_frames(held_back)

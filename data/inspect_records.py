@@ -80,8 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     colour = flags.colour == "always" or (
         flags.colour == "auto" and sys.stdout.isatty()
     )
-    for number, row in enumerate(_rows(flags, vocabulary)):
-        print(f"record {number} of {flags.subset}")
+    for place, row in enumerate(_rows(flags, vocabulary)):
+        print(f"record {place} of {flags.subset}")
         for line in lines_of_row(row, vocabulary, colour=colour):
             print(f"  {line}")
     return 0
@@ -138,8 +138,8 @@ def word_starts_of_row(
             first, second = halves[::-1] if swapped else halves
             found += [[False], first, [False], second, [False]]
             begin += a + b
-    found = np.concatenate(found)
-    return np.pad(found, (0, len(row[features.INPUT_MASK]) - len(found)))
+    joined = np.concatenate(found)
+    return np.pad(joined, (0, len(row[features.INPUT_MASK]) - len(joined)))
 
 
 def lines_of_row(

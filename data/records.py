@@ -120,7 +120,7 @@ def read_records(path: str) -> Iterator[bytes]:
 
 def _crc_table(width: int) -> np.ndarray:
     """CRC-32C (Castagnoli, reflected) of every `width`-bit value."""
-    table = np.arange(1 << width, dtype=np.uint32)
+    table: np.ndarray = np.arange(1 << width, dtype=np.uint32)
     for _ in range(width):
         table = (table >> 1) ^ np.where(table & 1, 0x82F63B78, 0).astype(
             np.uint32

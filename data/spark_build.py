@@ -70,12 +70,12 @@ def _connect(master: str, settings: Iterable[tuple[str, str]]) -> Any:
             f"spark_build needs PySpark and Java: {install_line('spark')}"
         ) from None
     _must_answer(master)
-    settings = dict(settings)
-    if master != "yarn" and "spark.pyspark.python" not in settings:
+    configured = dict(settings)
+    if master != "yarn" and "spark.pyspark.python" not in configured:
         # Spark would take whatever `python3` is on the path.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.master(master).appName("albert_tf2.data")
-    for key, value in settings.items():
+    for key, value in configured.items():
         builder = builder.config(key, value)
     try:
         return builder.getOrCreate()

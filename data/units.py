@@ -36,7 +36,8 @@ class Unit(NamedTuple):
     """
 
     file: CorpusFile
-    index: int
+    # `tuple.index`, which this hides, is of no use here.
+    index: int  # type: ignore[assignment]
     size: int = UNIT_BYTES
     progress: int = 0
     content: "UnitContent | None" = None
@@ -82,6 +83,7 @@ def of_file(
     with formats.open_file(file, on_error) as opened:
         done = malformed = 0
         for unit in _cut(Unit(file, 0, size), opened.stream):
+            assert unit.content is not None, "cut from a stream"
             content = unit.content._replace(
                 malformed=opened.malformed - malformed
             )
@@ -97,6 +99,7 @@ def read_unit(unit: Unit) -> UnitContent:
         stream.seek(unit.index * unit.size)
         found = next(_cut(unit, stream), None)
     if found is not None and found.index == unit.index:
+        assert found.content is not None, "cut from a stream"
         return found.content
     return UnitContent(b"", unit.index * unit.size, False)
 

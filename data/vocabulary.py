@@ -300,7 +300,7 @@ def learn_pieces(
     )
 
     # Each letter takes two tokens (`x` and `##x`); it never takes all.
-    letters = Counter()
+    letters: Counter[str] = Counter()
     for word, count in counts:
         letters.update(dict.fromkeys(word, count))
     tokens = learner.learn(

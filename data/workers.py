@@ -163,7 +163,11 @@ class Workers:
         try:
             for task in tasks:
                 if not idle:
-                    ready = multiprocessing.connection.wait(busy)
+                    ready = [
+                        pipe
+                        for pipe in multiprocessing.connection.wait(busy)
+                        if isinstance(pipe, Connection)
+                    ]
                     yield from (_receive(pipe) for pipe in ready)
                     busy = [pipe for pipe in busy if pipe not in ready]
                     idle.extend(ready)
@@ -244,7 +248,8 @@ def _subsets(
 
 
 # What a worker process works on.
-_plan: shards.Plan | None = None
+# What `_begin` was given: set before any work is.
+_plan: Any = None
 _builder: parts.PartBuilder | None = None
 
 
