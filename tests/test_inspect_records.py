@@ -1,7 +1,5 @@
 """What the terminal shows of a record."""
 
-import types
-
 import numpy as np
 import pytest
 
@@ -13,6 +11,8 @@ from albert_tf2.data import (
     workers,
 )
 from albert_tf2.data.build_config import BuildConfig
+from albert_tf2.records.record_set import CompactRecords
+from albert_tf2.text.text_settings import TextSettings
 from albert_tf2.text.tokenization import SPECIAL_TOKENS
 
 TEXT = "使 用 语 言 模 型 来 预 测 al ##bert"
@@ -73,8 +73,16 @@ def test_word_starts_follow_swapped_segments():
         records.pack_tokens(np.array(stored), starts, "uint16").tobytes(),
         [2, 4, 1, 2],
     )
-    record_set = types.SimpleNamespace(
-        max_seq_length=20, max_pairs=2, vocab_size=len(VOCABULARY)
+    record_set = CompactRecords(
+        folder="",
+        subset="train",
+        paths=(),
+        counts=(),
+        sums=(),
+        max_seq_length=20,
+        max_pairs=2,
+        vocab_size=len(VOCABULARY),
+        text_settings=TextSettings(),
     )
     row = {
         "sentence_order_labels": np.array([1, 0]),
