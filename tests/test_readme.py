@@ -46,18 +46,36 @@ def test_both_open_with_the_two_commands():
         assert (language, lines) == ("bash", ["make quickstart", "make test"])
 
 
-def test_the_tree_names_real_files():
-    for name in READMES:
-        (tree,) = [code for language, code in blocks(name) if not language]
-        folder = ROOT
-        for line in tree.splitlines():
-            names = re.match(r" *((?:[\w./]+(?:\.py|/) ?)+)", line)
-            indented = line.startswith(" ")
-            for entry in names.group(1).split() if names else ():
-                path = (folder if indented else ROOT) / entry
-                assert path.exists(), f"{name}: {line}"
-                if not indented:
-                    folder = ROOT / entry
+def tree_of(name):
+    """Returns the files that a README's tree names, by their paths."""
+    (tree,) = [
+        code
+        for language, code in blocks(name)
+        if not language and code.startswith("albert_tf2/")
+    ]
+    folder, found = {}, set()
+    for line in tree.splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        entries = line.split()
+        if entries[0].endswith("/"):
+            above = folder.get(depth - 1, "") if depth else ""
+            folder = {**folder, depth: above + entries[0]}
+        elif entries[0].startswith("("):  # a group, not a folder
+            folder = {**folder, depth: folder[depth - 1]}
+        else:
+            found |= {folder[depth - 1] + entry for entry in entries}
+    return found
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_the_tree_names_every_file(name):
+    there = {
+        str(path.relative_to(ROOT))
+        for folder in ("albert_tf2", "data", "hub_export", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    assert tree_of(name) == there
 
 
 def test_links_lead_somewhere():
