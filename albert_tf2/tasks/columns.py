@@ -10,6 +10,7 @@ is refused with the line to use: --set 'columns=[label,text_a]' by place, or
 """
 
 import dataclasses
+import functools
 import itertools
 import re
 from collections import Counter
@@ -43,14 +44,19 @@ class Columns:
     header: tuple[str, ...] | None = None
     why: tuple[str, ...] = ()
 
+    @functools.cached_property
+    def used(self) -> list[tuple[str, list[int]]]:
+        """The roles that occur, each with its columns."""
+        return [(role, p) for role in ROLES if (p := self.places(role))]
+
     def places(self, role: str) -> list[int]:
         return [i for i, name in enumerate(self.roles) if name == role]
 
     def is_header(self, cells: Sequence[Any]) -> bool:
         """Whether a row repeats the header, as in files put together."""
-        return self.header is not None and self.header == tuple(
-            plain(cell) for cell in cells
-        )
+        if self.header is None or plain(cells[0]) != self.header[0]:
+            return False
+        return self.header == tuple(map(plain, cells))
 
     def name(self, place: int) -> str:
         return cut(self.header[place]) if self.header else f"column {place + 1}"

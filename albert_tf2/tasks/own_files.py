@@ -167,18 +167,16 @@ class OwnTable:
         if isinstance(record, BadRow):
             raise record
         found, cells = record
-        parts: dict[str, list[Any]] = {}
-        for role, cell in zip(found.roles, cells, strict=False):
-            parts.setdefault(role, []).append(cell)
-        text_b = None
-        if TEXT_B in parts:
-            text_b = _text(parts[TEXT_B])
-        row_id = parts.get(ID, [None])[0]
+        by_role = {
+            role: [cells[i] for i in places if i < len(cells)]
+            for role, places in found.used
+        }
+        row_id = by_role[ID][0] if by_role.get(ID) else None
         return TextRow(
             row_id if row_id != "" else None,
-            _text(parts.get(TEXT_A, [])),
-            text_b,
-            self._label(parts.get(LABEL, [])),
+            _text(by_role.get(TEXT_A, ())),
+            _text(by_role[TEXT_B]) if TEXT_B in by_role else None,
+            self._label(by_role.get(LABEL, ())),
         )
 
     def _read(self, path: str) -> tables.Table:
@@ -211,7 +209,7 @@ def _text(cells: Sequence[Any]) -> str:
     for cell in cells:
         if cell is not None and not isinstance(cell, str):
             raise BadRow(f"a text must be a string. Received: {cell!r}")
-    joined = " ".join(cell for cell in cells if cell and cell.strip())
-    if not joined:
+    filled = [cell for cell in cells if cell and cell.strip()]
+    if not filled:
         raise BadRow("an empty text")
-    return joined
+    return " ".join(filled)
