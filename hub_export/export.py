@@ -20,11 +20,16 @@ import functools
 from collections.abc import Sequence
 
 from albert_tf2 import command_line, paths
+from albert_tf2.config import AlbertConfig
 from albert_tf2.errors import UserError
+from albert_tf2.prediction.tuned_model import tuned_folder
 from albert_tf2.settings import MAX_LENGTH
+
+from . import tuned_parts
 
 # In the order of the work: what needs no model comes first.
 WHAT = ("preprocessor", "encoder", "serving", "tflite", "cards")
+DEFAULT_LENGTH = 128
 
 
 def parse_what(value: str) -> list[str]:
@@ -35,7 +40,13 @@ def parse_what(value: str) -> list[str]:
         raise argparse.ArgumentTypeError(
             f"unknown part `{unknown[0]}`; choose from {', '.join(WHAT)}, all"
         )
-    return [name for name in WHAT if name in wanted or "all" in wanted]
+    return wanted
+
+
+def parts_of(what: list[str] | None) -> list[str]:
+    """Returns the parts of a pre-trained model to write, in their order."""
+    what = what or list(WHAT[:2])
+    return [name for name in WHAT if name in what or "all" in what]
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -59,10 +70,9 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--what",
         type=parse_what,
-        default=list(WHAT[:2]),
         metavar="PART[,PART]",
         help=f"what to write: {', '.join(WHAT)}, or all (default: "
-        f"{','.join(WHAT[:2])})",
+        f"{','.join(WHAT[:2])}; of a fine-tuned model: serving)",
     )
     add(
         "--vocab_file",
@@ -77,8 +87,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     number(
         "--seq_length",
-        128,
-        "Tokens of an input, where nothing else is asked for.",
+        None,
+        "Tokens of an input, where nothing else is asked for; default: 128 or "
+        "the model's positions; of a fine-tuned model its own length.",
         least=3,
         most=MAX_LENGTH,
     )
@@ -121,11 +132,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def check_targets(args: argparse.Namespace) -> dict[str, str]:
+def check_targets(
+    args: argparse.Namespace, parts: Sequence[str]
+) -> dict[str, str]:
     """Returns the folder of each part; refuses one that exists."""
     targets = {
         name: paths.join(args.export_dir, name, str(args.version))
-        for name in args.what
+        for name in parts
     }
     for target in targets.values():
         if paths.exists(target) and not args.overwrite:
@@ -145,11 +158,20 @@ def check_targets(args: argparse.Namespace) -> dict[str, str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    targets = check_targets(args)
+    folder = tuned_folder(args.checkpoint)
+    if folder is not None:
+        tuned_parts.check_flags(args)
+        parts = tuned_parts.parts_of(args.what, args.checkpoint)
+        targets = check_targets(args, parts)
+        for line in tuned_parts.export(folder, targets, args):
+            print(line, flush=True)
+        return 0
+    targets = check_targets(args, parts_of(args.what))
     # TensorFlow loads here, after every check that does not need it.
     from . import verify
 
     pretrainer, tokenizer, heads = load(args)
+    args.seq_length = length_of(args, pretrainer.config)
     expected = {
         "encoder": verify.expected_outputs(pretrainer),
         "serving": verify.expected_embeddings(
@@ -182,6 +204,19 @@ def load(args: argparse.Namespace):
                 "checkpoint"
             )
     return weights.to_model(found), tokenizer, found.heads
+
+
+def length_of(args: argparse.Namespace, config: AlbertConfig) -> int:
+    """Returns the length to export for: no longer than the model reads."""
+    most = config.max_position_embeddings
+    if args.seq_length is None:
+        return min(DEFAULT_LENGTH, most)
+    if args.seq_length > most:
+        raise UserError(
+            f"--seq_length must be at most {most}, the positions of "
+            f"{args.checkpoint}. Received: {args.seq_length}"
+        )
+    return args.seq_length
 
 
 def tokenizer_of(found, args: argparse.Namespace):

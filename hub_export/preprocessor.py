@@ -10,6 +10,8 @@ graph runs the originals' own normalization (see `normalizer`). Nothing here
 needs an Assert op, so it also runs on TPU hosts.
 """
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 import tensorflow_text as tf_text
 
@@ -258,6 +260,24 @@ class Preprocessor(tf.Module):
             `input_word_ids`, `input_mask`, `input_type_ids`: int32 [B, T].
         """
         return self.pack([_without_words(s) for s in inputs], seq_length)
+
+    def rows(
+        self, texts: Sequence[tf.Tensor], most: int
+    ) -> dict[str, tf.Tensor]:
+        """Packs texts into rows as long as the longest one.
+
+        Args:
+            texts: One or two string tensors [B].
+            most: Longer texts and pairs are trimmed to so many tokens.
+
+        Returns:
+            The encoder's inputs, int32 [B, T].
+        """
+        segments = [self.tokenize.cut(text) for text in texts]
+        lengths = tf.add_n([segment.row_lengths() for segment in segments])
+        longest = tf.cast(tf.reduce_max(lengths), tf.int32)
+        special = len(segments) + 1
+        return self.pack(segments, tf.minimum(longest + special, most))
 
     def pack(
         self, segments: list[tf.RaggedTensor], seq_length: tf.Tensor | int

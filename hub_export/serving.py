@@ -2,14 +2,12 @@
 
     serving_default  text [B]                -> embedding, pooled_output [B, H]
     similarity       text_a [B], text_b [B]  -> similarity [B], -1 .. 1
-    classify         text_a [B], text_b [B]  -> probabilities [B, classes]
 
 An embedding is the mean of the token vectors, of length 1, so that the dot
-product of two embeddings is their similarity. `classify` is there if a
-fine-tuned classifier was given, and takes `text` if that reads single texts.
+product of two embeddings is their similarity. What a fine-tuned model answers
+is in `task_serving`.
 """
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +54,6 @@ class ServingModel(tf.Module):
         tokenizer: Tokenizer,
         *,
         seq_length: int = DEFAULT_SEQ_LENGTH,
-        classifier: Callable[[dict[str, tf.Tensor]], tf.Tensor] | None = None,
     ):
         """Joins tokenizer and encoder.
 
@@ -64,33 +61,19 @@ class ServingModel(tf.Module):
             pretrainer: The trained model.
             tokenizer: Its own.
             seq_length: Longer texts and pairs are trimmed to it.
-            classifier: From encoder inputs to logits [B, classes], if there
-                is a fine-tuned one.
         """
         super().__init__(name="serving")
         self._seq_length = seq_length
-        # Plain functions: a Keras model as an attribute would be saved with
+        # A plain function: a Keras model as an attribute would be saved with
         # traces of its own.
-        self._encode = _without_tracking(pretrainer.encoder)
-        self._classify = _without_tracking(classifier) if classifier else None
+        encoder = pretrainer.encoder
+        self._encode = lambda inputs: encoder(inputs, training=False)
         self.preprocessor = Preprocessor(tokenizer, seq_length=seq_length)
         self.kept = list(pretrainer.encoder.variables)
-        if classifier is not None:
-            self.kept += list(getattr(classifier, "variables", ()))
-
-    def inputs(self, texts: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Packs one or two texts [B] into rows as long as the longest one."""
-        segments = [self.preprocessor.tokenize.cut(text) for text in texts]
-        lengths = tf.add_n([segment.row_lengths() for segment in segments])
-        longest = tf.cast(tf.reduce_max(lengths), tf.int32)
-        special = len(segments) + 1
-        return self.preprocessor.pack(
-            segments, tf.minimum(longest + special, self._seq_length)
-        )
 
     def embed(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """Signature `serving_default`."""
-        inputs = self.inputs([text])
+        inputs = self.preprocessor.rows([text], self._seq_length)
         outputs = self._encode(inputs)
         return {
             "embedding": embed(outputs, inputs[features.INPUT_MASK]),
@@ -105,34 +88,18 @@ class ServingModel(tf.Module):
         count = tf.shape(text_a)[0]
         return {"similarity": cosine(both[:count], both[count:])}
 
-    def classify(self, *texts: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Signature `classify`."""
-        logits = self._classify(self.inputs(texts))
-        return {"probabilities": tf.nn.softmax(logits)}
-
-    def signatures(self, *, classifies_pairs: bool = True) -> dict[str, Any]:
-        """Returns the functions to publish, by name.
-
-        Args:
-            classifies_pairs: Whether the classifier was trained on pairs.
-        """
+    def signatures(self) -> dict[str, Any]:
+        """Returns the functions to publish, by name."""
         one = [tf.TensorSpec([None], tf.string, "text")]
         two = [tf.TensorSpec([None], tf.string, f"text_{x}") for x in "ab"]
         published = {
             "serving_default": (self.embed, one),
             "similarity": (self.similarity, two),
         }
-        if self._classify is not None:
-            specs = two if classifies_pairs else one
-            published["classify"] = (self.classify, specs)
         return {
             name: tf.function(function).get_concrete_function(*specs)
             for name, (function, specs) in published.items()
         }
-
-
-def _without_tracking(model: Callable) -> Callable:
-    return lambda inputs: model(inputs, training=False)
 
 
 def warmup_log(signature: str, inputs: dict[str, list[str]]) -> bytes:
@@ -181,8 +148,6 @@ def export_serving(
     export_dir: paths.PathLike,
     *,
     seq_length: int = DEFAULT_SEQ_LENGTH,
-    classifier: Callable[[dict[str, tf.Tensor]], tf.Tensor] | None = None,
-    classifies_pairs: bool = True,
     overwrite: bool = False,
 ) -> paths.PathLike:
     """Writes the serving SavedModel and returns its folder.
@@ -192,8 +157,6 @@ def export_serving(
         tokenizer: Its own, of exactly `config.vocab_size` tokens.
         export_dir: The new folder; `<name>/<version>` for TF Serving.
         seq_length: See `ServingModel`.
-        classifier: See `ServingModel`.
-        classifies_pairs: Whether it reads pairs of texts, not single ones.
         overwrite: Replace an existing folder.
     """
     tokenizer.vocabulary.check_size(pretrainer.config.vocab_size)
@@ -203,10 +166,9 @@ def export_serving(
                 pretrainer,
                 tokenizer,
                 seq_length=seq_length,
-                classifier=classifier,
             )
             add_text_assets(root.preprocessor, tokenizer, staging)
-            signatures = root.signatures(classifies_pairs=classifies_pairs)
+            signatures = root.signatures()
             tf.saved_model.save(root, str(folder), signatures=signatures)
             write_warmup(folder, signatures)
     return export_dir

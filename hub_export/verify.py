@@ -20,9 +20,12 @@ from albert_tf2 import command_line, features, paths
 from albert_tf2.errors import UserError
 from albert_tf2.prediction.sentence_vectors import SentenceVectors
 from albert_tf2.prediction.similarity import unit
+from albert_tf2.tasks.base import REGRESSION
 
 EXPECTED = "expected.npz"
 TOLERANCE = 2e-5  # float32, another order of additions
+ANSWER_TOLERANCE = 1e-5  # of probabilities, which predictions round to 1e-6
+GIVEN = "given:"  # before the names of inputs among what is expected
 PROBES = [
     "今天天气很好，我们去公园吧。",
     "ＡＬＢＥＲＴ是一个Chinese模型！价格：３.５元",
@@ -73,6 +76,31 @@ def expected_embeddings(
         batch_size=1,
     )
     return {"embedding": unit(vectors.embed(PROBES))}
+
+
+def expected_answers(tuned) -> dict[str, np.ndarray]:
+    """Returns what a fine-tuned model's export must answer, and to what.
+
+    Args:
+        tuned: A `TunedModel`, which is asked with the same texts.
+    """
+    texts = [*PROBES, "今天天气很好，我们去公园吧。" * 60]
+    others = texts[::-1]
+    pairs = getattr(tuned.task, "pairs", None)
+    rows = list(zip(texts, others, strict=True)) if pairs else texts
+    given = {"text_a": texts, "text_b": others} if pairs else {"text": texts}
+    if tuned.task.kind == REGRESSION:
+        answers = {"score": [a["score"] for a in tuned.score(rows)]}
+    else:
+        found = [a["probabilities"] for a in tuned.classify(rows)]
+        answers = {
+            "labels": [list(a) for a in found],
+            "probabilities": [list(a.values()) for a in found],
+        }
+    return {
+        **{f"{GIVEN}{name}": np.array(value) for name, value in given.items()},
+        **{name: np.array(value) for name, value in answers.items()},
+    }
 
 
 def check_preprocessor(folder: Path) -> Iterator[str]:
@@ -181,7 +209,11 @@ def check_serving(folder: Path) -> Iterator[str]:
     import tensorflow as tf
     import tensorflow_text  # noqa: F401  registers the graph's operations
 
-    signatures = tf.saved_model.load(str(folder)).signatures
+    loaded = tf.saved_model.load(str(folder))
+    signatures = loaded.signatures
+    if hasattr(loaded, "task_file"):
+        yield from _check_answers(folder, loaded)
+        return
     texts = tf.constant(PROBES)
     embeddings = signatures["serving_default"](text=texts)["embedding"].numpy()
     np.testing.assert_allclose(
@@ -194,6 +226,34 @@ def check_serving(folder: Path) -> Iterator[str]:
         assert difference < TOLERANCE, (name, difference)
         yield f"{name} differs from the model in memory by {difference:.1e}"
     yield f"takes strings, returns embeddings of {embeddings.shape[-1]} numbers"
+
+
+def _check_answers(folder: Path, loaded) -> Iterator[str]:
+    """Checks a fine-tuned model's export."""
+    import tensorflow as tf
+
+    task_file = Path(loaded.task_file.asset_path.numpy().decode())
+    assert task_file.is_relative_to(folder), task_file
+    task = paths.read_json(task_file, dict)
+    expected = _expected(folder)
+    given = {
+        name.removeprefix(GIVEN): tf.constant(expected.pop(name))
+        for name in [*expected]
+        if name.startswith(GIVEN)
+    }
+    answers = loaded.signatures["serving_default"](**given) if given else {}
+    for name, value in expected.items():
+        found = answers[name].numpy()
+        if value.dtype.kind == "U":
+            assert np.char.decode(found.astype(bytes), "utf-8").tolist() == (
+                value.tolist()
+            ), name
+            yield f"{name} are the model's own names"
+            continue
+        difference = float(np.abs(found - value).max())
+        assert difference < ANSWER_TOLERANCE, (name, difference)
+        yield f"{name} differ from the predictor's by {difference:.1e}"
+    yield f"takes strings, answers for {task['kind']} ({task['task']})"
 
 
 CHECKS = {

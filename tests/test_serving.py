@@ -38,23 +38,15 @@ def pretrainer(tiny_config):
 
 @pytest.fixture
 def signatures(pretrainer, vocab_file, tmp_path):
-    """Of a moved export that cuts at 12 tokens, with a classifier."""
+    """Of a moved export that cuts at 12 tokens."""
     folder = serving.export_serving(
         pretrainer,
         Tokenizer(vocab_file),
         tmp_path / "written",
         seq_length=12,
-        classifier=classifier_of(pretrainer),
     )
     moved = shutil.move(folder, tmp_path / "moved")
     return tf.saved_model.load(str(moved)).signatures
-
-
-def classifier_of(pretrainer):
-    """Two logits: the first numbers of the pooled vector."""
-    return lambda inputs, training=False: pretrainer.encoder(
-        inputs, training=training
-    )["pooled_output"][:, :2]
 
 
 def encoder_inputs(tokenizer, text, second=None, *, limit=12):
@@ -135,46 +127,6 @@ def test_similarity_of_pairs(pretrainer, vocab_file, signatures):
             expected_embedding(pretrainer, tokenizer, text) for text in pair
         )
         np.testing.assert_allclose(found, first @ second, atol=2e-5)
-
-
-def test_classes_of_pairs(pretrainer, vocab_file, signatures):
-    tokenizer = Tokenizer(vocab_file)
-    served = signatures["classify"](
-        text_a=tf.constant(["一丁", "七"]), text_b=tf.constant(["万", "丈三"])
-    )["probabilities"]
-    inputs = encoder_inputs(tokenizer, "七", "丈三")
-    expected = tf.nn.softmax(classifier_of(pretrainer)(inputs))
-    np.testing.assert_allclose(served[1], expected[0], atol=2e-5)
-    np.testing.assert_allclose(tf.reduce_sum(served, axis=1), 1, atol=1e-6)
-
-
-def test_single_texts_are_classified_as_one_segment(
-    pretrainer, vocab_file, tmp_path
-):
-    folder = serving.export_serving(
-        pretrainer,
-        Tokenizer(vocab_file),
-        tmp_path / "out",
-        classifier=classifier_of(pretrainer),
-        classifies_pairs=False,
-    )
-    classify = tf.saved_model.load(str(folder)).signatures["classify"]
-    inputs = encoder_inputs(Tokenizer(vocab_file), "一丁")
-    np.testing.assert_allclose(
-        classify(text=tf.constant(["一丁"]))["probabilities"],
-        tf.nn.softmax(classifier_of(pretrainer)(inputs)),
-        atol=2e-5,
-    )
-
-
-def test_without_a_classifier_there_is_no_such_signature(
-    pretrainer, vocab_file, tmp_path
-):
-    folder = serving.export_serving(
-        pretrainer, Tokenizer(vocab_file), tmp_path / "out"
-    )
-    loaded = tf.saved_model.load(str(folder))
-    assert sorted(loaded.signatures) == ["serving_default", "similarity"]
 
 
 def test_another_vocabulary_is_refused(pretrainer, tmp_path):

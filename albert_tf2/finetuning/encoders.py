@@ -224,13 +224,6 @@ def save(
         )
 
 
-def is_fine_tuned(folder: paths.PathLike) -> bool:
-    """Whether a folder holds what `save` writes."""
-    if download.is_url(folder):
-        return False  # a released model, or a hub handle
-    return paths.is_file(paths.join(folder, TASK_FILE))
-
-
 def load(
     folder: paths.PathLike,
 ) -> tuple[base.Task, TaskModel, LoadedEncoder, base.Lengths]:

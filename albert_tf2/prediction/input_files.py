@@ -14,6 +14,7 @@ from typing import Any
 
 from albert_tf2 import paths
 from albert_tf2.errors import UserError
+from albert_tf2.prediction.tuned_model import tuned_folder
 from albert_tf2.tasks import base, column_names, reading
 from albert_tf2.tasks.column_names import TEXT_A, TEXT_B
 from albert_tf2.tasks.reading import BadRow
@@ -51,13 +52,10 @@ class Entry:
 
 def description(model: str) -> dict[str, Any]:
     """Returns what `task.json` says of a fine-tuned model; {} for others."""
-    if model.startswith(("https://", "http://")):
-        return {}  # a hub encoder or an archive
-    for folder in (paths.join(model, "model"), model):
-        path = paths.join(folder, base.TASK_FILE)
-        if paths.is_file(path):
-            return paths.read_json(path, dict)
-    return {}
+    folder = tuned_folder(model)
+    if folder is None:
+        return {}
+    return paths.read_json(paths.join(folder, base.TASK_FILE), dict)
 
 
 def from_arguments(texts: Sequence[str], pairs: bool | None) -> list[Entry]:

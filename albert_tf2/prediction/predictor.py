@@ -25,6 +25,7 @@ from albert_tf2.prediction.similarity import Whitening
 from albert_tf2.prediction.tuned_model import (
     LABEL_KINDS,
     TunedModel,
+    tuned_folder,
     wrong_kind,
 )
 from albert_tf2.settings import MAX_BATCH, MAX_LENGTH, check_number
@@ -69,7 +70,7 @@ class Predictor:
         check_number("max_seq_length", max_seq_length, least=3, most=MAX_LENGTH)
         self._tuned: TunedModel | None = None
         masked_model = None
-        folder = _tuned_folder(source)
+        folder = tuned_folder(source)
         if folder is not None:
             self._tuned = TunedModel(folder, batch_size=batch_size)
             loaded = self._tuned.loaded
@@ -221,16 +222,6 @@ class Predictor:
         return self._vectors.most_similar(
             query, candidates, top_k=top_k, pooling=pooling
         )
-
-
-def _tuned_folder(source: str | os.PathLike) -> str | None:
-    """Returns where a fine-tuned model lies: there, or in a workdir."""
-    from albert_tf2.finetuning import encoders
-
-    for folder in (str(source), paths.join(source, "model")):
-        if encoders.is_fine_tuned(folder):
-            return folder
-    return None
 
 
 def _load_pretrained(source: str, vocab_file: paths.PathLike | None):

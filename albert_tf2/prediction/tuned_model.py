@@ -1,10 +1,12 @@
 """A fine-tuned model: it answers rows of the task that it was tuned for."""
 
+import dataclasses
 import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from albert_tf2 import paths
+from albert_tf2.checkpoints import download
 from albert_tf2.errors import UserError, shown
 from albert_tf2.prediction.texts import as_texts, as_tuple
 from albert_tf2.tasks import base
@@ -15,6 +17,16 @@ from albert_tf2.tasks.text_rows import TextRow
 
 # Kinds that give a text or a pair a label, or several.
 LABEL_KINDS = (base.CLASSIFICATION, base.MULTI_LABEL)
+
+
+def tuned_folder(source: paths.PathLike) -> str | None:
+    """Returns where a fine-tuned model lies: there, or in a workdir."""
+    if download.is_url(source):
+        return None  # a released model, or a hub handle
+    for folder in (str(source), paths.join(source, "model")):
+        if paths.is_file(paths.join(folder, base.TASK_FILE)):
+            return folder
+    return None
 
 
 class TunedModel:
@@ -109,6 +121,13 @@ class TunedModel:
                 )
             )
         return self.run(rows)
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what `task.json` says of the task: labels, lengths."""
+        return {
+            **self.task.describe(),
+            "lengths": dataclasses.asdict(self.lengths),
+        }
 
     def need(self, *kinds: str) -> None:
         """Raises unless the model was tuned for one of these kinds."""

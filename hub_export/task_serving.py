@@ -1,0 +1,63 @@
+"""A fine-tuned model as one SavedModel: strings in, answers with names out.
+
+    serving_default, and the predictor's own word for it: classify, score
+
+Inputs and outputs are those of `task_graphs`. The assets hold `vocab.txt`,
+`text_settings.json` and `task.json`, so nothing but the folder is needed.
+"""
+
+import tensorflow as tf
+
+from albert_tf2 import paths
+from albert_tf2.errors import UserError
+from albert_tf2.prediction.tuned_model import TunedModel
+from albert_tf2.tasks import base
+from albert_tf2.tasks.base import TASK_FILE
+
+from .preprocessor import add_text_assets
+from .serving import write_warmup
+from .task_graphs import TextGraph
+
+# By kind: what makes the graph, and the predictor's word for what it does.
+GRAPHS = {
+    base.CLASSIFICATION: (TextGraph, "classify"),
+    base.MULTI_LABEL: (TextGraph, "classify"),
+    base.REGRESSION: (TextGraph, "score"),
+}
+
+
+def export_task_serving(
+    tuned: TunedModel, export_dir: paths.PathLike, *, overwrite: bool = False
+) -> paths.PathLike:
+    """Writes the SavedModel and returns its folder.
+
+    Args:
+        tuned: The fine-tuned model; its lengths are those of the export.
+        export_dir: The new folder; `<name>/<version>` for TF Serving.
+        overwrite: Replace an existing folder.
+
+    Raises:
+        UserError: For a kind of task that has no such form.
+    """
+    kind = tuned.task.kind
+    if kind not in GRAPHS:
+        raise UserError(
+            f"a model for {kind} cannot answer strings in a SavedModel yet: "
+            "use `albert_tf2.Predictor` or the service (python -m "
+            "albert_tf2.serve)"
+        )
+    make, method = GRAPHS[kind]
+    with paths.atomic_directory(export_dir, overwrite=overwrite) as folder:
+        with paths.temporary_folder("export") as staging:
+            root = make(tuned)
+            add_text_assets(root, tuned.loaded.tokenizer, staging)
+            task_file = paths.join(staging, TASK_FILE)
+            paths.write_json(task_file, tuned.describe())
+            root.task_file = tf.saved_model.Asset(task_file)
+            answer = tf.function(root.answer).get_concrete_function(
+                *root.specs()
+            )
+            signatures = {"serving_default": answer, method: answer}
+            tf.saved_model.save(root, str(folder), signatures=signatures)
+            write_warmup(folder, signatures)
+    return export_dir

@@ -1,0 +1,114 @@
+"""What of a fine-tuned model can leave, and in which form.
+
+A form that has no place for the head, or for what the task does with its
+numbers, is refused with the reason: nothing is left out silently.
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Iterator
+
+from albert_tf2.errors import UserError
+
+# In the order of the work.
+PARTS = ("preprocessor", "serving")
+NO_PLACE = {
+    "encoder": "a hub encoder has no place for the head: publish the "
+    "checkpoint that the model was tuned from",
+    "cards": "cards are of encoders and preprocessors",
+}
+# Flags that say what a fine-tuned model knows, or speak of the encoder.
+FLAGS = ("vocab_file", "cased", "normalize", "dropout", "data_dir")
+
+
+def parts_of(what: list[str] | None, source: str) -> list[str]:
+    """Returns the parts to write; None asks for the serving model.
+
+    Args:
+        what: What --what asked for; may hold "all".
+        source: The model, for messages.
+
+    Raises:
+        UserError: For a part that has no place for the head.
+    """
+    if what is None:
+        return ["serving"]
+    if "all" in what:
+        for part, reason in NO_PLACE.items():
+            print(f"left out: {part}: {reason}", flush=True)
+        return list(PARTS)
+    for part in what:
+        if part in NO_PLACE:
+            raise UserError(
+                f"{source} is a fine-tuned model, and {NO_PLACE[part]}; its "
+                f"own forms are --what {','.join(PARTS)}"
+            )
+    return [part for part in PARTS if part in what]
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Refuses flags that a fine-tuned model answers itself."""
+    for flag in FLAGS:
+        if getattr(args, flag):
+            raise UserError(
+                f"--{flag} has no meaning for {args.checkpoint}: a "
+                "fine-tuned model brings its own"
+            )
+
+
+def load(folder: str, seq_length: int | None):
+    """Returns the `TunedModel`, cut at another length if one is asked for."""
+    import numpy as np
+
+    from albert_tf2.prediction.tuned_model import TunedModel
+
+    tuned = TunedModel(folder, batch_size=1)
+    for variable in tuned.model.weights:
+        if not np.isfinite(variable.numpy()).all():
+            raise UserError(
+                f"{folder}: `{variable.name}` holds numbers that are not "
+                "finite; was the training run lost?"
+            )
+    most = tuned.lengths.max_seq_length
+    if seq_length is not None:
+        if seq_length > most:
+            raise UserError(
+                f"--seq_length must be at most {most}, the length that "
+                f"{folder} was tuned for. Received: {seq_length}"
+            )
+        tuned.lengths = dataclasses.replace(
+            tuned.lengths, max_seq_length=seq_length
+        )
+    return tuned
+
+
+def export(
+    folder: str, targets: dict[str, str], args: argparse.Namespace
+) -> Iterator[str]:
+    """Writes the parts of a fine-tuned model; yields lines to print.
+
+    Args:
+        folder: Where the model lies.
+        targets: The folder of each part.
+        args: Of the command line.
+    """
+    from . import verify
+    from .preprocessor import export_preprocessor
+    from .task_serving import export_task_serving
+
+    tuned = load(folder, args.seq_length)
+    for name, target in targets.items():
+        yield f"writing {target}"
+        expected = None
+        if name == "preprocessor":
+            export_preprocessor(
+                tuned.loaded.tokenizer,
+                target,
+                seq_length=tuned.lengths.max_seq_length,
+                overwrite=args.overwrite,
+            )
+        else:
+            export_task_serving(tuned, target, overwrite=args.overwrite)
+            expected = verify.expected_answers(tuned)
+        for line in verify.verify(target, name, expected):
+            yield f"  verified: {line}"

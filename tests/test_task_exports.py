@@ -1,0 +1,257 @@
+"""Fine-tuned models on their way out: whole, or refused with the reason."""
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import task_samples as samples
+
+from albert_tf2 import Tokenizer, UserError
+from albert_tf2.hub_export import export
+from albert_tf2.prediction.predictor import Predictor
+
+LENGTH = 24
+# What each task's training data would have told.
+TOLD = {
+    "lcqmc": {"labels": ["0", "1"], "pairs": True},
+    "tnews": {"labels": ["体育", "财经", "房产"], "pairs": False},
+    "multi_label": {"labels": ["卫生", "价格"], "pairs": False},
+    "regression": {
+        "labels": [],
+        "pairs": True,
+        "mean": 2.5,
+        "spread": 1.5,
+        "steps": [0, 1, 2, 3, 4, 5],
+    },
+    "ner": {"labels": [], "types": ["name", "place"]},
+    "cmrc2018": {"labels": []},
+    "c3": {"labels": []},
+    "chid": {"labels": []},
+}
+
+
+def hard_texts(count=200, seed=0):
+    """Texts with emoji, empty and over-long ones, of the sample's words."""
+    rng = random.Random(seed)
+    pieces = [*samples.CHARACTERS, "albert", "A", "É", " ", "\u3000", "🙂"]
+    pieces += ["👨‍👩‍👧", "“", "…", "Ａ", "\u200b", "2024", "\t"]
+    texts = ["", " ", "🙂", "今天天气很好" * 30]
+    while len(texts) < count:
+        size = rng.choice([1, 3, 8, 20, 60])
+        texts.append("".join(rng.choices(pieces, k=size)))
+    return texts
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """A model whose texts are folded, so that this must travel, too."""
+    from albert_tf2.checkpoints import save_pretrained
+    from albert_tf2.keras_api import keras
+    from albert_tf2.model.albert import AlbertPretrainer
+    from albert_tf2.text.text_settings import TextSettings
+
+    folder = tmp_path_factory.mktemp("pretrained")
+    vocab_file = samples.write_vocab(folder)
+    keras.utils.set_random_seed(1)
+    model = AlbertPretrainer(samples.small_config(vocab_file))
+    model.text_settings = TextSettings(normalize=True)
+    return save_pretrained(model, folder / "model", vocab_file=vocab_file)
+
+
+def spread_answers(model, loaded):
+    """Gives a head weights by which texts get different answers."""
+    rng = np.random.default_rng(3)
+    ids = rng.integers(5, len(loaded.tokenizer.vocabulary), [32, 12])
+    inputs = {"input_word_ids": ids.astype(np.int32)}
+    inputs["input_mask"] = np.ones_like(inputs["input_word_ids"])
+    inputs["input_type_ids"] = np.zeros_like(inputs["input_word_ids"])
+    pooled = loaded.encoder(inputs)["pooled_output"].numpy()
+    weights = 9 * rng.normal(size=model.head.output_weights.shape)
+    model.head.output_weights.assign(weights)
+    model.head.output_bias.assign(-weights @ pooled.mean(0))
+
+
+@pytest.fixture(scope="module")
+def tuned(pretrained, tmp_path_factory):
+    """Returns a function from a task to a workdir with an untrained model."""
+    from albert_tf2.finetuning import encoders
+    from albert_tf2.tasks import base, registry
+
+    root = tmp_path_factory.mktemp("tuned")
+
+    def folder_of(name):
+        if not (root / name).exists():
+            task = registry.create(name)
+            task.restore({"task": name, **TOLD[name]})
+            loaded = encoders.load_encoder(str(pretrained))
+            model = encoders.build(task, loaded, seed=0)
+            spread_answers(model, loaded)
+            encoders.save(
+                root / name / "model",
+                model=model,
+                task=task,
+                loaded=loaded,
+                lengths=base.Lengths(
+                    max_seq_length=LENGTH,
+                    max_query_length=8,
+                    doc_stride=6,
+                    max_answer_length=5,
+                    n_best=4,
+                ),
+            )
+        return root / name
+
+    return folder_of
+
+
+# Runs in a process that knows nothing of this project.
+PROGRAM = """
+import json, sys
+import tensorflow as tf, tensorflow_text
+given = json.load(open(sys.argv[2], encoding="utf-8"))
+loaded = tf.saved_model.load(sys.argv[1])
+answers = loaded.signatures[sys.argv[3]](
+    **{name: tf.constant(value) for name, value in given.items()})
+def plain(value):
+    value = value.numpy()
+    if value.dtype == object:
+        return tf.nest.map_structure(bytes.decode, value.tolist())
+    return value.tolist()
+json.dump({k: plain(v) for k, v in answers.items()},
+          open(sys.argv[4], "w", encoding="utf-8"))
+assert "albert_tf2" not in sys.modules
+"""
+
+
+def serve(folder, tmp_path, given, signature):
+    """Asks a moved export in a fresh process; returns its answers."""
+    moved = shutil.move(folder, tmp_path / "moved")
+    (tmp_path / "given.json").write_text(json.dumps(given), "utf-8")
+    subprocess.run(
+        [sys.executable, "-c", PROGRAM, moved, tmp_path / "given.json"]
+        + [signature, tmp_path / "answers.json"],
+        check=True,
+        cwd=tmp_path,
+    )
+    return json.loads((tmp_path / "answers.json").read_text("utf-8"))
+
+
+def export_serving(folder, tmp_path, *flags):
+    code = export.main(
+        ["--checkpoint", str(folder), "--export_dir", str(tmp_path / "out")]
+        + ["--what", "serving", *flags]
+    )
+    assert code == 0
+    return tmp_path / "out" / "serving" / "1"
+
+
+def test_a_classifier_of_texts(tuned, tmp_path, capsys):
+    folder = tuned("tnews")
+    exported = export_serving(folder, tmp_path)
+    printed = capsys.readouterr().out
+    assert "verified: probabilities differ from the predictor's by" in printed
+    assert "verified: labels are the model's own names" in printed
+    assets = exported / "assets"
+    assert Tokenizer(assets).settings.normalize
+    task = json.loads((assets / "task.json").read_text("utf-8"))
+    assert task["labels"] == TOLD["tnews"]["labels"]
+    assert task["lengths"]["max_seq_length"] == LENGTH
+
+    texts = hard_texts()
+    expected = Predictor(folder).classify(texts)
+    answers = serve(exported, tmp_path, {"text": texts}, "classify")
+    assert answers["label"] == [answer["label"] for answer in expected]
+    for row, answer in enumerate(expected):
+        assert answers["labels"][row] == [*answer["probabilities"]]
+        np.testing.assert_allclose(
+            answers["probabilities"][row],
+            [*answer["probabilities"].values()],
+            atol=1e-5,
+        )
+        assert answers["probability"][row] == pytest.approx(
+            answer["probability"], abs=1e-5
+        )
+    assert len(set(answers["label"])) > 1
+
+
+def test_a_classifier_of_pairs(tuned, tmp_path):
+    folder = tuned("lcqmc")
+    first, second = hard_texts(seed=1), hard_texts(seed=2)[::-1]
+    expected = Predictor(folder).classify(list(zip(first, second, strict=True)))
+    exported = export_serving(folder, tmp_path)
+    given = {"text_a": first, "text_b": second}
+    answers = serve(exported, tmp_path, given, "serving_default")
+    assert answers["label"] == [answer["label"] for answer in expected]
+    np.testing.assert_allclose(
+        answers["probabilities"],
+        [[*answer["probabilities"].values()] for answer in expected],
+        atol=1e-5,
+    )
+
+
+def test_several_labels(tuned, tmp_path):
+    folder = tuned("multi_label")
+    texts = hard_texts(seed=3)
+    expected = Predictor(folder).classify(texts)
+    exported = export_serving(folder, tmp_path)
+    answers = serve(exported, tmp_path, {"text": texts}, "classify")
+    for row, answer in enumerate(expected):
+        chosen = zip(
+            answers["labels"][row], answers["chosen"][row], strict=True
+        )
+        assert [label for label, yes in chosen if yes] == answer["labels"]
+        np.testing.assert_allclose(
+            answers["probabilities"][row],
+            [*answer["probabilities"].values()],
+            atol=1e-5,
+        )
+
+
+def test_scores(tuned, tmp_path):
+    folder = tuned("regression")
+    first, second = hard_texts(seed=4), hard_texts(seed=5)
+    expected = Predictor(folder).score(list(zip(first, second, strict=True)))
+    exported = export_serving(folder, tmp_path)
+    given = {"text_a": first, "text_b": second}
+    answers = serve(exported, tmp_path, given, "score")
+    np.testing.assert_allclose(
+        answers["score"], [a["score"] for a in expected], atol=1e-5
+    )
+    assert answers["nearest"] == [a["nearest"] for a in expected]
+
+
+def test_another_length_is_a_shorter_one(tuned, tmp_path):
+    folder = tuned("tnews")
+    with pytest.raises(UserError, match="at most 24.* Received: 25"):
+        export_serving(folder, tmp_path, "--seq_length", "25")
+    exported = export_serving(folder, tmp_path, "--seq_length", "8")
+    texts = ["今天天气很好" * 5, "今天天气很好"]
+    answers = serve(exported, tmp_path, {"text": texts}, "classify")
+    assert answers["probabilities"][0] == pytest.approx(
+        answers["probabilities"][1], abs=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    "flags, reason",
+    [
+        (["--what", "encoder"], "no place for the head"),
+        (["--what", "serving,cards"], "cards are of encoders"),
+        (["--cased"], "--cased has no meaning"),
+        (["--vocab_file", "vocab.txt"], "--vocab_file has no meaning"),
+        (["--dropout", "0.1"], "--dropout has no meaning"),
+    ],
+)
+def test_what_has_no_place_for_the_head_is_refused(
+    tuned, tmp_path, flags, reason
+):
+    with pytest.raises(UserError, match=reason):
+        export.main(
+            ["--checkpoint", str(tuned("tnews"))]
+            + ["--export_dir", str(tmp_path / "out"), *flags]
+        )
+    assert not (tmp_path / "out").exists()
