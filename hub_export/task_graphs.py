@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from albert_tf2.prediction.tuned_model import TunedModel
 from albert_tf2.tasks import base, multi_label
+from albert_tf2.tasks.regression import Regression
 from albert_tf2.tasks.text_task import TextTask
 
 from .preprocessor import Preprocessor
@@ -66,6 +67,7 @@ def _several(task: base.Task, logits: tf.Tensor) -> Tensors:
 
 
 def _scores(task: base.Task, logits: tf.Tensor) -> Tensors:
+    assert isinstance(task, Regression)
     score = logits[:, 0] * task.spread + task.mean
     answers = {"score": score}
     if task.steps:
@@ -82,6 +84,7 @@ class TextGraph(tf.Module):
         super().__init__(name="serving")
         self._answers = text_answers(tuned.task)
         self._seq_length = tuned.lengths.max_seq_length
+        assert isinstance(tuned.task, TextTask), "`text_answers` looked"
         self.input_names = text_names(tuned.task)
         model = tuned.model
         # A plain function: a Keras model as an attribute would be saved with

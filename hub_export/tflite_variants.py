@@ -60,9 +60,11 @@ def export_variants(
     Yields:
         A line per written model: its name, size and difference from fp32.
     """
-    samples = sentences and calibration_samples(
-        sentences, tokenizer, seq_length=seq_length
-    )
+    samples = None
+    if sentences:
+        samples = calibration_samples(
+            sentences, tokenizer, seq_length=seq_length
+        )
     wanted = [
         (precision, length, False)
         for precision in PRECISIONS

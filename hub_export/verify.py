@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -286,7 +287,8 @@ def verify(
         moved = Path(elsewhere) / "moved" / kind
         paths.copy_folder(folder, moved)
         if expected:
-            np.savez(moved.parent / f"{kind}.{EXPECTED}", **expected)
+            arrays: dict[str, Any] = dict(expected)
+            np.savez(moved.parent / f"{kind}.{EXPECTED}", **arrays)
         command = [sys.executable, "-m", __name__, "--folder", str(moved)]
         result = subprocess.run(
             [*command, "--kind", kind],

@@ -13,6 +13,7 @@ and each of their products converts its input first: they stay whole.
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import tensorflow as tf
 
@@ -26,12 +27,13 @@ def blocked_feed_forward() -> Iterator[None]:
     The method is replaced, because a fine-tuned classifier arrives as a
     function whose layers cannot be reached.
     """
-    whole = layers.FeedForwardBlock.call
-    layers.FeedForwardBlock.call = _call_in_blocks
+    block: Any = layers.FeedForwardBlock
+    whole = block.call
+    block.call = _call_in_blocks
     try:
         yield
     finally:
-        layers.FeedForwardBlock.call = whole
+        block.call = whole
 
 
 def _call_in_blocks(

@@ -68,7 +68,7 @@ class LoadedEncoder:
 def load_encoder(
     source: str,
     *,
-    vocab_file: str | None = None,
+    vocab_file: paths.PathLike | None = None,
     dropout: dict[str, float] | None = None,
     say: Callable[[str], None] = print,
 ) -> LoadedEncoder:
@@ -128,7 +128,7 @@ def hub_folder(source: str) -> str:
     return hub.resolve(source)
 
 
-def _load_hub(source: str, vocab_file: str | None) -> LoadedEncoder:
+def _load_hub(source: str, vocab_file: paths.PathLike | None) -> LoadedEncoder:
     folder = Path(hub_folder(source))
     layer = _hub_layer(folder)
     inside = folder / "assets" / VOCAB_FILE
@@ -210,7 +210,7 @@ def save(
         tf.train.Checkpoint(model=model).write(str(temporary / PREFIX))
         if loaded.config is not None:
             loaded.config.to_json(temporary / CONFIG_FILE)
-        else:
+        elif loaded.hub_folder is not None:
             shutil.copytree(loaded.hub_folder, temporary / HUB_FOLDER)
         loaded.tokenizer.save(temporary)
         paths.write_json(

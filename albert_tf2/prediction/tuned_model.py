@@ -14,6 +14,7 @@ from albert_tf2.tasks.choice_files import ChoiceRow
 from albert_tf2.tasks.ner_files import TaggedRow
 from albert_tf2.tasks.question_files import QuestionRow
 from albert_tf2.tasks.text_rows import TextRow
+from albert_tf2.tasks.text_task import TextTask
 
 # Kinds that give a text or a pair a label, or several.
 LABEL_KINDS = (base.CLASSIFICATION, base.MULTI_LABEL)
@@ -65,8 +66,9 @@ class TunedModel:
         self, texts: str | Iterable[str | tuple[str, str]]
     ) -> list[TextRow]:
         """Makes rows of what a model for texts, or one for pairs, takes."""
+        assert isinstance(self.task, TextTask), "`need` looked"
         wanted = self.task.pairs
-        rows = []
+        rows: list[TextRow] = []
         for text in [texts] if isinstance(texts, str) else texts:
             if wanted not in (None, not isinstance(text, str)):
                 kind = "pairs of texts" if wanted else "single texts"
@@ -92,10 +94,10 @@ class TunedModel:
     ) -> list[dict[str, Any]]:
         """See `Predictor.answer`."""
         self.need(base.SPAN)
-        rows = []
-        for question in questions:
-            parts = as_texts(as_tuple(question, "question, text"))
-            rows.append(QuestionRow(str(len(rows)), *parts))
+        rows: list[QuestionRow] = []
+        for values in questions:
+            question, text = as_texts(as_tuple(values, "question, text"))
+            rows.append(QuestionRow(str(len(rows)), question, text))
         return self.run(rows)
 
     def choose(
@@ -103,7 +105,7 @@ class TunedModel:
     ) -> list[dict[str, Any]]:
         """See `Predictor.choose`."""
         self.need(base.CHOICE)
-        rows = []
+        rows: list[ChoiceRow] = []
         for values in questions:
             names = "text, question, choices"
             text, question, choices = as_tuple(values, names)
@@ -114,11 +116,10 @@ class TunedModel:
                     f"this model takes 2 to {self.task.choices} choices. "
                     f"Received: {shown(choices)}"
                 )
-            texts = as_texts([text, question, *choices])
+            text, question, *choices = as_texts([text, question, *choices])
+            row = len(rows)
             rows.append(
-                ChoiceRow(
-                    len(rows), *texts[:2], tuple(texts[2:]), group=len(rows)
-                )
+                ChoiceRow(row, text, question, tuple(choices), group=row)
             )
         return self.run(rows)
 
