@@ -72,9 +72,12 @@ def export(arguments) -> None:
     optimizer = recipe_optimizer(
         recipe, create_schedule(recipe), model.trainable_variables
     )
-    step = tf.function(
-        PretrainStep(model, optimizer, jit_compile=True), jit_compile=True
-    )
+    one_step = PretrainStep(model, optimizer, jit_compile=True)
+
+    @tf.function(jit_compile=True)
+    def step(batch):
+        return one_step(batch)  # the number of the step draws dropout alone
+
     batch = random_batch(config, arguments.batch_size, recipe)
     batch = {
         name: tf.constant(

@@ -106,7 +106,7 @@ def _status(key: str) -> float:
 class Pairs:
     """The labelled pairs of a file, cut by one vocabulary."""
 
-    def __init__(self, path: Path, vocab_file: Path, max_rows: int):
+    def __init__(self, path: Path, tokenizer: Tokenizer, max_rows: int):
         """Reads tab-separated text, text, label; a heading is no label."""
         from albert_tf2.hub_export.preprocessor import Preprocessor
 
@@ -124,7 +124,7 @@ class Pairs:
         calibrating = min(CALIBRATION_ROWS, len(rows) // 2)
         self.judged = min(max_rows, len(rows) - calibrating)
         self.labels = np.array(labels[: self.judged], int)
-        self._preprocessor = Preprocessor(Tokenizer(vocab_file))
+        self._preprocessor = Preprocessor(tokenizer)
 
     def packed(self, length: int) -> Inputs:
         """Returns all rows as encoder inputs, int32 [rows, T]."""
@@ -144,7 +144,7 @@ class Subject:
 
     name: str
     pretrainer: Any
-    vocab_file: Path
+    tokenizer: Tokenizer
     pairs: Pairs
     classifier: Callable | None = None  # logits [B, classes]
 
@@ -163,18 +163,17 @@ def load(source: str, args: argparse.Namespace) -> Subject:
     from albert_tf2 import AlbertPretrainer
     from albert_tf2.config import load_model_config
     from albert_tf2.finetuning import encoders
+    from albert_tf2.prediction.tuned_model import tuned_folder
 
-    if not encoders.is_fine_tuned(source):
+    folder = tuned_folder(source)
+    if folder is None:
         if args.vocab_file is None:
             raise UserError(f"{source} has no vocabulary: pass --vocab_file")
-        config, vocab_file, classifier = (
-            load_model_config(source),
-            args.vocab_file,
-            None,
-        )
+        config, classifier = load_model_config(source), None
+        tokenizer = Tokenizer(args.vocab_file)
     else:
-        _, model, loaded, _ = encoders.load(source)
-        config, vocab_file = loaded.config, loaded.vocab_file
+        _, model, loaded, _ = encoders.load(folder)
+        config, tokenizer = loaded.config, loaded.tokenizer
         if config is None:
             raise UserError(f"{source} came from a hub encoder: not for TFLite")
 
@@ -184,8 +183,8 @@ def load(source: str, args: argparse.Namespace) -> Subject:
     return Subject(
         source,
         AlbertPretrainer(config),  # a classifier has an encoder of its own
-        vocab_file,
-        Pairs(args.dev_file, vocab_file, args.max_rows),
+        tokenizer,
+        Pairs(args.dev_file, tokenizer, args.max_rows),
         classifier,
     )
 
@@ -214,7 +213,7 @@ def write_variants(
             path = export_tflite(
                 subject.pretrainer,
                 folder / f"{precision}_{length}.tflite",
-                Tokenizer(subject.vocab_file),
+                subject.tokenizer,
                 output="classifier" if subject.classifier else "embedding",
                 precision=precision,
                 seq_length=length,

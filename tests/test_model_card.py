@@ -2,6 +2,7 @@
 
 import json
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,8 +54,10 @@ def exported(tiny_config, tmp_path, monkeypatch):
 
 def test_cards_hold_what_was_measured(exported):
     pretrainer, tokenizer, out, run = exported
-    folder = model_card.export_cards(
-        pretrainer, tokenizer, out, workdir=run, data_dir=run
+    folder = Path(
+        model_card.export_cards(
+            pretrainer, tokenizer, out, workdir=run, data_dir=run
+        )
     )
     card = (folder / "encoder.md").read_text("utf-8")
     count = sum(int(np.prod(v.shape)) for v in pretrainer.encoder.weights)
@@ -82,7 +85,7 @@ def test_cards_hold_what_was_measured(exported):
 
 def test_what_was_not_recorded_is_said(exported):
     pretrainer, tokenizer, out, _ = exported
-    folder = model_card.export_cards(pretrainer, tokenizer, out)
+    folder = Path(model_card.export_cards(pretrainer, tokenizer, out))
     card = (folder / "encoder.md").read_text("utf-8")
     assert "were not evaluated" in card
     assert "No training recipe was recorded" in card
@@ -92,7 +95,7 @@ def test_what_was_not_recorded_is_said(exported):
 def test_archives_unpack_to_a_model(exported, tmp_path):
     """Kaggle's form: the SavedModel at the archive's root."""
     pretrainer, tokenizer, out, _ = exported
-    folder = model_card.export_cards(pretrainer, tokenizer, out)
+    folder = Path(model_card.export_cards(pretrainer, tokenizer, out))
     kaggle = folder / "kaggle" / "preprocessor"
     with tarfile.open(kaggle / "albert_zh_preprocess.tar.gz") as archive:
         assert "saved_model.pb" in archive.getnames()

@@ -9,7 +9,7 @@ import pytest
 from albert_tf2.finetuning import encoders
 from albert_tf2.model.albert import AlbertEncoder
 from albert_tf2.tasks import base, registry
-from albert_tf2.text.tokenization import SPECIAL_TOKENS
+from albert_tf2.text.tokenization import SPECIAL_TOKENS, Tokenizer
 
 PROGRAM = Path(__file__).parents[1] / "benchmarks" / "tflite_latency.py"
 
@@ -23,8 +23,8 @@ def given(tiny_config, tmp_path):
     vocab_file.write_text("\n".join(tokens) + "\n", encoding="utf-8")
     tiny_config.to_json(tmp_path / "small.json")
     task = registry.create("lcqmc")
-    loaded = encoders.LoadedEncoder(
-        AlbertEncoder(tiny_config), vocab_file, tiny_config
+    loaded = encoders.own_encoder(
+        AlbertEncoder(tiny_config), Tokenizer(vocab_file), tiny_config
     )
     encoders.save(
         tmp_path / "tuned",

@@ -60,4 +60,4 @@ def test_it_is_the_default_of_the_command(monkeypatch, capsys):
     monkeypatch.setattr(workers, "available_cores", lambda: 7)
     with pytest.raises(SystemExit):
         build_pretraining_data.main(["--help"])
-    assert "(7)" in capsys.readouterr().out
+    assert "default: 7)" in capsys.readouterr().out
