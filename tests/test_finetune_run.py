@@ -271,6 +271,32 @@ def test_every_epoch_has_each_row_once_shuffled_and_sorted(
         assert list(again) == batches[first:]
 
 
+def test_a_recipes_settings_reach_the_step(
+    folder, checkpoint, tmp_path, monkeypatch
+):
+    settings = {"clip_norm": 0.3, "jit_compile": True, "seed": 11}
+    made = tuner_of(
+        folder,
+        checkpoint,
+        tmp_path,
+        learning_rate=0.5,
+        warmup_proportion=0.25,
+        max_train_steps=8,
+        num_train_epochs=100,
+        **settings,
+    )
+    given = {}
+    monkeypatch.setattr(
+        finetuning_run, "FinetuneStep", lambda *_, **more: given.update(more)
+    )
+    example = types.SimpleNamespace(row=0, length=5)
+    trained = finetuning_run.Run(made, [example], [], [])
+    assert given == settings | {"fuses": False}
+    # Warm-up and decay count from step 0: rate * step / 2, then the rest.
+    rates = [float(trained.schedule(step)) for step in (1, 2, 4, 8)]
+    np.testing.assert_allclose(rates, [0.25, 0.375, 0.25, 0.0])
+
+
 @pytest.mark.parametrize("clip_norm", [0.01, 1e6])
 def test_gradients_are_clipped(folder, checkpoint, tmp_path, clip_norm):
     made = tuner_of(folder, checkpoint, tmp_path)

@@ -16,6 +16,7 @@ from small_records import classic, write_set
 from albert_tf2 import AlbertConfig, load_pretrained
 from albert_tf2.errors import Preempted, UserError
 from albert_tf2.model import flops
+from albert_tf2.pretraining import run as pretraining_run
 from albert_tf2.pretraining.recipe_parts import check_shares, predictions_of
 from albert_tf2.pretraining.run import Run, evaluate, train_and_evaluate
 from albert_tf2.recipes import PretrainRecipe
@@ -544,6 +545,19 @@ def test_a_start_tells_its_epochs_and_logs_its_own_ratios(
     assert asked == settings and scalars == {"trust_ratio/kernel": 2.0}
     assert logged["tokens_per_second"] == 30 and "tokens" not in logged
     assert run.logged(row, None)[0] == {"step": 2, "loss": 1.0}
+
+
+def test_a_recipes_settings_reach_the_step(
+    records, model_file, tmp_path, monkeypatch
+):
+    settings = {"clip_norm": 0.3, "jit_compile": True, "seed": 11}
+    changes = settings | {"gradient_accumulation_steps": 2}
+    given = {}
+    monkeypatch.setattr(
+        pretraining_run, "PretrainStep", lambda *_, **more: given.update(more)
+    )
+    Run(recipe(model_file, **changes), records, tmp_path, "one_device")
+    assert given == settings | {"accumulation_steps": 2}
 
 
 def test_a_batch_that_cannot_be_shared_is_told_first(model_file):
