@@ -262,6 +262,9 @@ def test_every_epoch_has_each_row_once_shuffled_and_sorted(
     for order in orders:
         assert sorted(order) == list(range(40))
     assert orders[0] != orders[1] != orders[2] != sorted(orders[2])
+    # Rows meet others in every epoch, though lengths stay together.
+    together = [{frozenset(e.row for e in b) for b in x} for x in epochs]
+    assert together[0] != together[1] != together[2]
     spreads = [
         max(e.length for e in b) - min(e.length for e in b) for b in batches
     ]

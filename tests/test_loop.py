@@ -233,6 +233,15 @@ def test_a_rollback_halves_the_rate_and_leaves_each_row_once(tmp_path):
     assert rates[-1] == pytest.approx(0.25 * (1 - 11 / 12))
 
 
+def test_an_explosion_is_forgotten_after_the_rollback(tmp_path):
+    trainer = Breaking(
+        tmp_path, broken={7: [100.0, 1.0, 1.0]}, on_divergence="rollback"
+    )
+    assert trainer.loop.run() == 12
+    told = [line for line in trainer.said if "back to step" in line]
+    assert len(told) == 1 and "the loss exploded" in told[0]
+
+
 def test_rollbacks_end_some_time_and_need_a_checkpoint(tmp_path):
     hopeless = Breaking(
         tmp_path / "a",
