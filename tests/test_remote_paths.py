@@ -5,6 +5,8 @@ by the same calls as `gs://`.
 """
 
 import os
+import random
+import signal
 
 import numpy as np
 import pytest
@@ -13,11 +15,17 @@ import tensorflow as tf
 from albert_tf2 import (
     AlbertPretrainer,
     UserError,
+    convert,
     load_pretrained,
     paths,
+    plot,
+    pretrain,
     save_pretrained,
 )
+from albert_tf2.data import build_pretraining_data
+from albert_tf2.hub_export import export
 from albert_tf2.text.tokenization import SPECIAL_TOKENS, Vocabulary
+from albert_tf2.training import loop, run_log
 
 
 @pytest.fixture
@@ -81,3 +89,132 @@ def test_of_a_run_in_a_bucket_one_checkpoint_is_fetched(
     older = load_pretrained(f"{bucket}/checkpoints/ckpt-1")
     for array, variable in zip(first, older.variables, strict=True):
         np.testing.assert_array_equal(array, variable)
+
+
+RECIPE = """
+model: {bucket}/albert_config.json
+train_steps: 4
+global_batch_size: 4
+warmup_steps: 1
+max_seq_length: 32
+log_every: 1
+checkpoint_every: 2
+eval_every: 4
+hidden_dropout_prob: 0.1
+"""
+
+
+def write_corpus(folder, tiny_config):
+    """Writes a corpus, its vocabulary, a configuration and a recipe."""
+    rng = random.Random(7)
+    characters = [chr(0x4E00 + i) for i in range(195)]
+    vocabulary = Vocabulary([*SPECIAL_TOKENS, *characters, "。"])
+    with paths.atomic_file(f"{folder}/vocab.txt", "wb") as stream:
+        stream.write(vocabulary.to_bytes())
+    for number in range(2):
+        with paths.atomic_file(f"{folder}/corpus/{number}.txt") as stream:
+            for _ in range(40):
+                for _ in range(rng.randrange(2, 9)):
+                    stream.write("".join(rng.choices(characters, k=9)) + "。\n")
+                stream.write("\n")
+    config = tiny_config.replace(vocab_size=len(vocabulary))
+    config.to_json(f"{folder}/albert_config.json")
+    with paths.atomic_file(f"{folder}/recipe.yaml") as stream:
+        stream.write(RECIPE.format(bucket=folder))
+
+
+def build(folder):
+    build_pretraining_data.main(
+        f"--input_file {folder}/corpus/*.txt --vocab_file {folder}/vocab.txt "
+        f"--output_dir {folder}/records --max_seq_length 32 --num_workers 1 "
+        "--segmenter none --eval_fraction 0.2".split()
+    )
+
+
+def train(folder, *arguments, data=None, workdir="run"):
+    return pretrain.main(
+        [
+            *("--config", f"{folder}/recipe.yaml", "--strategy", "mirrored"),
+            *("--data_dir", f"{data or folder}/records"),
+            *("--workdir", f"{folder}/{workdir}", *arguments),
+        ]
+    )
+
+
+def test_pre_training_in_a_bucket_is_stopped_resumed_and_published(
+    bucket, tiny_config, tmp_path, capsys, monkeypatch
+):
+    write_corpus(bucket, tiny_config)
+    build(bucket)
+    monkeypatch.chdir(tmp_path)
+    write_corpus(str(tmp_path), tiny_config)
+    train(str(tmp_path), data=bucket)
+
+    append = paths.append_line
+
+    def stop(path, text):
+        append(path, text)
+        if path.endswith("metrics.jsonl") and '"step": 3' in text:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(paths, "append_line", stop)
+        with pytest.raises(loop.Preempted):
+            train(bucket)
+    assert ".lock" not in paths.names(f"{bucket}/run")
+    with paths.lock(f"{bucket}/run"):
+        with pytest.raises(UserError, match="in use by another run"):
+            train(bucket)
+    train(bucket)
+    rows = [
+        [
+            {name: row[name] for name in ("step", "loss", "gradient_norm")}
+            for row in run_log.read_rows(f"{root}/run/metrics.jsonl")
+        ]
+        for root in (bucket, str(tmp_path))
+    ]
+    assert rows[0] == rows[1] and [row["step"] for row in rows[0]] == [
+        1,
+        2,
+        3,
+        4,
+    ]
+    assert_same(load_pretrained(f"{bucket}/run"), load_pretrained("run"))
+    capsys.readouterr()
+    train(bucket, "--evaluate")
+    last = run_log.read_rows(f"{bucket}/run/evaluation.jsonl")[-1]
+    assert f"{last['mlm_loss']:.6g}" in capsys.readouterr().out
+    plot.main([f"{bucket}/run"])
+    assert paths.read_bytes(f"{bucket}/run/curves.png")[1:4] == b"PNG"
+
+    export.main(
+        f"--checkpoint {bucket}/run --export_dir {bucket}/exported "
+        f"--data_dir {bucket}/records --what preprocessor,encoder,cards".split()
+    )
+    assert "verified" in capsys.readouterr().out
+    assert "training curves" in paths.read_text(
+        f"{bucket}/exported/cards/1/encoder.md"
+    )
+    paths.copy_folder(f"{bucket}/exported/encoder/1", tmp_path / "moved")
+    loaded = tf.saved_model.load(str(tmp_path / "moved"))
+    assert loaded.variables
+    convert.main(
+        f"--input {bucket}/run --strip --output {bucket}/converted".split()
+    )
+    assert_same(load_pretrained(f"{bucket}/converted"), load_pretrained("run"))
+    # Nothing of all this went to a local folder `ram:`.
+    assert not [name for name in os.listdir(tmp_path) if ":" in name]
+
+
+def test_a_misspelled_bucket_is_refused(tmp_path, monkeypatch, tiny_config):
+    monkeypatch.chdir(tmp_path)
+    write_corpus(str(tmp_path), tiny_config)
+    build(str(tmp_path))
+    before = sorted(os.listdir(tmp_path))
+    for flag in ("--workdir", "--data_dir", "--init_checkpoint"):
+        with pytest.raises(UserError, match="write gs://bucket/x, or"):
+            train(str(tmp_path), flag, "gs:/bucket/x")
+    with pytest.raises(UserError, match="is not served by TensorFlow"):
+        train(str(tmp_path), "--workdir", "s3://bucket/run")
+    left = set(os.listdir(tmp_path)) - {"run"}
+    assert sorted(left) == before
