@@ -24,7 +24,6 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from albert_tf2 import command_line, paths
@@ -134,7 +133,7 @@ class Data:
 
 def read_data(
     task: Any,
-    data_dir: str | Path,
+    data_dir: paths.PathLike,
     recipe: FinetuneRecipe,
     *,
     on_error: str = "fail",
@@ -237,7 +236,7 @@ def fine_tune(
         vocab_file=vocab_file,
         strategy=strategy,
     )
-    with run_folder.owned(workdir, worker=worker):
+    with run_folder.owned(workdir, worker=worker) as owner:
         done = identity.results_of(workdir, what)
         if done:
             say(f"{workdir} is finished already: here are its results")
@@ -250,6 +249,7 @@ def fine_tune(
             vocab_file=vocab_file,
             workdir=workdir,
             strategy=strategy,
+            owner=owner,
             say=say,
         )
         paths.write_json(paths.join(workdir, RESULTS_FILE), results)
@@ -265,6 +265,7 @@ def _train(
     vocab_file: str | None,
     workdir: paths.PathLike,
     strategy: Any,
+    owner: paths.Lock | None,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Trains, predicts and scores; returns what results.json will hold."""
@@ -305,7 +306,9 @@ def _train(
             )
             changes = run_folder.check(workdir, what)
             run_folder.describe(workdir, what, changes, say=say)
-            results |= tuner.train(data.train, data.dev, terminated=terminated)
+            results |= tuner.train(
+                data.train, data.dev, terminated=terminated, owner=owner
+            )
         for split in ("dev", "test"):
             rows = getattr(data, split)
             if rows:

@@ -23,7 +23,7 @@ from albert_tf2 import (
     plot,
     pretrain,
 )
-from albert_tf2.pretraining.run import evaluate, train_and_evaluate
+from albert_tf2.pretraining.run import Run, evaluate, train_and_evaluate
 from albert_tf2.recipes import FinetuneRecipe, PretrainRecipe
 from albert_tf2.records.record_set import open_records
 from albert_tf2.tasks import registry
@@ -37,6 +37,7 @@ from albert_tf2.training.identity import (
 )
 
 ROOT = Path(__file__).resolve().parents[1]
+ROWS = ("metrics.jsonl", "evaluation.jsonl")
 MODEL = AlbertConfig(
     vocab_size=200,
     embedding_size=8,
@@ -506,6 +507,21 @@ def test_a_bucket_holds_a_description_too():
         run_folder.check(workdir, finetuning())
     with pytest.raises(UserError, match="another `seed`"):
         run_folder.check(workdir, pretraining(seed=1))
+
+
+def test_who_lost_the_folder_writes_no_more(records, tmp_path):
+    """As on a bucket, where a machine that was frozen is taken for dead."""
+    workdir = tmp_path / "run"
+    run = Run(recipe(tmp_path), records, workdir, "one_device")
+    with run_folder.owned(workdir) as owner:
+        run.start(None)
+        owner.lost.set()
+        with pytest.raises(UserError, match="was taken over by another run"):
+            run.train((), owner)
+        assert not run_folder.has_state(workdir)
+        assert not any(contents(workdir).get(Path(n)) for n in ROWS)
+    with run_folder.owned(workdir, worker=1) as owner:
+        assert owner is None
 
 
 def test_one_owner_also_after_a_kill(records, tmp_path):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from albert_tf2 import paths
 from albert_tf2.errors import UserError
 from albert_tf2.finetuning import feeding
 from albert_tf2.finetuning.model import draws_own_dropout
@@ -105,11 +106,16 @@ class Run:
         )
         self._lengths_seen: set[int] = set()
 
-    def execute(self, terminated: Sequence[int] = ()) -> dict[str, Any]:
+    def execute(
+        self,
+        terminated: Sequence[int] = (),
+        owner: paths.Lock | None = None,
+    ) -> dict[str, Any]:
         """Trains; leaves the best weights in the model.
 
         Args:
             terminated: Of `loop.sigterm_noted`.
+            owner: Of `run_folder.owned`.
 
         Returns:
             `steps`, `best_step` and `seconds`.
@@ -128,7 +134,7 @@ class Run:
                 "cannot repeat: a resumed run will not equal an uninterrupted "
                 "one bit for bit"
             )
-        steps = self.loop.run(terminated)
+        steps = self.loop.run(terminated, owner)
         if steps < self.total:
             say(
                 f"no better figure for {int(self.best.worse)} evaluations: "

@@ -119,6 +119,7 @@ class Tuner:
         dev_rows: Sequence[Any] = (),
         *,
         terminated: Sequence[int] = (),
+        owner: paths.Lock | None = None,
     ) -> dict[str, Any]:
         """Trains, and leaves the model with the best weights on `dev_rows`.
 
@@ -126,6 +127,7 @@ class Tuner:
             train_rows: What to learn.
             dev_rows: What says how well.
             terminated: Of `loop.sigterm_noted`.
+            owner: Of `run_folder.owned`.
 
         Returns:
             `steps`, `best_step` and `seconds`.
@@ -136,7 +138,7 @@ class Tuner:
         if not examples:
             raise UserError(f"task {self.task.name}: no row to train on")
         run = Run(self, examples, train_rows, dev_rows)
-        return run.execute(terminated)
+        return run.execute(terminated, owner)
 
     def save_model(self, facts: dict[str, Any]) -> None:
         """Writes `workdir/model`, whole or not at all."""

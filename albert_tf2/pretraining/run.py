@@ -77,7 +77,8 @@ def train_and_evaluate(
         workdir: The run's folder; resumed if it holds a checkpoint.
         strategy: A strategy, or the name of one.
         init_checkpoint: Weights to start a new run from, in any form that
-            `load_pretrained` reads. A run that is resumed ignores it.
+            `load_pretrained` reads. A run that is resumed does without;
+            another one than it began from is refused.
         progress: Whether to show a progress bar.
 
     Raises:
@@ -87,12 +88,12 @@ def train_and_evaluate(
         strategy = create_strategy(strategy)
     worker, _ = worker_of(strategy)
     with (
-        run_folder.owned(workdir, worker=worker),
+        run_folder.owned(workdir, worker=worker) as owner,
         sigterm_noted() as terminated,
     ):
         run = Run(recipe, data_dir, workdir, strategy, progress=progress)
         run.start(init_checkpoint)
-        return run.train(terminated)
+        return run.train(terminated, owner)
 
 
 def evaluate(
@@ -252,9 +253,13 @@ class Run:
         gpus = len(tf.config.list_logical_devices("GPU"))
         return peak * (self.strategy.num_replicas_in_sync if gpus else 1)
 
-    def train(self, terminated: Sequence[int] = ()) -> TrainingResult:
-        """Runs from the current step to the last."""
-        step = self.loop.run(terminated)
+    def train(
+        self,
+        terminated: Sequence[int] = (),
+        owner: paths.Lock | None = None,
+    ) -> TrainingResult:
+        """Runs from the current step to the last (see `Loop.run`)."""
+        step = self.loop.run(terminated, owner)
         rows = read_rows(paths.join(self.workdir, EVALUATION))
         return TrainingResult(
             step=step,

@@ -72,7 +72,9 @@ RULES = {
         (TOLD, "train_steps warmup_steps end_learning_rate", ""),
         (TOLD, "scale_learning_rate_from", ""),
         (TOLD, "masked_lm_prob max_ngram max_predictions_per_seq", ""),
-        (FREE, "gradient_accumulation_steps steps_per_loop", ""),
+        # Dropout is drawn for each part of a batch.
+        (TOLD, "gradient_accumulation_steps", ""),
+        (FREE, "steps_per_loop", ""),
         # An upper limit: the rows are as long as the records have them.
         (FREE, "max_seq_length", ""),
         (FREE, "eval_every eval", ""),

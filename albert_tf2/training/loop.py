@@ -160,11 +160,18 @@ class Loop:
             self.say(f"resuming {found} at step {self._saved}")
         return found is not None
 
-    def run(self, terminated: Sequence[int] = ()) -> int:
+    def run(
+        self,
+        terminated: Sequence[int] = (),
+        owner: paths.Lock | None = None,
+    ) -> int:
         """Trains to the end, rolling back if asked.
 
         Args:
             terminated: Of `sigterm_noted`.
+            owner: Of `run_folder.owned`. A bucket's may be lost to a second
+                run while this one was out of reach: it ends, and writes
+                nothing more.
 
         Returns:
             The number of steps done.
@@ -177,16 +184,20 @@ class Loop:
         try:
             while True:
                 try:
-                    return self._run_from_here(terminated)
+                    return self._run_from_here(terminated, owner)
                 except guard.Diverged as error:
                     self._roll_back(error)
         finally:
             self._log.close()
 
-    def _run_from_here(self, terminated: Sequence[int]) -> int:
+    def _run_from_here(
+        self, terminated: Sequence[int], owner: paths.Lock | None
+    ) -> int:
         plan, step = self.plan, int(self.step)
         batches = self.trainer.batches(step)
         while True:
+            if owner is not None:
+                owner.check()
             # First, because an evaluation may take longer than a machine
             # that is taken away waits. It is made up for after the restart.
             if terminated:

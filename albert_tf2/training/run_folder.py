@@ -34,12 +34,17 @@ KINDS = {
 
 
 @contextlib.contextmanager
-def owned(workdir: paths.PathLike, *, worker: int = 0) -> Iterator[None]:
+def owned(
+    workdir: paths.PathLike, *, worker: int = 0
+) -> Iterator[paths.Lock | None]:
     """Owns a run's folder for the time of the block.
 
     Args:
         workdir: The run's folder, which is created.
         worker: The first worker owns the folder for all of a cluster.
+
+    Yields:
+        The lock, for `Loop.run`; None on the other workers.
 
     Raises:
         UserError: If another run owns it, or it is no folder.
@@ -49,12 +54,12 @@ def owned(workdir: paths.PathLike, *, worker: int = 0) -> Iterator[None]:
             f"--workdir {workdir} is a file: name a folder for the run"
         )
     if worker:
-        yield
+        yield None
         return
     is_new = not paths.exists(workdir)
     try:
-        with paths.lock(workdir, "run"):
-            yield
+        with paths.lock(workdir, "run") as lock:
+            yield lock
     except BaseException:
         # A first command that failed its checks leaves nothing behind.
         if is_new and not paths.names(workdir):
