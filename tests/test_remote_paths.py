@@ -16,9 +16,11 @@ from albert_tf2 import (
     AlbertPretrainer,
     UserError,
     convert,
+    finetune,
     load_pretrained,
     paths,
     plot,
+    predict,
     pretrain,
     save_pretrained,
 )
@@ -218,3 +220,34 @@ def test_a_misspelled_bucket_is_refused(tmp_path, monkeypatch, tiny_config):
         train(str(tmp_path), "--workdir", "s3://bucket/run")
     left = set(os.listdir(tmp_path)) - {"run"}
     assert sorted(left) == before
+
+
+def test_fine_tuning_in_a_bucket_answers_there(model, bucket):
+    write_corpus(bucket, model.config)
+    vocab_file = f"{bucket}/vocab.txt"
+    model = AlbertPretrainer(model.config.replace(vocab_size=201))
+    save_pretrained(model, f"{bucket}/model", vocab_file=vocab_file)
+    characters = [chr(0x4E00 + i) for i in range(12)]
+    for split in ("train", "dev"):
+        with paths.atomic_file(f"{bucket}/pairs/{split}.txt") as stream:
+            for number, a in enumerate(characters):
+                b = characters[number - 1 + number % 2]
+                stream.write(f"{a * 4}\t{b * 4}\t{number % 2}\n")
+    arguments = [
+        *("--task", "lcqmc", "--data_dir", f"{bucket}/pairs"),
+        *("--init_checkpoint", f"{bucket}/model", "--strategy", "one_device"),
+        *("--workdir", f"{bucket}/tuned", "--set", "max_train_steps=2"),
+        *("--set", "max_seq_length=32"),
+    ]
+    assert finetune.main(arguments) == 0
+    results = paths.read_json(f"{bucket}/tuned/results.json")
+    assert results["dev"]["rows"] == 12
+    assert finetune.main(arguments) == 0  # finished already
+    with paths.atomic_file(f"{bucket}/texts.txt") as stream:
+        stream.write("一一\t丁丁\n一一\t一一\n")
+    predict.main(
+        f"classify --model {bucket}/tuned --input_file {bucket}/texts.txt "
+        f"--output_file {bucket}/answers.jsonl".split()
+    )
+    answers = paths.read_text(f"{bucket}/answers.jsonl").splitlines()
+    assert len(answers) == 2 and '"label"' in answers[0]

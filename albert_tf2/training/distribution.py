@@ -138,6 +138,17 @@ def is_only_replica() -> bool:
     return replica is None or replica.num_replicas_in_sync == 1
 
 
+def updates_alone() -> bool:
+    """Whether an update of the variables waits for no other replica.
+
+    Strategies that mirror variables wait even where there is one replica,
+    and TensorFlow does not compile that on its own.
+    """
+    return not tf.distribute.has_strategy() or isinstance(
+        tf.distribute.get_strategy(), tf.distribute.OneDeviceStrategy
+    )
+
+
 def all_reduce(values):
     """Sums over all replicas, in one; outside a strategy there is one."""
     if is_only_replica():

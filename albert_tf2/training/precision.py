@@ -90,8 +90,7 @@ class Update:
         """
         if scales_loss(self.optimizer):
             gradients = self.optimizer.get_unscaled_gradients(gradients)
-        # What crosses replicas cannot be compiled on its own.
-        if self.fuses and distribution.is_only_replica():
+        if self.fuses and distribution.updates_alone():
             return self._fused(gradients)
         return self._apply(gradients)
 

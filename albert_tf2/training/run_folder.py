@@ -49,6 +49,7 @@ def owned(
     Raises:
         UserError: If another run owns it, or it is no folder.
     """
+    paths.for_tensorflow(workdir)
     if paths.is_file(workdir):
         raise UserError(
             f"--workdir {workdir} is a file: name a folder for the run"
