@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import fake_bucket
 import pytest
@@ -110,3 +111,13 @@ def test_a_bucket_has_one_owner_among_processes(bucket):
     assert "albert/run/.lock" in bucket.objects
     assert "holding" in run(bucket, "-c", HOLD, "1", "0")
     assert "albert/run/.lock" not in bucket.objects
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("what", ["pre_training", "fine_tuning"])
+def test_the_whole_way_goes_through_a_bucket(bucket, what, monkeypatch):
+    """Records, run, resume, evaluation, export: as `test_remote_paths` does."""
+    tests = Path(__file__).with_name("test_remote_paths.py")
+    monkeypatch.setenv("ALBERT_TF2_TEST_BUCKET", "gs://albert/way")
+    run(bucket, "-m", "pytest", "-q", "-x", str(tests), "-k", what)
+    assert any(name.startswith("albert/way") for name in bucket.objects)

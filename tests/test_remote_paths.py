@@ -29,10 +29,13 @@ from albert_tf2.hub_export import export
 from albert_tf2.text.tokenization import SPECIAL_TOKENS, Vocabulary
 from albert_tf2.training import loop, run_log
 
+# `test_bucket` runs these tests on gs:// by this variable.
+BUCKET = "ALBERT_TF2_TEST_BUCKET"
+
 
 @pytest.fixture
 def bucket():
-    return f"ram://bucket-{os.urandom(4).hex()}"
+    return f"{os.environ.get(BUCKET, 'ram://bucket')}-{os.urandom(4).hex()}"
 
 
 @pytest.fixture

@@ -205,7 +205,9 @@ class TensorFlow(Backend):
             gfile.makedirs(target)
             for name, _ in self.entries(source):
                 self.rename(f"{source}/{name}", f"{target}/{name}")
-            gfile.rmtree(source)
+        # In a bucket a folder is gone with the last object in it.
+        with contextlib.suppress(FileNotFoundError):
+            self.remove_folder(source)
 
 
 class _TensorFlowStream(io.RawIOBase):
