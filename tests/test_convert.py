@@ -113,6 +113,9 @@ def test_hub_needs_a_vocabulary(source, tmp_path):
     indirect=["source"],
 )
 def test_refusals_keep_nothing(source, target, message, tmp_path):
+    if target.startswith("huggingface"):
+        pytest.importorskip("transformers", reason="[huggingface]")
+        pytest.importorskip("torch", reason="[huggingface]")
     out = tmp_path / "out"
     with pytest.raises(UserError, match=message):
         run("--input", source, "--output", out, "--to", target)
