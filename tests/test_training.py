@@ -419,6 +419,18 @@ def test_classic_records_train_too(model_file, tmp_path):
     assert result.step == 3 and np.isfinite(result.last["loss"])
 
 
+def test_records_of_other_programs_resume_bit_for_bit(model_file, tmp_path):
+    """They have no manifest, and are read in blocks."""
+    records = tmp_path / "records"
+    write_set(records, [70, 3], kind=classic)
+    (records / "manifest.json").unlink()
+    a_recipe = recipe(model_file, train_steps=6, shuffle_buffer=40)
+    train(a_recipe, records, tmp_path / "whole")
+    interrupted(a_recipe, records, tmp_path / "run", 3)
+    assert train(a_recipe, records, tmp_path / "run").step == 6
+    same_runs(tmp_path / "run", tmp_path / "whole")
+
+
 def test_warm_start_takes_weights_and_nothing_else(
     whole_run, records, model_file, tmp_path
 ):

@@ -16,7 +16,6 @@ import hashlib
 import http.client
 import os
 import socket
-import sys
 import time
 import urllib.error
 import urllib.parse
@@ -29,8 +28,8 @@ from albert_tf2 import paths
 from albert_tf2.checkpoints import archives, locate
 from albert_tf2.config import AlbertConfig
 from albert_tf2.errors import UserError
+from albert_tf2.paths import CACHE_VARIABLE, cache_folder
 
-CACHE_VARIABLE = "ALBERT_TF2_CACHE"
 CHUNK_BYTES = 1 << 18
 TIMEOUT_SECONDS = 30
 RANGE_NOT_SATISFIABLE = 416
@@ -94,16 +93,6 @@ def shipped_config(source: str | os.PathLike) -> AlbertConfig | None:
     """Returns the configuration of a name, for an archive without one."""
     released = MODELS.get(os.fspath(source))
     return AlbertConfig.from_name(released.config) if released else None
-
-
-def cache_folder() -> Path:
-    """Returns where downloads are kept."""
-    if os.environ.get(CACHE_VARIABLE):
-        return Path(os.environ[CACHE_VARIABLE])
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "albert_tf2"
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "albert_tf2"
 
 
 def is_url(source: str | os.PathLike) -> bool:

@@ -12,8 +12,10 @@ scheme goes to fsspec. Importing this loads neither. Failures are one sentence
 """
 
 from albert_tf2.paths.backends import PathLike, shown
+from albert_tf2.paths.cache import CACHE_VARIABLE, cache_folder
 from albert_tf2.paths.locks import Lock, lock
 from albert_tf2.paths.reading import (
+    Version,
     entries,
     exists,
     find,
@@ -35,6 +37,7 @@ from albert_tf2.paths.reading import (
     sha256,
     size,
     told,
+    version,
 )
 from albert_tf2.paths.writing import (
     append_line,
@@ -55,11 +58,14 @@ from albert_tf2.paths.writing import (
 )
 
 __all__ = [
+    "CACHE_VARIABLE",
     "Lock",
     "PathLike",
+    "Version",
     "append_line",
     "atomic_directory",
     "atomic_file",
+    "cache_folder",
     "copy_file",
     "copy_folder",
     "entries",
@@ -94,5 +100,6 @@ __all__ = [
     "size",
     "temporary_folder",
     "told",
+    "version",
     "write_json",
 ]

@@ -33,10 +33,14 @@ _BUFFER_BYTES = 1 << 20
 
 
 class Stat(NamedTuple):
-    """What a path is: the bytes of a file, or a folder."""
+    """What a path is: the bytes of a file, or a folder.
+
+    `changed` is when it was written last, in nanoseconds; 0 if nobody knows.
+    """
 
     size: int
     is_folder: bool
+    changed: int = 0
 
 
 def text_of(path: PathLike) -> str:
@@ -104,7 +108,8 @@ class Local(Backend):
             found = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return Stat(found.st_size, stat.S_ISDIR(found.st_mode))
+        is_folder = stat.S_ISDIR(found.st_mode)
+        return Stat(found.st_size, is_folder, found.st_mtime_ns)
 
     def entries(self, folder):
         with os.scandir(folder) as found:
@@ -150,7 +155,7 @@ class TensorFlow(Backend):
                         return None
         except FileNotFoundError:
             return None
-        return Stat(found.length, found.is_directory)
+        return Stat(found.length, found.is_directory, found.mtime_nsec)
 
     def entries(self, folder):
         # A bucket marks its folders with a slash; others are asked.

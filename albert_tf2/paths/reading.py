@@ -10,7 +10,7 @@ import os
 import posixpath
 import re
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from albert_tf2.errors import UserError
 from albert_tf2.paths.backends import (
@@ -27,6 +27,13 @@ from albert_tf2.paths.backends import (
 # Far above any settings, list of files or tokenizer, far below the memory.
 MOST_JSON_BYTES = 64 << 20
 _KINDS = {dict: "an object", list: "a list", str: "a text", int: "a number"}
+
+
+class Version(NamedTuple):
+    """The bytes of a file, and when it was written last (nanoseconds)."""
+
+    size: int
+    changed: int
 
 
 @contextlib.contextmanager
@@ -135,13 +142,22 @@ def size(path: PathLike) -> int:
     Raises:
         UserError: If there is no file of that name.
     """
+    return version(path).size
+
+
+def version(path: PathLike) -> Version:
+    """Returns what tells whether a file is still the same.
+
+    Raises:
+        UserError: If there is no file of that name.
+    """
     found = _stat(path)
     with told(path, "read"):
         if found is None:
             raise FileNotFoundError
         if found.is_folder:
             raise IsADirectoryError
-    return found.size
+    return Version(found.size, found.changed)
 
 
 def entries(folder: PathLike) -> list[tuple[str, bool]]:

@@ -1,19 +1,22 @@
 """Records to batches: in a fixed order, from any step on, fast.
 
-    shards -> windows of whole shards, shuffled -> global batches of strings
+    shards -> windows of parts of them, shuffled -> global batches of strings
            -> this worker's rows -> parsed -> order and masks -> the model
 
-The order follows from (seed, epoch) alone: shards are permuted, neighbours
-form windows of about `shuffle_buffer` records, and each window is permuted
-whole. So a resumed run computes from the manifest's counts which window its
+The order follows from (seed, epoch) alone: the parts of the set are permuted,
+neighbours form windows of about `shuffle_buffer` records, and each window is
+permuted whole. So a resumed run computes from the counts which window its
 step lies in, and reads no other. Every record comes once per epoch; batches
 run over the ends of epochs.
+
+The builder deals its rows out to many small shards, so its parts are whole
+shards. Other programs write shards of any size in any order; their parts are
+blocks of 32 records, read from where `frames` found them.
 
 Compact records are masked here, for whole batches at once; classic records
 come masked. `masking.row_keys` ties each row's mask to its number in the run.
 """
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,7 @@ import tensorflow as tf
 
 from albert_tf2 import features
 from albert_tf2.errors import UserError
+from albert_tf2.records import frames
 from albert_tf2.records.masking import Masker, row_keys
 from albert_tf2.records.record_set import (
     BUILD,
@@ -29,6 +33,8 @@ from albert_tf2.records.record_set import (
 )
 
 Records = CompactRecords | ClassicRecords
+# Blocks that are read at once: in a bucket each is a request.
+_READ = 16
 
 
 def _to_batch(record_set: Records, masker: Masker | None, seed: int):
@@ -46,67 +52,115 @@ def _to_batch(record_set: Records, masker: Masker | None, seed: int):
     return build
 
 
-@dataclasses.dataclass(frozen=True)
 class _Windows:
-    """The order of records in every epoch: which shards are read together."""
+    """The order of records in every epoch: which parts are read together.
 
-    record_set: Records
-    seed: int
-    shuffle_buffer: int
+    A part is a whole shard or, where the set knows how its shards divide, a
+    block of `frames.BLOCK` records in one.
+    """
 
-    @property
-    def shards_per_window(self) -> int:
-        return max(1, self.shuffle_buffer // max(self.record_set.counts))
+    def __init__(self, record_set: Records, seed: int, shuffle_buffer: int):
+        self.record_set, self.seed = record_set, seed
+        counts = np.array(record_set.counts)
+        shards = np.arange(len(counts))
+        begins, ends = np.zeros_like(counts), np.zeros_like(counts)
+        if record_set.starts is not None:
+            blocks = [len(starts) - 1 for starts in record_set.starts]
+            shards = np.repeat(shards, blocks)
+            begins = np.concatenate([s[:-1] for s in record_set.starts])
+            ends = np.concatenate([s[1:] for s in record_set.starts])
+            counts = np.concatenate(
+                [
+                    np.diff(np.append(np.arange(0, count, frames.BLOCK), count))
+                    for count in counts
+                ]
+            )
+        # Of each part: its shard, its first and last byte, its records.
+        self.shards, self.begins, self.ends = shards, begins, ends
+        self.counts = counts.astype(np.int64)
+        self.per_window = max(1, shuffle_buffer // max(self.counts))
+        self.per_epoch = -(-len(self.counts) // self.per_window)
 
-    @property
-    def per_epoch(self) -> int:
-        return -(-len(self.record_set.paths) // self.shards_per_window)
-
-    def shards(self, window) -> tf.Tensor:
-        """Returns the numbers of the shards of a window of the run."""
-        epoch = tf.cast(window // self.per_epoch, tf.int64)
-        order = tf.random.experimental.stateless_shuffle(
-            tf.range(len(self.record_set.paths)), [self.seed, epoch]
+    def order(self, epoch) -> tf.Tensor:
+        """Returns the numbers of all parts as an epoch reads them."""
+        return tf.random.experimental.stateless_shuffle(
+            tf.range(len(self.counts)), [self.seed, epoch]
         )
-        first = tf.cast(window % self.per_epoch, tf.int32)
-        first *= self.shards_per_window
-        return order[first : first + self.shards_per_window]
 
     def locate(self, row: int) -> tuple[int, int]:
         """Returns the window that a row lies in, and its place there."""
         epoch, row = divmod(row, self.record_set.records)
-        counts = np.array(self.record_set.counts)
-        for window in range(
-            epoch * self.per_epoch, (epoch + 1) * self.per_epoch
-        ):
-            size = int(counts[self.shards(window).numpy()].sum())
-            if row < size:
-                return window, row
-            row -= size
-        raise AssertionError("a row lies in no window")
+        ends = np.cumsum(self.counts[self.order(np.int64(epoch)).numpy()])
+        last = np.append(ends[self.per_window - 1 :: self.per_window], ends[-1])
+        window = int(np.searchsorted(last, row, side="right"))
+        before = int(last[window - 1]) if window else 0
+        return epoch * self.per_epoch + window, row - before
 
     def dataset(self, first_row: int) -> tf.data.Dataset:
         """Yields the shuffled strings [n] of one window after another."""
         first_window, skipped = self.locate(first_row)
-        shard_paths = tf.constant(self.record_set.paths)
-        counts = tf.constant(self.record_set.counts, tf.int64)
+        counts = tf.constant(self.counts)
 
-        def read(window):
-            shards = self.shards(window)
-            size = tf.reduce_sum(tf.gather(counts, shards))
-            strings = tf.data.TFRecordDataset(tf.gather(shard_paths, shards))
+        def read_epoch(epoch):
+            order = self.order(epoch)
+            first = epoch * self.per_epoch
+            windows = tf.data.Dataset.range(
+                tf.maximum(first, first_window), first + self.per_epoch
+            )
 
-            def shuffle(block):
-                block = tf.random.experimental.stateless_shuffle(
-                    block, [self.seed + 1, window]
-                )
-                start = tf.where(window == first_window, skipped, 0)
-                return block[start:]
+            def read(window):
+                place = tf.cast(window - first, tf.int32) * self.per_window
+                parts = order[place : place + self.per_window]
+                size = tf.reduce_sum(tf.gather(counts, parts))
 
-            return strings.batch(size).map(shuffle)
+                def shuffle(block):
+                    block = tf.random.experimental.stateless_shuffle(
+                        block, [self.seed + 1, window]
+                    )
+                    start = tf.where(window == first_window, skipped, 0)
+                    return block[start:]
 
-        windows = tf.data.Dataset.range(first_window, tf.int64.max)
-        return windows.flat_map(read)
+                return self.strings(parts, size).map(shuffle)
+
+            return windows.flat_map(read)
+
+        epochs = tf.data.Dataset.range(
+            first_window // self.per_epoch, tf.int64.max
+        )
+        windows = epochs.flat_map(read_epoch)
+        # Blocks lie apart: the next ones are read while these are used.
+        return (
+            windows if self.record_set.starts is None else windows.prefetch(1)
+        )
+
+    def strings(self, parts: tf.Tensor, size: tf.Tensor) -> tf.data.Dataset:
+        """Reads some parts, `size` records in all, as one element [size]."""
+        shards = tf.gather(tf.constant(self.shards), parts)
+        files = tf.gather(tf.constant(self.record_set.paths), shards)
+        if self.record_set.starts is None:
+            return tf.data.TFRecordDataset(files).batch(size)
+        begins = tf.gather(tf.constant(self.begins), parts)
+        lengths = tf.gather(tf.constant(self.ends), parts) - begins
+
+        def read_block(file, begin, length):
+            # `TFRecordDataset` has no public way to begin inside a file.
+            variant = tf.raw_ops.TFRecordDatasetV2(
+                filenames=file[None],
+                compression_type="",
+                buffer_size=length,  # one read each
+                byte_offsets=begin[None],
+            )
+            rows = tf.data.experimental.from_variant(
+                variant, tf.TensorSpec([], tf.string)
+            )
+            rows = rows.take(frames.BLOCK).batch(frames.BLOCK)
+            return rows.get_single_element()
+
+        blocks = tf.data.Dataset.from_tensor_slices((files, begins, lengths))
+        blocks = blocks.map(
+            read_block, num_parallel_calls=_READ, deterministic=True
+        )
+        return blocks.rebatch(size)
 
 
 def training_dataset(

@@ -9,20 +9,25 @@ records are counted by the lengths in the frames.
 
 import dataclasses
 import hashlib
+import os
 import re
-import struct
+import sys
 from typing import Any, ClassVar
 
+import numpy as np
 import tensorflow as tf
 
 from albert_tf2 import features, paths
 from albert_tf2.errors import UserError
+from albert_tf2.records import frames
 from albert_tf2.text.text_settings import TextSettings
 from albert_tf2.text.tokenization import Tokenizer, Vocabulary
 
 MANIFEST, VOCABULARY = "manifest.json", "vocab.txt"
 # What a build that is not finished leaves: the builder's shards and folder.
 _OURS = re.compile(r"(?:records|eval)-\d{5}-of-\d{5}\.tfrecord|\.parts")
+# Of TensorFlow's gs:// client: what it asks for at a time.
+_GCS_BLOCK = "GCS_READ_CACHE_BLOCK_SIZE_MB"
 BUILD = "run `python -m albert_tf2.data.build_pretraining_data` first"
 
 
@@ -39,6 +44,8 @@ class RecordSet:
         max_seq_length: T.
         max_pairs: K, the most pairs in a row.
         text_settings: How the text was cut into tokens.
+        starts: Where the blocks of each shard begin (`frames.Frames`); None
+            where shards are small enough to be read whole.
     """
 
     kind: ClassVar[str]
@@ -53,6 +60,9 @@ class RecordSet:
     vocab_size: int | None
     sums: tuple[str, ...]
     text_settings: TextSettings
+    starts: tuple[np.ndarray, ...] | None = dataclasses.field(
+        default=None, compare=False, repr=False
+    )
 
     @property
     def sha256(self) -> str:
@@ -224,7 +234,7 @@ def open_records(
                 "builder with --verify"
             )
     found["sums"] = tuple(
-        shard.get("sha256") or _frames(path)[1]
+        shard.get("sha256") or frames.scan(path).sha256
         for shard, path in zip(shards, found["paths"], strict=True)
     )
     if is_compact:
@@ -252,24 +262,29 @@ def _open_foreign(folder: str, subset: str) -> ClassicRecords:
             "finished, or the set was copied in part. Run the builder's "
             "command again (it goes on where it stopped), or copy all files"
         )
+    shards = [name for name in names if _is_shard(name)]
     held_out = subset == "eval"
-    found = [
-        f"{folder}/{name}"
-        for name in names
-        if _is_shard(name) and name.startswith("eval") == held_out
-    ]
-    if not found and subset == "train":
+    found = dict(zip(shards, frames.frames_of(folder, shards), strict=True))
+    if folder.startswith("gs://"):
+        _say_what_a_bucket_reads(folder)
+    mine = {
+        f"{folder}/{name}": one
+        for name, one in found.items()
+        if name.startswith("eval") == held_out and one.records
+    }
+    if not mine and not held_out:
         raise UserError(
-            f"{folder} has neither {MANIFEST} nor *.tfrecord files: {BUILD}"
+            f"{folder} has neither {MANIFEST} nor *.tfrecord files with "
+            f"records: {BUILD}"
         )
-    frames = [_frames(path) for path in found]
     return _classic(
         {
             "folder": folder,
             "subset": subset,
-            "paths": tuple(found),
-            "counts": tuple(count for count, _ in frames),
-            "sums": tuple(digest for _, digest in frames),
+            "paths": tuple(mine),
+            "counts": tuple(one.records for one in mine.values()),
+            "sums": tuple(one.sha256 for one in mine.values()),
+            "starts": tuple(one.starts for one in mine.values()),
             "vocab_size": None,
             "text_settings": TextSettings.beside(f"{folder}/{VOCABULARY}")
             or TextSettings(),
@@ -277,34 +292,22 @@ def _open_foreign(folder: str, subset: str) -> ClassicRecords:
     )
 
 
+def _say_what_a_bucket_reads(folder: str) -> None:
+    """TensorFlow's client takes its setting when it is loaded: too late now."""
+    megabytes = os.environ.get(_GCS_BLOCK, "64")
+    if not megabytes.isdecimal() or int(megabytes) > 2:
+        print(
+            f"note: blocks of {frames.BLOCK} records are read from {folder}, "
+            f"each with a request for {megabytes} MB: set {_GCS_BLOCK}=1 in "
+            "the environment, or copy the records to this machine",
+            file=sys.stderr,
+        )
+
+
 def _is_shard(name: str) -> bool:
     """Whether a name is that of a shard, not of a file being written."""
     hidden = name.startswith((".", "_"))
     return ".tfrecord" in name and not hidden and not name.endswith("tmp")
-
-
-def _frames(path: str) -> tuple[int, str]:
-    """Reads the frames of a shard, without their payloads.
-
-    Returns:
-        How many records there are, and the SHA-256 of their lengths and
-        checksums.
-    """
-    count, digest = 0, hashlib.sha256()
-    with paths.open_binary(path) as stream:
-        head = stream.read(12)  # the length and its checksum
-        while head:
-            if len(head) == 12:
-                (length,) = struct.unpack("<Q", head[:8])
-                stream.seek(length, 1)
-            # The payload's checksum, and the next record's head.
-            tail = stream.read(16)
-            if len(head) < 12 or len(tail) < 4:
-                raise UserError(f"{path} is cut off: copy it again")
-            digest.update(head + tail[:4])
-            head = tail[4:]
-            count += 1
-    return count, digest.hexdigest()
 
 
 def _classic(found: dict[str, Any]) -> ClassicRecords:
