@@ -1,20 +1,22 @@
-"""Learns a WordPiece vocabulary from a corpus, or fills [unusedN] slots.
+"""Learns a WordPiece vocabulary from a corpus, or adds words to one.
 
 The special tokens have the ids of the released Chinese models: [PAD] 0,
 [unused1] to [unused99], [UNK] 100, [CLS] 101, [SEP] 102, [MASK] 103. Then
 come the characters that stand alone (Chinese, punctuation), the commonest
-first, and pieces of words for everything else. With --vocab_file nothing is
-learned: --assign and --assign_file put new tokens into free [unusedN] slots
-of that file.
+first, and pieces of words for everything else.
+
+With --vocab_file that vocabulary gets new words instead, and every old one
+keeps its id: --assign and --assign_file name them, --new_words finds them in
+--input_file. They go into free [unusedN] slots and, with --grow, behind the
+last token; train on with `pretrain --init_checkpoint` (docs/runs.md).
 
 python -m albert_tf2.data.vocabulary --input_file 'corpus/*.txt' --output vocab.txt --vocab_size 21128
+python -m albert_tf2.data.vocabulary --vocab_file vocab.txt --assign_file words.txt --grow --output grown.txt
 """  # noqa: E501
 
 import argparse
 import math
-import re
 import string
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -29,15 +31,14 @@ from albert_tf2.text.tokenization import (
     SPECIAL_TOKENS,
     Tokenizer,
     Vocabulary,
-    is_chinese,
-    is_punctuation,
-    is_removed,
     split_words,
 )
+from albert_tf2.text.vocabulary_change import FREE_SLOT
 
-from . import corpus, reading, recognition, units
+from . import corpus, reading, recognition, units, vocabulary_growth
 from .build_config import BuildConfig
 from .read_config import ReadConfig, add_flags
+from .vocabulary_growth import stands_alone
 
 PROG = "python -m albert_tf2.data.vocabulary"
 NUM_UNUSED = 99
@@ -46,7 +47,6 @@ RESERVED = (
     *(f"[unused{i}]" for i in range(1, NUM_UNUSED + 1)),
     *SPECIAL_TOKENS[1:],
 )
-UNUSED = re.compile(r"\[unused\d+\]")
 
 # Rare words are forgotten when so many distinct ones are held (1 GB).
 MAX_DISTINCT_WORDS = 5_000_000
@@ -66,29 +66,66 @@ CHARACTER_SETS = ("none", "gb2312-1", "gb2312")
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses the command line, writes the vocabulary, prints a summary."""
     flags = _parser().parse_args(argv)
-    new = [*flags.assign, *(t for f in flags.assign_file for t in _lines(f))]
     told = []
     if flags.vocab_file:
-        if not new:
-            raise UserError(
-                "--vocab_file is to be changed: name new tokens with --assign "
-                "or --assign_file"
-            )
         tokens = list(Vocabulary.load(flags.vocab_file).tokens)
     else:
         tokens, spelled = _learn(flags)
         told.append(spelled)
-    if new:
-        before = tokens
-        tokens = assign(before, new, do_lower_case=flags.do_lower_case)
-        told.append(_assigned(before, tokens, new))
+    new = [*flags.assign, *(t for f in flags.assign_file for t in _lines(f))]
+    if flags.vocab_file:
+        new += _found(flags, tokens, new)
+    if new or flags.grow:
+        change = vocabulary_growth.add_words(
+            tokens,
+            new,
+            behind=flags.grow or (),
+            grow=flags.grow is not None,
+            do_lower_case=flags.do_lower_case,
+        )
+        tokens = change.tokens
+        told += change.told()
+    elif flags.vocab_file:
+        raise UserError(
+            "--vocab_file is to be changed: name new tokens with --assign, "
+            "--assign_file or --grow, or find them with --input_file and "
+            "--new_words"
+        )
     vocabulary = Vocabulary(tokens, source=flags.output)
     with paths.atomic_file(flags.output) as stream:
         stream.writelines(f"{token}\n" for token in vocabulary.tokens)
-    free = sum(UNUSED.fullmatch(token) is not None for token in tokens)
+    free = sum(FREE_SLOT.fullmatch(token) is not None for token in tokens)
     told.insert(0, f"{len(tokens):,} tokens, {free} slots free")
     print(f"{flags.output}: {'; '.join(told)}")
     return 0
+
+
+def _found(
+    flags: argparse.Namespace, tokens: Sequence[str], named: Sequence[str]
+) -> list[str]:
+    """Returns words of the corpus that the vocabulary lacks."""
+    if bool(flags.input_file) != bool(flags.new_words):
+        raise UserError(
+            "with --vocab_file, --input_file and --new_words go together: "
+            "the corpus, and how many of its words to add"
+        )
+    if not flags.new_words:
+        return []
+    return vocabulary_growth.worthwhile(
+        _words_of(flags),
+        [*tokens, *named, *(flags.grow or ())],
+        flags.new_words,
+        min_count=flags.min_count,
+    )
+
+
+def _words_of(flags: argparse.Namespace) -> Counter[str]:
+    config = command_line.of_flags(ReadConfig, flags)
+    return count_words(
+        recognition.find(flags.input_file, config),
+        do_lower_case=flags.do_lower_case,
+        config=config,
+    )
 
 
 def _learn(flags: argparse.Namespace) -> tuple[list[str], str]:
@@ -97,12 +134,7 @@ def _learn(flags: argparse.Namespace) -> tuple[list[str], str]:
         raise UserError("pass --input_file, or --vocab_file with --assign")
     required = characters_of(flags.character_set)
     _check_size(flags.vocab_size, len(required))
-    config = command_line.of_flags(ReadConfig, flags)
-    words = count_words(
-        recognition.find(flags.input_file, config),
-        do_lower_case=flags.do_lower_case,
-        config=config,
-    )
+    words = _words_of(flags)
     tokens = learn(
         words,
         flags.vocab_size,
@@ -140,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--vocab_file",
         metavar="FILE",
-        help="an existing vocabulary, for --assign",
+        help="a vocabulary to add words to",
     )
     add(
         "--output",
@@ -194,6 +226,22 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="FILE",
         help="likewise the tokens of these files, one on each line",
+    )
+    command_line.add_number(
+        parser,
+        "--new_words",
+        0,
+        "With --vocab_file: assign so many words of --input_file, too, those "
+        "that save the most tokens.",
+        least=0,
+        most=1_000_000,
+    )
+    add(
+        "--grow",
+        nargs="*",
+        metavar="TOKEN",
+        help="put these tokens, and those for which no slot is free, behind "
+        "the last one: the table grows",
     )
     command_line.add_settings(parser, BuildConfig, ("do_lower_case",))
     add_flags(parser, ReadConfig)
@@ -317,11 +365,6 @@ def learn_pieces(
     return [*ALPHABET, *learned][:size]
 
 
-def stands_alone(word: str) -> bool:
-    """Whether a word is one Chinese character or punctuation mark."""
-    return len(word) == 1 and (is_chinese(word) or is_punctuation(word))
-
-
 def characters_of(name: str) -> list[str]:
     """Returns the Chinese characters of a set in `CHARACTER_SETS`."""
     if name == "none":
@@ -331,100 +374,6 @@ def characters_of(name: str) -> list[str]:
     rows = range(16, 56 if name == "gb2312-1" else 88)
     codes = [bytes([0xA0 + r, 0xA0 + c]) for r in rows for c in range(1, 95)]
     return list(b"".join(codes).decode("gb2312", "ignore"))
-
-
-def assign(
-    tokens: Sequence[str], new: Sequence[str], *, do_lower_case: bool = True
-) -> list[str]:
-    """Puts new tokens into free [unusedN] slots; all other ids stay.
-
-    A sign such as an emoji is written without spaces (hi😃😃), so it gets
-    its `##` form too. Known tokens keep their ids.
-
-    Args:
-        tokens: The vocabulary.
-        new: What is to be added, in this order.
-        do_lower_case: As for `Tokenizer`.
-
-    Raises:
-        UserError: It names every token that could never be produced, or
-            says how many slots are missing.
-    """
-    spelled = [_as_produced(token, do_lower_case) for token in new]
-    refused = [
-        problem
-        for token, word in zip(new, spelled, strict=True)
-        if (problem := _problem(token, word))
-    ]
-    if refused:
-        raise UserError(
-            f"{len(refused)} of {len(new)} tokens would never be produced: "
-            + "; ".join(refused)
-        )
-    wanted = dict.fromkeys(word for words in spelled for word in words)
-    wanted |= dict.fromkeys(
-        PIECE_PREFIX + word for word in list(wanted) if _is_sign(word)
-    )
-    known = frozenset(tokens)
-    missing = [word for word in wanted if word not in known]
-    slots = [i for i, token in enumerate(tokens) if UNUSED.fullmatch(token)]
-    if len(missing) > len(slots):
-        raise UserError(
-            f"{len(missing)} tokens need a slot, but {len(slots)} [unusedN] "
-            f"are free: leave out {' '.join(missing[len(slots) :][:10])}"
-        )
-    tokens = list(tokens)
-    for slot, word in zip(slots, missing, strict=False):
-        tokens[slot] = word
-    return tokens
-
-
-def _assigned(
-    before: Sequence[str], after: Sequence[str], new: Sequence[str]
-) -> str:
-    """Says what `assign` did."""
-    added = [b for a, b in zip(before, after, strict=True) if a != b]
-    known = [token for token in dict.fromkeys(new) if token in set(before)]
-    told = f"{len(added)} assigned" + f": {' '.join(added)}" * bool(added)
-    if known:
-        told += f"; {len(known)} known already: {' '.join(known)}"
-    return told
-
-
-def _as_produced(token: str, do_lower_case: bool) -> list[str]:
-    """Returns what the tokenizer makes of a token, words or pieces."""
-    prefix = PIECE_PREFIX * token.startswith(PIECE_PREFIX)
-    word = token.removeprefix(PIECE_PREFIX)
-    return [prefix + found for found, _ in split_words(word, do_lower_case)]
-
-
-def _problem(token: str, words: list[str]) -> str | None:
-    """Says why a token would never be produced; None if it would be."""
-    if len(words) != 1:
-        # Only words are cut into pieces, and these are several.
-        parts = f"is cut into {' '.join(words)}" if words else "is removed"
-        return f"{token!r} {parts}"
-    # What else differs is invisible, as in ❤️ (a heart and a sign of style).
-    visible = "".join(c for c in token if not _is_invisible(c))
-    if visible != words[0]:
-        return f"{token!r} is spelled {words[0]!r}"
-    word = words[0].removeprefix(PIECE_PREFIX)
-    if word != words[0] and stands_alone(word):
-        return f"{token!r} is never a piece: {word} stands alone"
-    return None
-
-
-def _is_invisible(character: str) -> bool:
-    """Whether the tokenizer drops a sign that nobody sees."""
-    return is_removed(character) or unicodedata.name(character, "").startswith(
-        "VARIATION SELECTOR"
-    )
-
-
-def _is_sign(word: str) -> bool:
-    """Whether a word is neither letters nor digits, yet part of runs."""
-    alone = word.startswith(PIECE_PREFIX) or stands_alone(word)
-    return not alone and not any(map(str.isalnum, word))
 
 
 def coverage(words: Counter[str], tokens: Sequence[str]) -> str:

@@ -5,8 +5,12 @@ from collections import Counter
 import pytest
 
 from albert_tf2 import Tokenizer, UserError, Vocabulary
-from albert_tf2.data import corpus, vocabulary
+from albert_tf2.data import corpus, vocabulary, vocabulary_growth
 from albert_tf2.data.read_config import ReadConfig
+
+
+def assign(tokens, new, **settings):
+    return vocabulary_growth.add_words(tokens, new, **settings).tokens
 
 
 def write_corpus(path, text):
@@ -75,7 +79,7 @@ def test_character_sets():
 
 def test_slots_are_assigned_in_order_and_ids_stay():
     tokens = [*vocabulary.RESERVED, "我", "al"]
-    assigned = vocabulary.assign(tokens, ["😀", "chatgpt", "##gpt"])
+    assigned = assign(tokens, ["😀", "chatgpt", "##gpt"])
     assert assigned[1:5] == ["😀", "chatgpt", "##gpt", "##😀"]
     assert assigned[5:] == tokens[5:]
     tokenizer = Tokenizer(Vocabulary(assigned))
@@ -95,7 +99,7 @@ def test_slots_are_assigned_in_order_and_ids_stay():
 )
 def test_signs_are_known_wherever_they_stand(token, produced, text):
     tokens = [*vocabulary.RESERVED, "我", "al"]
-    assigned = vocabulary.assign(tokens, [token])
+    assigned = assign(tokens, [token])
     assert assigned[1:3] == [produced, f"##{produced}"]
     found = Tokenizer(Vocabulary(assigned)).tokenize(text).tokens
     assert "[UNK]" not in found
@@ -113,17 +117,98 @@ def test_signs_are_known_wherever_they_stand(token, produced, text):
 )
 def test_tokens_that_cannot_work_are_refused(token, message):
     with pytest.raises(UserError, match=message) as error:
-        vocabulary.assign([*vocabulary.RESERVED, "我"], ["好", token, "x"])
+        assign([*vocabulary.RESERVED, "我"], ["好", token, "x"])
     assert "1 of 3 tokens would never be produced" in str(error.value)
 
 
 def test_all_problems_are_told_at_once():
     with pytest.raises(UserError, match="2 of 3 tokens .*新冠.*; 'X'"):
-        vocabulary.assign(vocabulary.RESERVED, ["新冠", "好", "X"])
-    assert (
-        vocabulary.assign(vocabulary.RESERVED, ["Xy"], do_lower_case=False)[1]
-        == "Xy"
+        assign(vocabulary.RESERVED, ["新冠", "好", "X"])
+    assert assign(vocabulary.RESERVED, ["Xy"], do_lower_case=False)[1] == "Xy"
+
+
+def test_problems_of_words_and_of_room_are_told_together():
+    tokens = [*vocabulary.SPECIAL_TOKENS, "[unused1]"]
+    with pytest.raises(UserError) as error:
+        assign(tokens, ["新冠", "x", "Y", "z"])
+    assert str(error.value) == (
+        "2 of 4 tokens would never be produced: '新冠' is cut into 新 冠; "
+        "'Y' is spelled 'y'; leave Chinese words out: their characters are "
+        "the tokens, and --user_dictionary of the builder keeps them whole; "
+        "2 tokens need a slot, but 1 [unusedN] are free: pass --grow, or "
+        "leave out z"
     )
+    with pytest.raises(UserError, match="25 of 25 .*'A5 b' .*; and 5 more$"):
+        vocabulary_growth.add_words(
+            tokens, [f"A{i} b" for i in range(5, 30)], grow=True
+        )
+
+
+def test_the_table_grows_behind_the_last_token():
+    tokens = [*vocabulary.SPECIAL_TOKENS, "[unused1]", "我", "al"]
+    grown = vocabulary_growth.add_words(
+        tokens, ["tidb", "😃", "al"], behind=["tikv", "tidb"], grow=True
+    )
+    assert grown.tokens == [
+        *vocabulary.SPECIAL_TOKENS, "tidb", "我", "al", "😃", "##😃", "tikv"
+    ]  # fmt: skip
+    assert grown.assigned == ["tidb"] and grown.known == ["al"]
+    assert grown.added == ["😃", "##😃", "tikv"]
+    only = vocabulary_growth.add_words(tokens, [], behind=["tikv"], grow=True)
+    assert only.tokens == [*tokens, "tikv"]  # the slot stays free
+
+
+def test_growing_by_command(tmp_path, capsys):
+    tokens = [*vocabulary.SPECIAL_TOKENS, "[unused1]", "我"]
+    (tmp_path / "vocab.txt").write_text("\n".join(tokens) + "\n", "utf-8")
+    (tmp_path / "new.txt").write_text("tidb\n😃\n", "utf-8")
+    command = ["--vocab_file", f"{tmp_path}/vocab.txt", "--output",
+               f"{tmp_path}/out.txt"]  # fmt: skip
+    named = [*command, "--assign_file", f"{tmp_path}/new.txt"]
+    with pytest.raises(UserError, match="3 tokens need a slot, but 1"):
+        vocabulary.main(named)
+    assert not (tmp_path / "out.txt").exists()
+    vocabulary.main([*named, "--grow"])
+    assert capsys.readouterr().out.endswith(
+        "9 tokens, 0 slots free; 1 assigned: tidb; 2 behind the last token: "
+        "😃 ##😃 (train with --init_checkpoint and --set "
+        "grow_vocabulary=true)\n"
+    )
+    found = Vocabulary.load(tmp_path / "out.txt").tokens
+    assert found == (*tokens[:5], "tidb", "我", "😃", "##😃")
+    vocabulary.main([*command, "--grow", "tikv", "raft"])
+    found = Vocabulary.load(tmp_path / "out.txt").tokens
+    assert found == (*tokens, "tikv", "raft")
+
+
+def test_words_that_save_the_most_tokens_are_found(tmp_path, capsys):
+    tokens = [*vocabulary.RESERVED, *vocabulary.ALPHABET, "的", "ti", "##db"]
+    words = Counter(
+        {"tidb": 50, "raft": 20, "2024": 900, "的": 999, "鹱": 30, "a": 9,
+         "rocks": 1, "x" * 40: 90}
+    )  # fmt: skip
+    # raft saves 3 tokens each time, tidb 1; of 鹱 nothing was known.
+    found = vocabulary_growth.worthwhile(words, tokens, 9, min_count=2)
+    assert found == ["raft", "鹱", "tidb"]
+    assert vocabulary_growth.worthwhile(words, tokens, 1, min_count=2) == [
+        "raft"
+    ]
+    assert "rocks" in vocabulary_growth.worthwhile(
+        words, tokens, 9, min_count=1
+    )
+    (tmp_path / "vocab.txt").write_text("\n".join(tokens) + "\n", "utf-8")
+    write_corpus(tmp_path / "a.txt", "我的TiDB是Raft的。\n" * 9)
+    command = ["--vocab_file", f"{tmp_path}/vocab.txt", "--output",
+               f"{tmp_path}/out.txt"]  # fmt: skip
+    corpus_flag = ["--input_file", f"{tmp_path}/a.txt"]
+    vocabulary.main([*command, *corpus_flag, "--new_words", "3",
+                     "--assign", "raft"])  # fmt: skip
+    assert Vocabulary.load(tmp_path / "out.txt").tokens[1:5] == (
+        "raft", "。", "我", "是"
+    )  # fmt: skip
+    for lacking in (corpus_flag, ["--new_words", "3"]):
+        with pytest.raises(UserError, match="go together"):
+            vocabulary.main([*command, *lacking])
 
 
 def test_known_tokens_are_skipped_with_a_word(tmp_path, capsys):
@@ -175,7 +260,7 @@ def test_lost_letters_are_named(tmp_path, capsys):
 def test_no_free_slot():
     tokens = [t for t in vocabulary.RESERVED if "unused" not in t]
     with pytest.raises(UserError, match="2 tokens need a slot, but 0 .*x ☺"):
-        vocabulary.assign([*tokens, "##☺"], ["x", "☺"])
+        assign([*tokens, "##☺"], ["x", "☺"])
 
 
 def test_command_line(tmp_path, capsys):
