@@ -280,8 +280,9 @@ def run(main: Callable[[Sequence[str] | None], int | None]) -> None:
         # complain once more when it closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_BROKEN_PIPE
-    except Preempted:
-        code = EXIT_PREEMPTED  # and the run has told what it saved
+    except Preempted as error:
+        print(error, file=sys.stderr)
+        code = EXIT_PREEMPTED
     except KeyboardInterrupt:
         _show_traceback()
         print("interrupted", file=sys.stderr)

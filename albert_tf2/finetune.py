@@ -221,13 +221,14 @@ def fine_tune(
     """
     from albert_tf2.finetuning import identity
     from albert_tf2.training import run_folder
-    from albert_tf2.training.distribution import create_strategy, worker_of
+    from albert_tf2.training.distribution import create_strategy
+    from albert_tf2.training.workers import Workers
 
     strategy = strategy or create_strategy("one_device")
-    worker, _ = worker_of(strategy)
+    workers = Workers(strategy)
     # Workers of a cluster do the same; the first one's files are the run's.
-    if worker:
-        workdir = paths.join(workdir, f"worker-{worker}")
+    if workers.index:
+        workdir = paths.join(workdir, f"worker-{workers.index}")
     what = identity.identity_of(
         task,
         data.sources,
@@ -236,7 +237,10 @@ def fine_tune(
         vocab_file=vocab_file,
         strategy=strategy,
     )
-    with run_folder.owned(workdir, worker=worker) as owner:
+    with (
+        workers.watched(),
+        run_folder.owned(workdir, worker=workers.index) as owner,
+    ):
         done = identity.results_of(workdir, what)
         if done:
             say(f"{workdir} is finished already: here are its results")
@@ -339,11 +343,12 @@ def fine_tune_seeds(
     """
     from albert_tf2.finetuning import identity
     from albert_tf2.training import run_folder
-    from albert_tf2.training.distribution import create_strategy, worker_of
+    from albert_tf2.training.distribution import create_strategy
+    from albert_tf2.training.workers import Workers
 
     say = settings.get("say", print)
     strategy = settings.get("strategy") or create_strategy("one_device")
-    worker, _ = worker_of(strategy)
+    worker = Workers(strategy).index
     what = identity.identity_of(
         task,
         data.sources,

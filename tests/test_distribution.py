@@ -1,11 +1,14 @@
 """One device, two replicas, two workers: the same losses and weights."""
 
+import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import textwrap
+import time
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from albert_tf2 import AlbertConfig
 from albert_tf2.errors import UserError
 from albert_tf2.training import distribution
 from albert_tf2.training.run_log import read_rows
+from albert_tf2.training.workers import Workers
 
 STEPS = 20
 # float32 sums in another order; LAMB divides them by small norms.
@@ -135,76 +139,250 @@ def test_two_replicas_train_as_one_device(problem, one_device):
     same_training(workdir, one_device)
 
 
-def free_ports(count):
+def cluster(count):
+    """Returns the TF_CONFIG of each of some workers on this machine."""
     sockets = [socket.socket() for _ in range(count)]
     for one in sockets:
         one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
+    workers = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
     for one in sockets:
         one.close()
-    return ports
+    return [
+        json.dumps(
+            {
+                "cluster": {"worker": workers},
+                "task": {"type": "worker", "index": index},
+            }
+        )
+        for index in range(count)
+    ]
+
+
+@contextlib.contextmanager
+def two_workers(problem, *workdirs):
+    """Starts a worker for each workdir; ends with none of them left."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "albert_tf2.pretrain"]
+            + arguments(problem, "multi_worker", workdir),
+            env=os.environ | {"TF_CONFIG": config},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for config, workdir in zip(cluster(2), workdirs, strict=True)
+    ]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def ends(process, timeout=500):
+    """Returns a process's exit code and what it still wrote."""
+    output, _ = process.communicate(timeout=timeout)
+    return process.returncode, output
+
+
+def wait_for(process, words):
+    for line in process.stdout:
+        if words in line:
+            return
+    raise AssertionError(f"ended without saying {words!r}")
 
 
 def test_two_workers_train_as_one_device(problem, one_device):
+    """And where one of them is told to stop, both stop at the same step."""
     workdir = problem / "multi_worker"
-    workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
-    processes = []
-    for index in range(2):
-        config = {
-            "cluster": {"worker": workers},
-            "task": {"type": "worker", "index": index},
-        }
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "albert_tf2.pretrain"]
-                + arguments(problem, "multi_worker", workdir),
-                env=os.environ | {"TF_CONFIG": json.dumps(config)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        )
-    outputs = [process.communicate(timeout=500)[0] for process in processes]
-    for process, output in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, output[-3000:]
-    assert "on 2 replica(s)" in outputs[0]
-    assert not list(workdir.glob(".worker-*"))
+    with two_workers(problem, workdir, workdir) as (first, second):
+        wait_for(first, "compiling the step")
+        second.send_signal(signal.SIGTERM)
+        code, output = ends(first)
+        assert (code, ends(second)[0]) == (75, 75), output[-3000:]
+        assert "SIGTERM: saved" in output and "ckpt-1;" in output
+    with two_workers(problem, workdir, workdir) as processes:
+        (code, output), (other, _) = map(ends, processes)
+    assert (code, other) == (0, 0), output[-3000:]
+    assert "resuming" in output and "on 2 replica(s)" in output
+    assert not list(workdir.glob(".worker*"))
     same_training(workdir, one_device)
 
 
-def test_no_tpu_is_one_clear_sentence(monkeypatch):
-    for name in distribution.TPU_VARIABLES:
+@pytest.mark.large
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_worker_ends_the_others(problem, one_device, victim):
+    """In a sentence, within a minute, and the run can be gone on with."""
+    workdir = problem / f"killed_{victim}"
+    with two_workers(problem, workdir, workdir) as processes:
+        wait_for(processes[0], "compiling the step")
+        processes[victim].kill()
+        began = time.monotonic()
+        code, output = ends(processes[1 - victim], timeout=120)
+        assert time.monotonic() - began < 60
+    assert code == 75, output[-3000:]
+    assert "lost another of the 2 workers" in output
+    assert "Traceback" not in output
+    with two_workers(problem, workdir, workdir) as processes:
+        assert [ends(process)[0] for process in processes] == [0, 0]
+    same_training(workdir, one_device)
+
+
+def test_workers_must_share_their_folder(problem):
+    workdirs = [problem / "mine", problem / "yours"]
+    with two_workers(problem, *workdirs) as processes:
+        for process in processes:
+            code, output = ends(process)
+            assert code == 2, output[-3000:]
+            assert "worker 1 does not see what worker 0 writes" in output
+    assert not any(map(os.path.exists, workdirs))
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    """A machine without a TPU or TF_CONFIG, whatever this one has.
+
+    Gives it device files and variables.
+    """
+    for name in ("TF_CONFIG", "TPU_LIBRARY_PATH", *distribution.TPU_VARIABLES):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(os.path, "exists", lambda _: False)
-    monkeypatch.setattr(os.path, "isdir", lambda _: False)
+    for name in ("TPU_DEVICES", "VFIO_DEVICES", "GPU_DEVICES"):
+        pattern = getattr(distribution, name).replace("/dev", str(tmp_path))
+        monkeypatch.setattr(distribution, name, pattern)
+    monkeypatch.setattr(distribution, "TPU_LIBRARIES", ())
+    monkeypatch.setattr(distribution.util, "find_spec", lambda _: None)
+
+    def give(*files, **variables):
+        for name in files:
+            path = tmp_path / name
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return give
+
+
+def test_no_tpu_is_one_clear_sentence(machine):
     with pytest.raises(UserError, match="TPU_NAME.*tpu_check"):
         distribution.create_strategy("tpu")
 
 
+@pytest.mark.parametrize(
+    "files, variables, address, where",
+    [
+        ([], {"TPU_NAME": "my-tpu"}, "my-tpu", "TPU_NAME=my-tpu"),
+        (
+            [],
+            {"COLAB_TPU_ADDR": "1.2.3.4:8470"},
+            "grpc://1.2.3.4:8470",
+            "COLAB",
+        ),
+        ([], {"TPU_ACCELERATOR_TYPE": "v5litepod-8"}, "local", "v5litepod-8"),
+        (["accel0", "accel1"], {}, "local", r"2 device\(s\)"),
+        (["vfio/0"], {"TPU_LIBRARY_PATH": "x"}, "local", "vfio"),
+    ],
+)
+@pytest.mark.parametrize("name", ["auto", "tpu"])
+def test_auto_finds_what_tpu_finds(
+    name, files, variables, address, where, machine, monkeypatch
+):
+    machine(*files, **variables)
+    asked = []
+
+    def resolver(address):
+        asked.append(address)
+        raise OSError("nobody here")
+
+    monkeypatch.setattr(
+        tf.distribute.cluster_resolver, "TPUClusterResolver", resolver
+    )
+    said = []
+    with pytest.raises(UserError, match=f"{where}.*one_device"):
+        distribution.create_strategy(name, say=said.append)
+    assert asked == [address]
+    assert len(said) == (name == "auto")
+
+
+def test_devices_of_others_are_no_tpu(machine):
+    """/dev/vfio is there wherever a device was given to a virtual machine."""
+    machine("vfio/0", "vfio/vfio")
+    assert distribution._best(None)[0] != "tpu"
+
+
+def test_auto_tells_why_it_took_the_cpu(machine):
+    if tf.config.list_physical_devices("GPU"):
+        pytest.skip("this machine has a GPU, which auto takes")
+    said = []
+    strategy = distribution.create_strategy(say=said.append)
+    assert isinstance(strategy, tf.distribute.OneDeviceStrategy)
+    assert "neither a TPU nor a GPU" in said.pop()
+    machine("nvidia0")
+    distribution.create_strategy(say=said.append)
+    assert "nvidia0 is there" in said[0] and "and-cuda" in said[0]
+
+
 def test_a_tpu_that_does_not_answer_is_named():
-    with pytest.raises(UserError, match="could not connect to 'nobody'"):
+    with pytest.raises(UserError, match="the TPU 'nobody'.*--tpu"):
         distribution.create_strategy("tpu", tpu="nobody")
 
 
-@pytest.mark.parametrize("text", [None, "{", '{"cluster": {}}', "[]"])
-def test_workers_need_tf_config(monkeypatch, text):
+TWO = {"worker": ["a:1", "b:1"]}
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        (None, "needs the variable TF_CONFIG"),
+        ("{", "needs the variable TF_CONFIG"),
+        ({"cluster": {}}, "'task' is missing"),
+        ([], "needs the variable TF_CONFIG"),
+        ({"cluster": TWO, "task": {"index": 0}}, "'type' is missing"),
+        ({"cluster": TWO, "task": {"type": "worker"}}, "'index' is missing"),
+        (
+            {"cluster": TWO, "task": {"type": "worker", "index": 2}},
+            "`task.index` must be 0 to 1",
+        ),
+        (
+            {"cluster": TWO, "task": {"type": "worker", "index": "0"}},
+            "`task.index` must be 0 to 1",
+        ),
+        (
+            {"cluster": TWO, "task": {"type": "chief", "index": 0}},
+            "'chief' is missing",
+        ),
+        (
+            {"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": 0}},
+            "`task.type` must be worker or chief",
+        ),
+        (
+            {"cluster": {"worker": []}, "task": {"type": "worker", "index": 0}},
+            "",
+        ),
+    ],
+)
+def test_workers_need_tf_config(monkeypatch, config, message):
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    if text is not None:
+    if config is not None:
+        text = config if isinstance(config, str) else json.dumps(config)
         monkeypatch.setenv("TF_CONFIG", text)
-    with pytest.raises(UserError, match="TF_CONFIG"):
+    with pytest.raises(UserError, match=f"TF_CONFIG.*{message}|{message}.*TF_"):
         distribution.create_strategy("multi_worker")
+
+
+def test_a_chief_alone_is_one_machine(machine):
+    alone = {
+        "cluster": {"chief": ["localhost:1"]},
+        "task": {"type": "chief", "index": 0},
+    }
+    machine(TF_CONFIG=json.dumps(alone))
+    name, _ = distribution._best(None)
+    assert name in ("one_device", "mirrored")
 
 
 def test_names_are_checked():
     with pytest.raises(UserError, match="`strategy` must be one of"):
         distribution.create_strategy("two_devices")
-    assert distribution.worker_of(tf.distribute.get_strategy()) == (0, 1)
-
-
-def test_auto_is_one_device_here(monkeypatch):
-    for name in ("TF_CONFIG", *distribution.TPU_VARIABLES):
-        monkeypatch.delenv(name, raising=False)
-    if tf.config.list_physical_devices("GPU"):
-        pytest.skip("this machine has a GPU, which auto takes")
-    strategy = distribution.create_strategy()
-    assert isinstance(strategy, tf.distribute.OneDeviceStrategy)
+    alone = Workers(tf.distribute.get_strategy())
+    assert (alone.index, alone.count) == (0, 1)

@@ -29,6 +29,7 @@ from albert_tf2.training.optimization import (
     recipe_optimizer,
 )
 from albert_tf2.training.run_log import Row
+from albert_tf2.training.workers import Workers
 
 # Fused passes are compiled anew for every length of batch, for a second or
 # two: shorter runs would not earn that back.
@@ -74,6 +75,8 @@ class Run:
             ),
             tuner.workdir,
             best=self.best,
+            workers=Workers(self.strategy),
+            shared_folder=False,  # each has its own, `worker-N/`
             progress=False,
             say=tuner.say,
         )

@@ -34,11 +34,12 @@ from albert_tf2.recipes import PretrainRecipe
 from albert_tf2.records import pipeline
 from albert_tf2.records.record_set import open_records
 from albert_tf2.training import guard, optimization, run_folder
-from albert_tf2.training.distribution import create_strategy, shares, worker_of
+from albert_tf2.training.distribution import create_strategy, shares
 from albert_tf2.training.identity import PRETRAINING
 from albert_tf2.training.loop import Loop, Plan, sigterm_noted
 from albert_tf2.training.precision import model_precision, unwrapped
 from albert_tf2.training.run_log import EVALUATION, Row, read_rows
+from albert_tf2.training.workers import Workers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,15 +83,18 @@ def train_and_evaluate(
         progress: Whether to show a progress bar.
 
     Raises:
-        Preempted: After SIGTERM, and saving: the same call goes on.
+        Preempted: After SIGTERM, and saving, or when another worker is gone:
+            the same call goes on.
     """
     if isinstance(strategy, str):
         strategy = create_strategy(strategy)
-    worker, _ = worker_of(strategy)
+    workers = Workers(strategy)
     with (
-        run_folder.owned(workdir, worker=worker) as owner,
+        workers.watched(),
+        run_folder.owned(workdir, worker=workers.index) as owner,
         sigterm_noted() as terminated,
     ):
+        workers.check_shared(workdir)
         run = Run(recipe, data_dir, workdir, strategy, progress=progress)
         run.start(init_checkpoint)
         return run.train(terminated, owner)
@@ -131,7 +135,7 @@ class Run:
         if isinstance(strategy, str):
             strategy = create_strategy(strategy)
         self.strategy = strategy
-        self.worker, _ = worker_of(strategy)
+        self.workers = Workers(strategy)
         self.records = open_records(data_dir)
         held_out = open_records(data_dir, "eval")
         self.held_out = held_out if held_out.records else None
@@ -154,7 +158,7 @@ class Run:
                 evaluates_untrained=True,
             ),
             workdir,
-            worker=self.worker,
+            workers=self.workers,
             progress=progress,
         )
         self.say = self.loop.say
@@ -226,7 +230,7 @@ class Run:
                 "name it with --init_checkpoint, or leave the setting away "
                 "(`vocab_size_from_data` takes the size from the records)"
             )
-        if self.worker == 0:
+        if self.workers.index == 0:
             put_beside(self.workdir, self.config, self.records)
             run_folder.describe(self.workdir, what, changes, say=self.say)
         self._tell_plan()

@@ -1,7 +1,8 @@
 """One place that picks `tf.distribute` strategies.
 
-auto           a TPU if the environment names one, else all GPUs of this
-               machine (mirrored if several), else one CPU device
+auto           the processes of TF_CONFIG if it names several, else a TPU, else
+               all GPUs of this machine (mirrored if several), else one CPU
+               device; it says what it took, and why
 one_device     the first GPU, else the CPU
 mirrored       all GPUs of this machine; without any, all CPU devices
 multi_worker   the processes that the variable TF_CONFIG names
@@ -9,37 +10,52 @@ tpu            by `--tpu` (a name or grpc:// address), else Colab's or the
                TPU VM's own
 """
 
+import glob
 import json
 import os
+from collections.abc import Callable
+from importlib import util
 
 import tensorflow as tf
 
-from albert_tf2.errors import UserError, check_choice
+from albert_tf2.errors import UserError, check_choice, shown
 from albert_tf2.settings import STRATEGIES
 
 # Set where a TPU is to be found: by Colab, Cloud TPU VMs and GKE.
 TPU_VARIABLES = ("TPU_NAME", "COLAB_TPU_ADDR", "TPU_ACCELERATOR_TYPE")
+# A TPU VM's chips: of v2 to v4, and of v5e and later. The second pattern fits
+# any device that was handed to a virtual machine, so TPU's library must be
+# there too.
+TPU_DEVICES, VFIO_DEVICES = "/dev/accel[0-9]*", "/dev/vfio/[0-9]*"
+TPU_LIBRARIES = ("/lib/libtpu.so", "/usr/lib/libtpu.so")
+GPU_DEVICES = "/dev/nvidia[0-9]*"
 
 
 def create_strategy(
-    name: str = "auto", *, tpu: str | None = None
+    name: str = "auto",
+    *,
+    tpu: str | None = None,
+    say: Callable[[str], None] = print,
 ) -> tf.distribute.Strategy:
     """Returns a strategy.
 
     Args:
         name: One of `STRATEGIES`.
         tpu: For "tpu": its name, its `grpc://` address, or "local".
+        say: Told what "auto" took, and why.
 
     Raises:
         UserError: If there is no such device, saying what was looked for.
     """
     check_choice("strategy", name, STRATEGIES)
     if name == "auto":
-        name = _best()
+        name, why = _best(tpu)
+        say(f"--strategy auto takes {name}: {why}")
     if name == "tpu":
         return _tpu_strategy(tpu)
     if name == "multi_worker":
-        return _multi_worker_strategy()
+        _workers_of(os.environ.get("TF_CONFIG", ""))
+        return tf.distribute.MultiWorkerMirroredStrategy()
     gpus = tf.config.list_logical_devices("GPU")
     if name == "mirrored":
         devices = gpus or tf.config.list_logical_devices("CPU")
@@ -47,46 +63,94 @@ def create_strategy(
     return tf.distribute.OneDeviceStrategy("/gpu:0" if gpus else "/cpu:0")
 
 
-def _best() -> str:
-    if os.environ.get("TF_CONFIG"):
-        return "multi_worker"
-    if os.environ.get("TPU_NAME") or os.environ.get("COLAB_TPU_ADDR"):
-        return "tpu"
-    gpus = tf.config.list_physical_devices("GPU")
-    return "mirrored" if len(gpus) > 1 else "one_device"
+def _best(tpu: str | None) -> tuple[str, str]:
+    """Returns the strategy for this machine, and the reason."""
+    if text := os.environ.get("TF_CONFIG"):
+        count = _workers_of(text)
+        # One process alone is one machine, as TF_CONFIG of a single-node job.
+        if count > 1:
+            return "multi_worker", f"TF_CONFIG names {count} workers"
+    address, where = _find_tpu(tpu)
+    if address:
+        return "tpu", where
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    if gpus:
+        return "mirrored" if gpus > 1 else "one_device", f"{gpus} GPU(s)"
+    why = "the CPU, as there is neither a TPU nor a GPU"
+    if glob.glob(GPU_DEVICES):
+        why = (
+            f"the CPU, although {glob.glob(GPU_DEVICES)[0]} is there: this "
+            "TensorFlow finds no GPU; pip install 'tensorflow[and-cuda]' of "
+            "the same version brings what it needs"
+        )
+    return "one_device", why
 
 
-def _multi_worker_strategy() -> tf.distribute.Strategy:
-    text = os.environ.get("TF_CONFIG", "")
+def _workers_of(text: str) -> int:
+    """Returns how many processes train, by TF_CONFIG, which is checked."""
     try:
         config = json.loads(text)
-        workers = config["cluster"]["worker"]
-        config["task"]["index"], config["task"]["type"]
-    except (ValueError, KeyError, TypeError) as error:
+        cluster, task = config["cluster"], config["task"]
+        kind, index = task["type"], task["index"]
+        addresses = cluster[kind]
+        training = [*cluster.get("chief", []), *cluster.get("worker", [])]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        missing = f" ({error} is missing)" if type(error) is KeyError else ""
         raise UserError(
             "--strategy multi_worker needs the variable TF_CONFIG with "
             '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": '
-            f'"worker", "index": 0}}}}. Received: TF_CONFIG={text!r}'
+            f'"worker", "index": 0}}}}{missing}. Received: '
+            f"TF_CONFIG={shown(text)}"
         ) from error
-    if not workers:
-        raise UserError("TF_CONFIG names no worker under cluster.worker")
-    return tf.distribute.MultiWorkerMirroredStrategy()
+    if kind not in ("chief", "worker"):
+        raise UserError(
+            "TF_CONFIG: `task.type` must be worker or chief: parameter "
+            f"servers and evaluators take no part here. Received: {kind!r}"
+        )
+    if type(index) is not int or not 0 <= index < len(addresses):
+        raise UserError(
+            f"TF_CONFIG: `task.index` must be 0 to {len(addresses) - 1}, as "
+            f"`cluster.{kind}` names {len(addresses)} process(es). Received: "
+            f"{index!r}"
+        )
+    return len(training)
+
+
+def _find_tpu(tpu: str | None) -> tuple[str, str]:
+    """Returns the address of a TPU and where it was found; "" without one."""
+    if tpu:
+        return tpu, "--tpu names one"
+    if name := os.environ.get("TPU_NAME"):
+        return name, f"TPU_NAME={name}"
+    if address := os.environ.get("COLAB_TPU_ADDR"):
+        return f"grpc://{address}", f"COLAB_TPU_ADDR={address}"
+    # A TPU VM has its chips in the machine itself.
+    if kind := os.environ.get("TPU_ACCELERATOR_TYPE"):
+        return "local", f"TPU_ACCELERATOR_TYPE={kind}"
+    if devices := glob.glob(TPU_DEVICES):
+        return "local", f"{len(devices)} device(s) {TPU_DEVICES}"
+    if glob.glob(VFIO_DEVICES) and _has_tpu_library():
+        return "local", f"{VFIO_DEVICES} and TPU's library"
+    return "", ""
+
+
+def _has_tpu_library() -> bool:
+    return (
+        "TPU_LIBRARY_PATH" in os.environ
+        or any(map(os.path.exists, TPU_LIBRARIES))
+        or util.find_spec("libtpu") is not None
+    )
 
 
 def _tpu_strategy(tpu: str | None) -> tf.distribute.Strategy:
-    address = tpu or os.environ.get("TPU_NAME")
-    if not address and os.environ.get("COLAB_TPU_ADDR"):
-        address = f"grpc://{os.environ['COLAB_TPU_ADDR']}"
-    # A TPU VM has its chips in the machine itself.
-    on_vm = os.path.exists("/dev/accel0") or os.path.isdir("/dev/vfio")
-    if not address and (on_vm or os.environ.get("TPU_ACCELERATOR_TYPE")):
-        address = "local"
+    address, where = _find_tpu(tpu)
     if not address:
         raise UserError(
             "--strategy tpu found no TPU: --tpu is not given, the variables "
             f"{', '.join(TPU_VARIABLES)} are not set, and there is neither "
-            "/dev/accel0 nor /dev/vfio; name one with --tpu, or compile for "
-            "one without having it: python -m albert_tf2.tpu_check"
+            f"{TPU_DEVICES} nor {VFIO_DEVICES} with TPU's library; name one "
+            "with --tpu, or compile for one without having it: python -m "
+            "albert_tf2.tpu_check"
         )
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(address)
@@ -95,23 +159,11 @@ def _tpu_strategy(tpu: str | None) -> tf.distribute.Strategy:
     except Exception as error:  # each layer below raises its own kind
         first_line = str(error).strip().splitlines()[:1]
         raise UserError(
-            f"--strategy tpu could not connect to {address!r}: "
-            f"{type(error).__name__}: {' '.join(first_line)[:300]}"
+            f"the TPU {address!r} ({where}) does not answer: "
+            f"{type(error).__name__}: {' '.join(first_line)[:300]}; to do "
+            "without it pass --strategy one_device"
         ) from error
     return tf.distribute.TPUStrategy(resolver)
-
-
-def worker_of(strategy: tf.distribute.Strategy) -> tuple[int, int]:
-    """Returns this process's number and how many there are."""
-    resolver = strategy.cluster_resolver
-    if (
-        isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-        and resolver is not None
-        and resolver.task_id is not None
-    ):
-        count = len(resolver.cluster_spec().as_dict().get("worker", []))
-        return resolver.task_id, max(1, count)
-    return 0, 1
 
 
 def described(strategy: tf.distribute.Strategy) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from albert_tf2 import paths
-from albert_tf2.errors import Preempted
+from albert_tf2.errors import Preempted, UserError
 from albert_tf2.keras_api import keras
 from albert_tf2.training import guard
 from albert_tf2.training.early_stopping import Best
@@ -30,6 +30,7 @@ from albert_tf2.training.optimization import WarmupLinearDecay
 from albert_tf2.training.precision import scales_loss
 from albert_tf2.training.run_log import Row, RunLog
 from albert_tf2.training.snapshots import Snapshots
+from albert_tf2.training.workers import Workers
 
 MAX_ROLLBACKS = 5
 # What every step reports, beside what is its kind's own.
@@ -105,7 +106,8 @@ class Loop:
         workdir: paths.PathLike,
         *,
         best: Best | None = None,
-        worker: int = 0,
+        workers: Workers | None = None,
+        shared_folder: bool = True,
         progress: bool = True,
         say: Callable[[str], None] = print,
     ):
@@ -116,11 +118,15 @@ class Loop:
             plan: When.
             workdir: The run's folder.
             best: For runs that keep their best model.
-            worker: Only worker 0 writes and speaks.
+            workers: Those who train together.
+            shared_folder: Whether `workdir` is one for all of them: then
+                only worker 0 writes and speaks.
             progress: Whether to show a bar, and not a line per logged step.
             say: Takes lines for the console.
         """
         self.trainer, self.plan, self.best = trainer, plan, best
+        self._workers = workers or Workers()
+        worker = self._workers.index if shared_folder else 0
         self._log = RunLog(
             workdir,
             train_steps=plan.train_steps,
@@ -153,8 +159,23 @@ class Loop:
         self._rollbacks = 0
 
     def resume(self) -> bool:
-        """Restores the newest checkpoint; says whether there was one."""
+        """Restores the newest checkpoint; says whether there was one.
+
+        Raises:
+            UserError: If the workers have none in common.
+        """
         found = self.snapshots.restore_newest()
+        steps = self._workers.values(int(self.step))
+        if min(steps) < int(self.step):
+            # Some worker was killed before it had saved, too.
+            found = self.snapshots.restore_newest(at_most=min(steps))
+        steps = self._workers.values(int(self.step))
+        if len(set(steps)) > 1:
+            raise UserError(
+                f"{self.snapshots.folder}: the workers hold no checkpoint in "
+                f"common, theirs are of the steps {steps}: copy the newest "
+                "one to all of them, or choose another workdir"
+            )
         if found:
             self._saved = int(self.step)
             self.say(f"resuming {found} at step {self._saved}")
@@ -200,7 +221,7 @@ class Loop:
                 owner.check()
             # First, because an evaluation may take longer than a machine
             # that is taken away waits. It is made up for after the restart.
-            if terminated:
+            if self._workers.any(bool(terminated)):
                 self._leave(step)
             self._evaluate_if_due(step)
             if self._is_done(step) or self._is_due(step, plan.checkpoint_every):

@@ -80,9 +80,15 @@ class Snapshots:
         steps = self.steps
         return self._prefix(steps[-1]) if steps else ""
 
-    def restore_newest(self) -> str | None:
-        """Restores the newest checkpoint that is whole; None if none is."""
+    def restore_newest(self, at_most: int | None = None) -> str | None:
+        """Restores the newest checkpoint that is whole; None if none is.
+
+        Args:
+            at_most: The last step that may be restored.
+        """
         steps = self.steps
+        if at_most is not None:
+            steps = [step for step in steps if step <= at_most]
         for step in reversed(steps):
             prefix = self._prefix(step)
             try:
