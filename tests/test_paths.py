@@ -98,6 +98,16 @@ def test_what_is_not_there_is_one_sentence(folder):
             read(path)
 
 
+@pytest.mark.parametrize("root", ["ram://whole_bucket", "gs://nobodys/"])
+def test_a_whole_bucket_is_not_replaced(root):
+    """`--export_dir gs://bucket --overwrite` would have emptied it."""
+    with (
+        pytest.raises(UserError, match=f"whole bucket.*{root.rstrip('/')}/mo"),
+        paths.atomic_directory(root, overwrite=True),
+    ):
+        raise AssertionError("it was begun")
+
+
 def test_atomic_directory(folder):
     path = paths.join(folder, "model")
     with paths.atomic_directory(path) as temporary:
@@ -327,6 +337,15 @@ def test_bad_json_is_one_sentence(tmp_path, content, match):
     most = 100 if b"x" * 200 in content else 1 << 20
     with pytest.raises(UserError, match=match):
         paths.read_json(tmp_path / "x.json", dict, most)
+
+
+def test_a_key_has_one_value(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text('{"a": [{"b": 1, "c": 2, "b": 3}]}')
+    with pytest.raises(UserError, match="x.json.*'b' has two values, 1 and 3"):
+        paths.read_json(path)
+    path.write_text('{"b": 1, "b": 1}')
+    assert paths.read_json(path) == {"b": 1}
 
 
 def test_json_is_readable(tmp_path):

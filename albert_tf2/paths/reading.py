@@ -320,7 +320,7 @@ def parse_json(text: str, where: str, kind: type | None = None) -> Any:
         kind: `dict` or `list`, if nothing else belongs there.
     """
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_unambiguous)
     except json.JSONDecodeError as error:
         line = f", line {error.lineno}" if "\n" in text.strip() else ""
         raise UserError(
@@ -331,7 +331,7 @@ def parse_json(text: str, where: str, kind: type | None = None) -> Any:
             f"{where}: not valid JSON (brackets within brackets, thousands "
             "deep): check that it is the right file"
         ) from None
-    except ValueError as error:  # a number of thousands of digits
+    except ValueError as error:  # two values, a number of 5,000 digits
         raise UserError(f"{where}: not valid JSON ({error})") from error
     if kind is not None and type(value) is not kind:
         got = _KINDS.get(type(value), f"{value}")
@@ -339,6 +339,23 @@ def parse_json(text: str, where: str, kind: type | None = None) -> Any:
             f"{where} must hold {_KINDS[kind]} of JSON. Received: {got}"
         )
     return value
+
+
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns an object, unless a key has two values in it.
+
+    `json` takes the last one without a word: whoever edits a file by hand
+    may look at the other.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        for key, value in pairs:
+            if value != found[key]:
+                raise ValueError(
+                    f"the key {key!r} has two values, {value!r:.40} and "
+                    f"{found[key]!r:.40}: leave one"
+                )
+    return found
 
 
 def sha256(path: PathLike) -> str:

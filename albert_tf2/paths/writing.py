@@ -162,12 +162,18 @@ def atomic_directory(path: PathLike, overwrite: bool = False) -> Iterator[Path]:
     """
     _, inner = backend_of(path)
     inner = inner.rstrip("/")
+    remote = is_remote(inner)
+    if remote and not inner.partition("://")[2].partition("/")[2]:
+        # Replacing it would empty the bucket.
+        raise UserError(
+            f"{shown(path)} is a whole bucket: name a folder in it, as "
+            f"{inner}/model"
+        )
     if exists(inner) and not overwrite:
         raise UserError(
             f"{shown(path)} already exists: choose another folder or pass "
             "--overwrite"
         )
-    remote = is_remote(inner)
     beside = join(tempfile.gettempdir(), name(inner)) if remote else inner
     with contextlib.ExitStack() as stack:
         with told(parent(beside), "used"):

@@ -119,7 +119,7 @@ def evaluate(
             f"{data_dir} has no held-out documents: build the records with "
             "--eval_fraction above 0"
         )
-    if not run.loop.resume():
+    if not run.loop.snapshots.restore_newest():
         raise UserError(f"{workdir} holds no checkpoint: pre-train first")
     return {"step": int(run.loop.step)} | run.figures()
 
