@@ -6,7 +6,9 @@ by the same calls as `gs://`.
 
 import os
 import random
+import re
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,13 +139,22 @@ def build(folder):
 
 
 def train(folder, *arguments, data=None, workdir="run"):
-    return pretrain.main(
-        [
-            *("--config", f"{folder}/recipe.yaml", "--strategy", "mirrored"),
-            *("--data_dir", f"{data or folder}/records"),
-            *("--workdir", f"{folder}/{workdir}", *arguments),
-        ]
+    """Runs the README's own command, on what there is here."""
+    readme = Path(__file__).parents[1] / "README.md"
+    (line,) = re.findall(
+        r"^python -m albert_tf2\.pretrain (.*gs://.*)$",
+        readme.read_text(encoding="utf-8"),
+        re.M,
     )
+    for before, after in [
+        ("configs/pretrain_base.yaml", f"{folder}/recipe.yaml"),
+        ("gs://bucket/records", f"{data or folder}/records"),
+        ("gs://bucket/run", f"{folder}/{workdir}"),
+        ("--strategy tpu", "--strategy mirrored"),
+    ]:
+        assert before in line
+        line = line.replace(before, after)
+    return pretrain.main([*line.split(), *arguments])
 
 
 def test_pre_training_in_a_bucket_is_stopped_resumed_and_published(

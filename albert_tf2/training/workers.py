@@ -14,6 +14,7 @@ One process alone agrees with itself, at no cost.
 import contextlib
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import tensorflow as tf
 
@@ -31,7 +32,7 @@ class Workers:
 
     def __init__(self, strategy: tf.distribute.Strategy | None = None):
         self.index, self.count = 0, 1
-        self._strategy = strategy
+        self._strategy: Any = strategy
         if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
             resolver = strategy.cluster_resolver
             cluster = resolver.cluster_spec().as_dict() if resolver else {}
@@ -45,8 +46,8 @@ class Workers:
         @tf.function
         def gather(value):
             mine = tf.one_hot(self.index, self.count, dtype=tf.int64) * value
-            per_replica = strategy.run(lambda: mine)
-            return strategy.reduce("SUM", per_replica, axis=None)
+            per_replica = self._strategy.run(lambda: mine)
+            return self._strategy.reduce("SUM", per_replica, axis=None)
 
         self._gather = gather
 
