@@ -161,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = tuned_folder(args.checkpoint)
     if folder is not None:
         tuned_parts.check_flags(args)
-        parts = tuned_parts.parts_of(args.what, args.checkpoint)
+        parts = tuned_parts.parts_of(args.what, args.checkpoint, folder)
         targets = check_targets(args, parts)
         for line in tuned_parts.export(folder, targets, args):
             print(line, flush=True)

@@ -29,7 +29,8 @@ from albert_tf2.model.albert import AlbertPretrainer
 from albert_tf2.text.tokenization import Tokenizer
 
 from .preprocessor import DEFAULT_SEQ_LENGTH
-from .tflite import interpreter, read_metadata
+from .tflite import interpreter
+from .tflite_archive import read_metadata
 
 PUBLISHER = "albert-tf2"
 CALLS = 30

@@ -79,23 +79,8 @@ class Tokenizer(tf.Module):
             [B, (words), (tokens)]. Offsets are half-open, in bytes of the
             text without its invalid UTF-8.
         """
-        text = self._clean(text)
-        normalized, sources = self._normalizer.normalize_with_offsets(text)
-        tokens, starts, limits = self._wordpiece.tokenize_with_offsets(
-            normalized
-        )
-        # sources[row, i]: the byte of the text that byte i comes from.
-        rows = tokens.value_rowids()
-        row_starts = tf.gather(sources.row_starts(), rows)
-        starts = tf.gather(sources.flat_values, row_starts + starts.flat_values)
-        last_bytes = tf.gather(
-            sources.flat_values, row_starts + limits.flat_values - 1
-        )
-        limits = _end_of_character(text, rows, last_bytes)
-        ids, starts, limits, row_splits = self._join_long_words(
-            tokens.flat_values, starts, limits, tokens.row_splits
-        )
-        nested = self._nest_in_words(_ragged(ids, row_splits))
+        _, ids, starts, limits = self.cut_with_offsets(text)
+        nested = self._nest_in_words(ids)
         return (
             nested,
             nested.with_flat_values(starts),
@@ -113,6 +98,36 @@ class Tokenizer(tf.Module):
             "mask_id": self._vocabulary.mask_id,
         }
         return {name: tf.constant(i, tf.int32) for name, i in ids.items()}
+
+    def cut_with_offsets(
+        self, text: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.RaggedTensor, tf.Tensor, tf.Tensor]:
+        """Cuts string [B], and tells where each token stands.
+
+        Returns:
+            The text without its invalid UTF-8; tokens, int32 ragged
+            [B, (tokens)]; and for each of all tokens the bytes of that text
+            where it starts and ends, int64 [tokens].
+        """
+        valid = _valid(text)
+        text = self._clean(text)
+        normalized, sources = self._normalizer.normalize_with_offsets(text)
+        tokens, starts, limits = self._wordpiece.tokenize_with_offsets(
+            normalized
+        )
+        # sources[row, i]: the byte of the text that byte i comes from.
+        rows = tokens.value_rowids()
+        row_starts = tf.gather(sources.row_starts(), rows)
+        starts = tf.gather(sources.flat_values, row_starts + starts.flat_values)
+        last_bytes = tf.gather(
+            sources.flat_values, row_starts + limits.flat_values - 1
+        )
+        limits = _end_of_character(text, rows, last_bytes)
+        ids, starts, limits, row_splits = self._join_long_words(
+            tokens.flat_values, starts, limits, tokens.row_splits
+        )
+        # A final sigma has as many bytes as the one it stands for.
+        return valid, _ragged(ids, row_splits), starts, limits
 
     def cut(self, text: tf.Tensor) -> tf.RaggedTensor:
         """Cuts string [B] into int32 ragged [B, (tokens)]."""
@@ -144,12 +159,7 @@ class Tokenizer(tf.Module):
 
     def _clean(self, text: tf.Tensor) -> tf.Tensor:
         """Does what no table of single characters can."""
-        text = tf.strings.unicode_transcode(
-            text,
-            "UTF-8",
-            "UTF-8",
-            errors="ignore",  # as the originals decode
-        )
+        text = _valid(text)
         if self._final_sigma:
             text = tf.strings.regex_replace(text, self._final_sigma, r"\1ς\2")
         return text
@@ -267,13 +277,18 @@ class Preprocessor(tf.Module):
         """Packs texts into rows as long as the longest one.
 
         Args:
-            texts: One or two string tensors [B].
+            texts: One to three string tensors [B].
             most: Longer texts and pairs are trimmed to so many tokens.
 
         Returns:
             The encoder's inputs, int32 [B, T].
         """
-        segments = [self.tokenize.cut(text) for text in texts]
+        return self.pack_rows([self.tokenize.cut(text) for text in texts], most)
+
+    def pack_rows(
+        self, segments: list[tf.RaggedTensor], most: int
+    ) -> dict[str, tf.Tensor]:
+        """Packs segments [B, (tokens)] into rows as long as the longest."""
         lengths = tf.add_n([segment.row_lengths() for segment in segments])
         longest = tf.cast(tf.reduce_max(lengths), tf.int32)
         special = len(segments) + 1
@@ -302,10 +317,9 @@ class Preprocessor(tf.Module):
             inside = (position >= begin) & (position < end)
             index = tf.where(inside, first + offset + position - begin, index)
             index = tf.where(position == end, sep, index)  # [B, T]
-            if number:
-                type_ids = tf.cast(
-                    (position >= begin) & (position <= end), tf.int32
-                )
+            if number:  # all but the first have type 1
+                inside = (position >= begin) & (position <= end)
+                type_ids = tf.where(inside, 1, type_ids)
             pool.append(segment.flat_values)
             offset += tf.size(segment.flat_values)
             begin = end + 1
@@ -327,10 +341,36 @@ def _shares(lengths: list[tf.Tensor], budget: tf.Tensor) -> list[tf.Tensor]:
     """
     if len(lengths) == 1:
         return [tf.minimum(lengths[0], budget)]
+    if len(lengths) > 2:
+        return tf.unstack(_longest_give(tf.stack(lengths), budget))
     first, second = lengths
     half = budget - budget // 2
     first_kept = tf.minimum(first, tf.maximum(budget - second, half))
     return [first_kept, tf.minimum(second, budget - first_kept)]
+
+
+def _longest_give(lengths: tf.Tensor, budget: tf.Tensor) -> tf.Tensor:
+    """Trims lengths [segments, B] as `tasks.encoding.shares` does.
+
+    The longest gives first, down to the next; of equal ones the last.
+    """
+    for _ in range(lengths.shape[0]):  # each time one more is a longest one
+        longest = tf.reduce_max(lengths, axis=0)  # [B]
+        tied = lengths == longest
+        below = tf.reduce_max(tf.where(tied, 0, lengths), axis=0)
+        count = tf.cast(tied, tf.int32)
+        over = tf.maximum(tf.reduce_sum(lengths, axis=0) - budget, 0)
+        each = -(-over // tf.reduce_sum(count, axis=0))
+        step = tf.minimum(longest - below, each)
+        before_it = tf.cumsum(count, axis=0, exclusive=True, reverse=True)
+        taken = tf.clip_by_value(over - before_it * step, 0, step)
+        lengths -= tf.where(tied, taken, 0)
+    return lengths
+
+
+def _valid(text: tf.Tensor) -> tf.Tensor:
+    """Drops invalid UTF-8, as the originals decode."""
+    return tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="ignore")
 
 
 def _ragged(values, row_splits: tf.Tensor) -> tf.RaggedTensor:

@@ -8,6 +8,7 @@ product of two embeddings is their similarity. What a fine-tuned model answers
 is in `task_serving`.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ class ServingModel(tf.Module):
         }
 
 
-def warmup_log(signature: str, inputs: dict[str, list[str]]) -> bytes:
+def warmup_log(signature: str, inputs: dict[str, list]) -> bytes:
     """Returns a PredictionLog with a request for one signature.
 
     Written by hand from prediction_log.proto and predict.proto, so that the
@@ -126,19 +127,35 @@ def _field(number: int, content: bytes) -> bytes:
     return bytes([number << 3 | 2, *length, size]) + content
 
 
-def write_warmup(folder: Path, signatures: dict[str, Any]) -> None:
+def write_warmup(
+    folder: Path,
+    signatures: dict[str, Any],
+    requests: Callable[..., dict[str, list]] | None = None,
+) -> None:
     """Writes the requests that TF Serving runs before it answers.
 
     One of a single short text and one of a full batch of long ones, for each
     signature: the first real request then finds all memory allocated.
+
+    Args:
+        folder: The SavedModel's.
+        signatures: Its signatures by name.
+        requests: From `large` to the inputs of a request; None gives every
+            input the same texts.
     """
     path = folder / "assets.extra" / "tf_serving_warmup_requests"
     path.parent.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as writer:
         for name, signature in signatures.items():
             arguments, _ = signature.structured_input_signature
-            for texts in (["今天天气很好"], ["今天天气很好，" * 30] * 32):
-                given = {argument.name: texts for argument in arguments}
+            for large in (False, True):
+                if requests is not None:
+                    given = requests(large=large)
+                else:
+                    texts = ["今天天气很好"]
+                    if large:
+                        texts = ["今天天气很好，" * 30] * 32
+                    given = {argument.name: texts for argument in arguments}
                 writer.write(warmup_log(name, given))
 
 

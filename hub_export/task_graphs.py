@@ -105,3 +105,8 @@ class TextGraph(tf.Module):
         """Answers string [B], or two of them."""
         inputs = self.preprocessor.rows(texts, self._seq_length)
         return self._answers(self._logits(inputs))
+
+    def requests(self, *, large: bool) -> dict[str, list]:
+        """Returns what warms a server up, see `serving.write_warmup`."""
+        texts = ["今天天气很好，" * 30] * 32 if large else ["今天天气很好"]
+        return dict.fromkeys(self.input_names, texts)

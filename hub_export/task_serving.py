@@ -1,28 +1,35 @@
 """A fine-tuned model as one SavedModel: strings in, answers with names out.
 
-    serving_default, and the predictor's own word for it: classify, score
+    serving_default, and the predictor's own word for it: classify, score,
+    tag, answer, choose
 
-Inputs and outputs are those of `task_graphs`. The assets hold `vocab.txt`,
+Inputs and outputs are those of `task_graphs`, `tagging_graph`, `span_graph`
+and `choice_graph`. The assets hold `vocab.txt`,
 `text_settings.json` and `task.json`, so nothing but the folder is needed.
 """
 
 import tensorflow as tf
 
 from albert_tf2 import paths
-from albert_tf2.errors import UserError
 from albert_tf2.prediction.tuned_model import TunedModel
 from albert_tf2.tasks import base
 from albert_tf2.tasks.base import TASK_FILE
 
+from .choice_graph import ChoiceGraph
 from .preprocessor import add_text_assets
 from .serving import write_warmup
+from .span_graph import SpanGraph
+from .tagging_graph import TaggingGraph
 from .task_graphs import TextGraph
 
 # By kind: what makes the graph, and the predictor's word for what it does.
-GRAPHS = {
+GRAPHS: dict[str, tuple[type, str]] = {
     base.CLASSIFICATION: (TextGraph, "classify"),
     base.MULTI_LABEL: (TextGraph, "classify"),
     base.REGRESSION: (TextGraph, "score"),
+    base.TAGGING: (TaggingGraph, "tag"),
+    base.SPAN: (SpanGraph, "answer"),
+    base.CHOICE: (ChoiceGraph, "choose"),
 }
 
 
@@ -35,18 +42,8 @@ def export_task_serving(
         tuned: The fine-tuned model; its lengths are those of the export.
         export_dir: The new folder; `<name>/<version>` for TF Serving.
         overwrite: Replace an existing folder.
-
-    Raises:
-        UserError: For a kind of task that has no such form.
     """
-    kind = tuned.task.kind
-    if kind not in GRAPHS:
-        raise UserError(
-            f"a model for {kind} cannot answer strings in a SavedModel yet: "
-            "use `albert_tf2.Predictor` or the service (python -m "
-            "albert_tf2.serve)"
-        )
-    make, method = GRAPHS[kind]
+    make, method = GRAPHS[tuned.task.kind]
     with paths.atomic_directory(export_dir, overwrite=overwrite) as folder:
         with paths.temporary_folder("export") as staging:
             root = make(tuned)
@@ -59,5 +56,5 @@ def export_task_serving(
             )
             signatures = {"serving_default": answer, method: answer}
             tf.saved_model.save(root, str(folder), signatures=signatures)
-            write_warmup(folder, signatures)
+            write_warmup(folder, signatures, root.requests)
     return export_dir

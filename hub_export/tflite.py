@@ -13,35 +13,28 @@ Outputs to choose: `embedding` [B, H] (see `serving`), `sequence` [B, T, H],
 `similarity` [1] of the rows of a batch of two, `mlm` [B, P, V], and
 `classifier` [B, classes] where a fine-tuned classifier is given.
 
-A model is a zip archive too, as TFLite's own metadata tools make it: it holds
-`metadata.json`, and what `albert_tf2.Tokenizer` reads: `vocab.txt` and
-`text_settings.json`, behind the flatbuffer.
+A model is a zip archive too (see `tflite_archive`). What a fine-tuned model's
+files answer is in `task_tflite`.
 """
 
 import contextlib
-import dataclasses
-import io
-import json
 import os
-import unicodedata
 import warnings
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-import albert_tf2
 from albert_tf2 import features, paths
 from albert_tf2.errors import UserError, check_choice
 from albert_tf2.model import layers
 from albert_tf2.model.albert import AlbertPretrainer
-from albert_tf2.text.text_settings import SETTINGS_FILE
-from albert_tf2.text.tokenization import VOCAB_FILE, Tokenizer
+from albert_tf2.text.tokenization import Tokenizer
 
+from . import tflite_archive
 from .encoder import MLM_INPUTS
 from .preprocessor import DEFAULT_SEQ_LENGTH, Preprocessor
 from .serving import cosine, embed
@@ -50,7 +43,6 @@ from .xnnpack import blocked_feed_forward
 PRECISIONS = ("fp32", "fp16", "dynamic_int8", "int8")
 OUTPUTS = ("embedding", "sequence", "similarity", "mlm", "classifier")
 MASKED_POSITIONS = 20  # P of the `mlm` output: 15 % of 128
-METADATA = "metadata.json"
 # What padding's attention score may be in full int8, where all scores share
 # 256 levels (see `int8_masked_score`).
 INT8_MASKED_SCORES = (-16.0, -32.0, -64.0, -128.0, -256.0)
@@ -138,20 +130,24 @@ def string_specs(output: str) -> dict[str, tf.TensorSpec]:
 
 
 def from_strings(
-    function: Function, preprocessor: Preprocessor, seq_length: int
+    function: Function,
+    preprocessor: Preprocessor,
+    seq_length: int,
+    *,
+    together: bool = False,
 ) -> Function:
     """Puts the tokenizer before a function of ids.
 
-    Each text becomes a row; for "similarity" these are the two rows.
+    Each text becomes a row; for "similarity" these are the two rows. A
+    classifier of pairs takes them `together` in one.
     """
 
     def run(texts: Inputs) -> dict[str, tf.Tensor]:
-        rows = [
-            preprocessor.pack(
-                [preprocessor.tokenize.cut_in_tflite(text)], seq_length
-            )
-            for text in texts.values()
+        segments = [
+            preprocessor.tokenize.cut_in_tflite(text) for text in texts.values()
         ]
+        wholes = [segments] if together else [[each] for each in segments]
+        rows = [preprocessor.pack(whole, seq_length) for whole in wholes]
         return function(
             {
                 # The converter must know the shape to choose fast kernels.
@@ -287,7 +283,9 @@ def interpreter(
     """Opens a TFLite model, one that takes strings too.
 
     TensorFlow warns that its interpreter moves to `ai_edge_litert`, which
-    however does not run tf.text's operations.
+    runs these models as well: `Interpreter(path)`, and for strings
+    `InterpreterWithCustomOps(custom_op_registerers=tensorflow_text
+    .tflite_registrar.SELECT_TFTEXT_OPS, model_path=path)`.
     """
     path = paths.fetched(path)
     with warnings.catch_warnings(), _quiet():
@@ -358,49 +356,8 @@ def export_tflite(
         "precision": precision,
         "seq_length": seq_length,
         "takes_strings": takes_strings,
-        "inputs": {
-            name: {"shape": spec.shape.as_list(), "type": spec.dtype.name}
-            for name, spec in specs.items()
-        },
+        "inputs": tflite_archive.specs_described(specs),
         "config": pretrainer.config.to_dict(),
-        "versions": {
-            "albert_tf2": albert_tf2.__version__,
-            "tensorflow": tf.__version__,
-            "unicode": unicodedata.unidata_version,
-        },
     }
-    whole = io.BytesIO(model)
-    _append(whole, metadata, tokenizer)
-    with paths.atomic_file(path, "wb") as stream:
-        stream.write(whole.getbuffer())
+    tflite_archive.write(path, model, metadata, tokenizer)
     return path
-
-
-def _append(
-    stream: IO[bytes], metadata: dict[str, Any], tokenizer: Tokenizer
-) -> None:
-    """Appends the zip archive; its dates are fixed, so bytes are too."""
-    with zipfile.ZipFile(stream, "a", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in (
-            (METADATA, _json(metadata)),
-            (VOCAB_FILE, tokenizer.vocabulary.to_bytes()),
-            (SETTINGS_FILE, _json(dataclasses.asdict(tokenizer.settings))),
-        ):
-            archive.writestr(
-                zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED
-            )
-
-
-def _json(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False, indent=2).encode("utf-8")
-
-
-def read_metadata(path: paths.PathLike) -> dict[str, Any]:
-    """Returns what `export_tflite` wrote about a model."""
-    try:
-        with paths.open_binary(path) as stream, zipfile.ZipFile(stream) as z:
-            return json.loads(z.read(METADATA))
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path} is no TFLite model of this project ({error})"
-        ) from error

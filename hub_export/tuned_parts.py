@@ -8,40 +8,58 @@ import argparse
 import dataclasses
 from collections.abc import Iterator
 
+from albert_tf2 import paths
 from albert_tf2.errors import UserError
+from albert_tf2.tasks import base
 
 # In the order of the work.
-PARTS = ("preprocessor", "serving")
+PARTS = ("preprocessor", "serving", "tflite")
 NO_PLACE = {
     "encoder": "a hub encoder has no place for the head: publish the "
     "checkpoint that the model was tuned from",
     "cards": "cards are of encoders and preprocessors",
 }
+NO_TFLITE = (
+    "TFLite has no operations for what a model for {kind} does with its numbers"
+)
 # Flags that say what a fine-tuned model knows, or speak of the encoder.
-FLAGS = ("vocab_file", "cased", "normalize", "dropout", "data_dir")
+FLAGS = (
+    "vocab_file",
+    "cased",
+    "normalize",
+    "dropout",
+    "data_dir",
+)
 
 
-def parts_of(what: list[str] | None, source: str) -> list[str]:
+def parts_of(what: list[str] | None, source: str, folder: str) -> list[str]:
     """Returns the parts to write; None asks for the serving model.
 
     Args:
         what: What --what asked for; may hold "all".
         source: The model, for messages.
+        folder: Where it lies.
 
     Raises:
-        UserError: For a part that has no place for the head.
+        UserError: For a part that has no place for the head, or for what the
+            task does.
     """
     if what is None:
         return ["serving"]
+    reasons = dict(NO_PLACE)
+    kind = paths.read_json(paths.join(folder, base.TASK_FILE), dict).get("kind")
+    if kind not in base.ONE_VECTOR:
+        reasons["tflite"] = NO_TFLITE.format(kind=kind)
     if "all" in what:
-        for part, reason in NO_PLACE.items():
+        for part, reason in reasons.items():
             print(f"left out: {part}: {reason}", flush=True)
-        return list(PARTS)
+        return [part for part in PARTS if part not in reasons]
     for part in what:
-        if part in NO_PLACE:
+        if part in reasons:
+            own = ",".join(part for part in PARTS if part not in reasons)
             raise UserError(
-                f"{source} is a fine-tuned model, and {NO_PLACE[part]}; its "
-                f"own forms are --what {','.join(PARTS)}"
+                f"{source} is a fine-tuned model, and {reasons[part]}; its "
+                f"own forms are --what {own}"
             )
     return [part for part in PARTS if part in what]
 
@@ -54,6 +72,11 @@ def check_flags(args: argparse.Namespace) -> None:
                 f"--{flag} has no meaning for {args.checkpoint}: a "
                 "fine-tuned model brings its own"
             )
+    if args.calibration_file:
+        raise UserError(
+            f"--calibration_file is for full int8, which is not written for "
+            f"{args.checkpoint}: of a fine-tuned model there is dynamic int8"
+        )
 
 
 def load(folder: str, seq_length: int | None):
@@ -94,11 +117,21 @@ def export(
     """
     from . import verify
     from .preprocessor import export_preprocessor
+    from .task_probes import expected_answers
     from .task_serving import export_task_serving
+    from .task_tflite import export_task_tflite
 
     tuned = load(folder, args.seq_length)
     for name, target in targets.items():
         yield f"writing {target}"
+        if name == "tflite":
+            yield from (
+                f"  {line}"
+                for line in export_task_tflite(
+                    tuned, target, overwrite=args.overwrite
+                )
+            )
+            continue
         expected = None
         if name == "preprocessor":
             export_preprocessor(
@@ -109,6 +142,6 @@ def export(
             )
         else:
             export_task_serving(tuned, target, overwrite=args.overwrite)
-            expected = verify.expected_answers(tuned)
+            expected = expected_answers(tuned)
         for line in verify.verify(target, name, expected):
             yield f"  verified: {line}"

@@ -5,6 +5,7 @@ import random
 import shutil
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ TOLD = {
     "cmrc2018": {"labels": []},
     "c3": {"labels": []},
     "chid": {"labels": []},
+    "qa": {"labels": [], "has_unanswerable": True},
 }
 
 
@@ -69,10 +71,15 @@ def spread_answers(model, loaded):
     inputs = {"input_word_ids": ids.astype(np.int32)}
     inputs["input_mask"] = np.ones_like(inputs["input_word_ids"])
     inputs["input_type_ids"] = np.zeros_like(inputs["input_word_ids"])
-    pooled = loaded.encoder(inputs)["pooled_output"].numpy()
-    weights = 9 * rng.normal(size=model.head.output_weights.shape)
+    per_token = model.kind in ("tagging", "span")
+    outputs = loaded.encoder(inputs)
+    read = outputs["sequence_output" if per_token else "pooled_output"].numpy()
+    hidden = read.reshape([-1, read.shape[-1]])
+    weights = (1 if per_token else 9) * rng.normal(
+        size=model.head.output_weights.shape
+    )
     model.head.output_weights.assign(weights)
-    model.head.output_bias.assign(-weights @ pooled.mean(0))
+    model.head.output_bias.assign(-weights @ hidden.mean(0))
 
 
 @pytest.fixture(scope="module")
@@ -224,6 +231,143 @@ def test_scores(tuned, tmp_path):
     assert answers["nearest"] == [a["nearest"] for a in expected]
 
 
+def test_tagging(tuned, tmp_path):
+    folder = tuned("ner")
+    # A sign that becomes three tokens, and offsets past an emoji.
+    texts = [*hard_texts(seed=6), "\U0001f642天…气…Ａ1…很" * 9, "ΑΣ Σ"]
+    expected = Predictor(folder).tag(texts)
+    exported = export_serving(folder, tmp_path)
+    answers = serve(exported, tmp_path, {"text": texts}, "tag")
+    found = [row["entities"] for row in expected]
+    assert answers["counts"] == [len(entities) for entities in found]
+    assert sum(answers["counts"]) > 200
+    for row, entities in enumerate(found):
+        for key, name, absent in (
+            ("type", "types", ""),
+            ("text", "texts", ""),
+            ("start", "starts", -1),
+            ("end", "ends", -1),
+        ):
+            values = [entity[key] for entity in entities]
+            width = len(answers[name][row])
+            assert answers[name][row] == (
+                values + [absent] * (width - len(values))
+            ), texts[row]
+        np.testing.assert_allclose(
+            answers["probabilities"][row][: len(entities)],
+            [entity["probability"] for entity in entities],
+            atol=1e-5,
+        )
+    assert {e["type"] for row in found for e in row} == {"name", "place"}
+    # Windows were needed, and their borders were not.
+    assert max(e["end"] for row in found for e in row) > LENGTH
+
+
+def assert_same_spans(answers, expected, texts):
+    """Compares ranked answers; equal scores may change places."""
+    for row, (answer, text) in enumerate(zip(expected, texts, strict=True)):
+        best = answer["n_best"]
+        count = len(best)
+        assert answers["count"][row] == count
+        assert answers["answer"][row] == answers["n_best_texts"][row][0]
+        columns = {
+            key: answers[f"n_best_{name}"][row]
+            for key, name in (
+                ("text", "texts"),
+                ("start", "starts"),
+                ("end", "ends"),
+                ("score", "scores"),
+                ("probability", "probabilities"),
+            )
+        }
+        for key in ("score", "probability"):
+            np.testing.assert_allclose(
+                columns[key][:count], [b[key] for b in best], atol=1e-5
+            )
+        assert not any(columns["probability"][count:])
+        assert not any(columns["text"][count:])
+        for place, wanted in enumerate(best):
+            start, end = columns["start"][place], columns["end"][place]
+            shown = text[start:end] if start >= 0 else ""
+            assert columns["text"][place] == shown
+            if (start, end) != (wanted["start"], wanted["end"]):
+                others = [
+                    b["score"]
+                    for b in best
+                    if (b["start"], b["end"]) == (start, end)
+                ] or [best[-1]["score"]]  # the last one has equals outside
+                assert others[0] == pytest.approx(wanted["score"], abs=3e-5)
+        assert answers["start"][row] == columns["start"][0]
+        assert answers["end"][row] == columns["end"][0]
+
+
+@pytest.mark.parametrize("name", ["cmrc2018", "qa"])
+def test_reading_comprehension(tuned, tmp_path, name):
+    folder = tuned(name)
+    questions, texts = hard_texts(seed=7), hard_texts(seed=8)[::-1]
+    texts[5], texts[6] = "…Ａ…" * 20, "\U0001f642" * 50
+    questions[0] = questions[-1] = "天气如何"
+    expected = Predictor(folder).answer(
+        list(zip(questions, texts, strict=True))
+    )
+    exported = export_serving(folder, tmp_path)
+    given = {"question": questions, "text": texts}
+    answers = serve(exported, tmp_path, given, "answer")
+    assert_same_spans(answers, expected, texts)
+    assert len({answer["answer"] for answer in expected}) > 50
+    if name == "qa":
+        assert -1 in answers["start"]
+
+
+def test_choices(tuned, tmp_path):
+    folder = tuned("c3")
+    texts, questions = hard_texts(seed=9), hard_texts(seed=10)[::-1]
+    words = [text or " " for text in hard_texts(800, seed=11)]
+    rng = random.Random(12)
+    choices = [words[4 * i : 4 * i + rng.choice([2, 3, 4])] for i in range(200)]
+    expected = Predictor(folder).choose(
+        list(zip(texts, questions, choices, strict=True))
+    )
+    exported = export_serving(folder, tmp_path)
+    given = {"text": texts, "question": questions}
+    given["choices"] = [[*row, *[""] * (4 - len(row))] for row in choices]
+    answers = serve(exported, tmp_path, given, "choose")
+    assert answers["label"] == [answer["label"] for answer in expected]
+    assert answers["choice"] == [answer["choice"] for answer in expected]
+    for row, answer in enumerate(expected):
+        found = answers["probabilities"][row]
+        absent = [0.0] * (4 - len(answer["probabilities"]))
+        np.testing.assert_allclose(
+            found, [*answer["probabilities"], *absent], atol=1e-5
+        )
+    assert set(answers["label"]) == {0, 1, 2, 3}
+
+
+def test_idioms_in_blanks(tuned, tmp_path):
+    folder = tuned("chid")
+    before, after = hard_texts(seed=13), hard_texts(seed=14)[::-1]
+    tags = ["#idiom000378#", "#idiom#", "#idiom٣#", "____"]
+    tags = [tags[i % 4] for i in range(200)]
+    texts = [
+        f"{a}#idiom9#{a}{tag}{b}#idiom88#{b}"
+        for a, tag, b in zip(before, tags, after, strict=True)
+    ]
+    choices = [samples.IDIOMS[i % 7 :][:3] for i in range(200)]
+    expected = Predictor(folder).choose(
+        list(zip(texts, tags, choices, strict=True))
+    )
+    exported = export_serving(folder, tmp_path)
+    given = {"text": texts, "question": tags, "choices": choices}
+    answers = serve(exported, tmp_path, given, "choose")
+    assert answers["label"] == [answer["label"] for answer in expected]
+    np.testing.assert_allclose(
+        answers["probabilities"],
+        [answer["probabilities"] for answer in expected],
+        atol=1e-5,
+    )
+    assert set(answers["label"]) == {0, 1, 2}
+
+
 def test_another_length_is_a_shorter_one(tuned, tmp_path):
     folder = tuned("tnews")
     with pytest.raises(UserError, match="at most 24.* Received: 25"):
@@ -244,6 +388,7 @@ def test_another_length_is_a_shorter_one(tuned, tmp_path):
         (["--cased"], "--cased has no meaning"),
         (["--vocab_file", "vocab.txt"], "--vocab_file has no meaning"),
         (["--dropout", "0.1"], "--dropout has no meaning"),
+        (["--what", "tflite", "--calibration_file", __file__], "full int8"),
     ],
 )
 def test_what_has_no_place_for_the_head_is_refused(
@@ -254,4 +399,87 @@ def test_what_has_no_place_for_the_head_is_refused(
             ["--checkpoint", str(tuned("tnews"))]
             + ["--export_dir", str(tmp_path / "out"), *flags]
         )
+    assert not (tmp_path / "out").exists()
+
+
+def read_tflite(path, *, strings):
+    """Opens a file with LiteRT alone, not with this project's helper."""
+    from ai_edge_litert import interpreter as litert
+
+    if not strings:
+        run = litert.Interpreter(str(path))
+    else:
+        import tensorflow_text as tf_text
+
+        run = litert.InterpreterWithCustomOps(
+            custom_op_registerers=tf_text.tflite_registrar.SELECT_TFTEXT_OPS,
+            model_path=str(path),
+        )
+    return run.get_signature_runner()
+
+
+def export_tflite(folder, tmp_path, *flags):
+    code = export.main(
+        ["--checkpoint", str(folder), "--export_dir", str(tmp_path / "out")]
+        + ["--what", "tflite", *flags]
+    )
+    assert code == 0
+    return tmp_path / "out" / "tflite" / "1"
+
+
+@pytest.mark.parametrize("name", ["tnews", "lcqmc"])
+def test_classifiers_for_phones(tuned, tmp_path, capsys, name):
+    pytest.importorskip("ai_edge_litert", reason="[litert]")
+    folder = tuned(name)
+    exported = export_tflite(folder, tmp_path)
+    printed = capsys.readouterr().out
+    assert "0 of 5 labels changed" in printed
+    labels = (exported / "labels.txt").read_text("utf-8").splitlines()
+    assert labels == TOLD[name]["labels"]
+    path = exported / "classifier_fp32_strings.tflite"
+    with zipfile.ZipFile(path) as archive:
+        inside = archive.read("labels.txt").decode().splitlines()
+        task = json.loads(archive.read("task.json"))
+    assert inside == labels == task["labels"]
+    texts = hard_texts(40, seed=15)
+    rows = texts
+    given = [{"text": text} for text in texts]
+    if TOLD[name]["pairs"]:
+        rows = list(zip(texts, texts[::-1], strict=True))
+        given = [{"text_a": a, "text_b": b} for a, b in rows]
+    run = read_tflite(path, strings=True)
+    assert set(run.get_input_details()) == set(given[0])
+    for one, answer in zip(
+        given, Predictor(folder).classify(rows), strict=True
+    ):
+        found = run(**{key: np.array([text]) for key, text in one.items()})
+        np.testing.assert_allclose(
+            found["probabilities"],
+            [[*answer["probabilities"].values()]],
+            atol=1e-5,
+        )
+
+
+def test_phones_score_and_label_severally(tuned, tmp_path):
+    for name, output in (("regression", "score"), ("multi_label", None)):
+        exported = export_tflite(tuned(name), tmp_path / name)
+        names = sorted(path.name for path in exported.glob("*.tflite"))
+        begin = "regression" if output else "classifier"
+        assert names == [
+            f"{begin}_{variant}.tflite"
+            for variant in (
+                "dynamic_int8_24",
+                "dynamic_int8_strings",
+                "fp16_24",
+                "fp32_24",
+                "fp32_strings",
+            )
+        ]
+        assert (exported / "labels.txt").exists() == (output is None)
+
+
+@pytest.mark.parametrize("name", ["ner", "cmrc2018", "c3"])
+def test_what_phones_cannot_do_is_refused(tuned, tmp_path, name):
+    with pytest.raises(UserError, match="TFLite has no operations.*serving"):
+        export_tflite(tuned(name), tmp_path)
     assert not (tmp_path / "out").exists()

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from albert_tf2 import AlbertPretrainer, Tokenizer, UserError, Vocabulary
-from albert_tf2.hub_export import tflite
+from albert_tf2.hub_export import tflite, tflite_archive
 from albert_tf2.hub_export.tflite_variants import calibration_samples
 from albert_tf2.hub_export.verify import probe_inputs
 from albert_tf2.keras_api import keras
@@ -238,7 +238,7 @@ def test_metadata_and_vocabulary_are_inside(pretrainer, tokenizer, tmp_path):
     path = tflite.export_tflite(
         pretrainer, tmp_path / "m.tflite", tokenizer, seq_length=T
     )
-    metadata = tflite.read_metadata(path)
+    metadata = tflite_archive.read_metadata(path)
     assert metadata["inputs"]["input_mask"] == {
         "shape": [1, T],
         "type": "int32",
@@ -249,7 +249,7 @@ def test_metadata_and_vocabulary_are_inside(pretrainer, tokenizer, tmp_path):
     assert inside.vocabulary.tokens == tokenizer.vocabulary.tokens
     assert inside.settings == tokenizer.settings
     with pytest.raises(UserError, match="no TFLite model of this project"):
-        tflite.read_metadata(tmp_path / "unpacked" / "vocab.txt")
+        tflite_archive.read_metadata(tmp_path / "unpacked" / "vocab.txt")
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,8 @@ SPAN = "span"  # sequence -> [B, T, 2]
 CHOICE = "choice"  # pooled of each choice -> [B, C]
 MULTI_LABEL = "multi_label"  # pooled -> [B, n], each label by itself
 REGRESSION = "regression"  # pooled -> [B, 1]
+# Kinds that answer a text or a pair from the one vector of it.
+ONE_VECTOR = (CLASSIFICATION, MULTI_LABEL, REGRESSION)
 
 # Beside the weights of a fine-tuned model: `Task.describe`, and more.
 TASK_FILE = "task.json"
