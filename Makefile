@@ -6,7 +6,7 @@ PIP = .venv/bin/pip install --quiet --disable-pip-version-check \
 	--constraint constraints/tf220.txt
 SETUP = setup.py pyproject.toml constraints/tf220.txt
 
-.PHONY: quickstart test large format lint smoke clean
+.PHONY: quickstart test large format lint docs smoke clean
 
 quickstart: .venv/.train
 	.venv/bin/python -m albert_tf2.quickstart
@@ -31,8 +31,13 @@ format: .venv-lint/.done
 	.venv-lint/bin/ruff check --fix .
 	.venv-lint/bin/ruff format .
 
+# The documentation as a site: site/index.html. No TensorFlow needed. (With
+# --quiet it would not count its warnings, and so never fail.)
+docs: .venv-docs/.done
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+
 clean:
-	rm -rf .venv .venv-lint build dist *.egg-info runs
+	rm -rf .venv .venv-lint .venv-docs site build dist *.egg-info runs
 
 .venv/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' \
@@ -44,6 +49,12 @@ clean:
 	$(PYTHON) -m venv .venv-lint
 	.venv-lint/bin/pip install --quiet --disable-pip-version-check \
 	  --requirement constraints/lint.txt
+	@touch $@
+
+.venv-docs/.done: constraints/docs.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip install --quiet --disable-pip-version-check \
+	  --requirement constraints/docs.txt
 	@touch $@
 
 .venv/.train: .venv/bin/pip $(SETUP)

@@ -18,8 +18,8 @@ Made by `python docs/make_settings.py` from the settings' own declarations
 (`albert_tf2/recipes.py`, `data/build_config.py`, `albert_tf2/config.py`);
 `--help` of each command shows the same.
 
-- **A recipe** is a YAML file of `key: value` lines with comments:
-  [configs/](../configs). `--config` reads it, `--set key=value` replaces a
+- **A recipe** is a YAML file of `key: value` lines with comments; those of the
+  project lie in `configs/`. `--config` reads it, `--set key=value` replaces a
   key; of several `--set` of one key the last counts. What neither names has
   the default below.
 - **A value is read by its key's type.** `1e-4` is a number, `1_000` is a whole
