@@ -27,6 +27,9 @@ MAX_INDEX_BYTES = 64 << 20
 # The key under which TensorFlow 2 keeps the graph of saved objects.
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
+# What TensorFlow's readers raise at damage, beside its own `OpError`.
+READ_ERRORS = (ValueError, IndexError, RuntimeError)
+
 
 class Entry(NamedTuple):
     """What an index says about one variable."""
@@ -72,15 +75,17 @@ class Bundle:
             if self._reader is None:
                 self._reader = tf.train.load_checkpoint(str(self.prefix))
             return self._reader.get_tensor(name)
-        except (tf.errors.OpError, ValueError, IndexError, RuntimeError) as e:
-            raise _damaged(self.prefix, f"`{name}`: {_first_line(e)}") from e
+        except (tf.errors.OpError, *READ_ERRORS) as e:
+            raise damaged(self.prefix, f"`{name}`: {first_line(e)}") from e
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Returns what a library says first of an error."""
     return str(error).strip().split("\n")[0]
 
 
-def _damaged(path: Path, detail: str) -> UserError:
+def damaged(path: Path, detail: str) -> UserError:
+    """Returns the error that names a damaged file or folder."""
     return UserError(
         f"{path} is truncated or damaged ({detail}): fetch or copy it again"
     )
@@ -106,14 +111,14 @@ def _read_entries(prefix: Path) -> dict[str, Entry]:
             name = key.decode("utf-8")
             proto = tensor_bundle_pb2.BundleEntryProto.FromString(value)
         except (DecodeError, UnicodeDecodeError) as error:
-            raise _damaged(path, f"entry {key[:40]!r}") from error
+            raise damaged(path, f"entry {key[:40]!r}") from error
         if proto.shard_id not in shard_bytes:
             shard_bytes[proto.shard_id] = _shard_bytes(
                 prefix, proto.shard_id, header.num_shards
             )
         entries[name] = _check(path, name, proto, shard_bytes[proto.shard_id])
     if not entries:
-        raise _damaged(path, "it lists no variable")
+        raise damaged(path, "it lists no variable")
     if header.endianness != tensor_bundle_pb2.BundleHeaderProto.LITTLE:
         raise UserError(
             f"{path} was written on a big-endian machine: save it again on an "
@@ -144,19 +149,19 @@ def _check(path: Path, name: str, proto, shard_bytes: int) -> Entry:
             "save the model again without a partitioner"
         )
     if any(size < 0 for size in shape) or proto.shape.unknown_rank:
-        raise _damaged(path, f"`{name}` declares the shape {shape}")
+        raise damaged(path, f"`{name}` declares the shape {shape}")
     try:
         dtype = tf.dtypes.as_dtype(proto.dtype)
         item = 1 if dtype == tf.string else dtype.size
     except (TypeError, KeyError):
-        raise _damaged(path, f"`{name}` has type {proto.dtype}") from None
+        raise damaged(path, f"`{name}` has type {proto.dtype}") from None
     declared = math.prod(shape) * item
     fits = (
         declared <= proto.size if dtype == tf.string else declared == proto.size
     )
     inside = proto.offset >= 0 and proto.size >= 0
     if not (fits and inside and proto.offset + proto.size <= shard_bytes):
-        raise _damaged(
+        raise damaged(
             path,
             f"`{name}` declares the shape {shape}, {declared:,} bytes, but "
             f"{max(proto.size, 0):,} bytes are stored in a file of "
@@ -181,7 +186,7 @@ def _read_table(path: Path) -> Iterator[tuple[bytes, bytes]]:
         ) from None
     magic = data[-8:]
     if len(data) < FOOTER_BYTES or magic != struct.pack("<Q", TABLE_MAGIC):
-        raise _damaged(path, "the magic number at its end is missing")
+        raise damaged(path, "the magic number at its end is missing")
     try:
         footer = len(data) - FOOTER_BYTES
         _, at = _handle(data, footer)  # an index of metadata, always empty
@@ -190,7 +195,7 @@ def _read_table(path: Path) -> Iterator[tuple[bytes, bytes]]:
             (offset, size), _ = _handle(handle, 0)
             yield from _read_block(path, data, offset, size)
     except (IndexError, struct.error) as error:
-        raise _damaged(path, "its blocks point outside the file") from error
+        raise damaged(path, "its blocks point outside the file") from error
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

@@ -10,8 +10,7 @@ checkpoints carry:
     bert/pooler/..., cls/predictions/..., cls/seq_relationship/...
 """
 
-import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from albert_tf2.config import AlbertConfig
 
@@ -116,14 +115,29 @@ def attribute_paths(config: AlbertConfig) -> dict[str, str]:
 
 def variables_by_name(model: "AlbertPretrainer") -> dict[str, "tf.Variable"]:
     """Returns all variables of a pretrainer under their TensorFlow 1 names."""
-
-    def step(owner, part):
-        return owner[int(part)] if part.isdigit() else getattr(owner, part)
-
     return {
-        name: functools.reduce(step, path.split("/"), model)
+        name: _at(model, path)
         for name, path in attribute_paths(model.config).items()
     }
+
+
+def tuned_variables_by_name(model: Any) -> dict[str, "tf.Variable"]:
+    """Returns those of a fine-tuned model's encoder and head likewise."""
+    places = {
+        name: path
+        for name, path in attribute_paths(model.encoder.config).items()
+        if path.startswith("encoder/")
+    } | TASK_PATHS
+    if model.head.layer_norm is None:
+        places = {k: v for k, v in places.items() if "head/layer_norm" not in v}
+    return {name: _at(model, path) for name, path in places.items()}
+
+
+def _at(owner: Any, path: str) -> Any:
+    """Returns what lies at a path of attributes and indices."""
+    for part in path.split("/"):
+        owner = owner[int(part)] if part.isdigit() else getattr(owner, part)
+    return owner
 
 
 def _dense(name: str, path: str) -> dict[str, str]:

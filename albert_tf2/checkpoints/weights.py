@@ -10,6 +10,7 @@ import difflib
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -86,15 +87,20 @@ def to_model(weights: Weights) -> AlbertPretrainer:
     A head that the checkpoint lacks whole (a fine-tuned or encoder-only
     checkpoint) keeps its random start, which a warning says.
     """
-    detection.check_config(
-        _shapes(weights), weights.config, str(weights.source)
-    )
+    check_config(weights)
     model = AlbertPretrainer(weights.config)
     fill(model, weights)
     model.vocab_file = weights.vocab_file
     model.text_settings = weights.text_settings
     model.loaded_heads = weights.heads
     return model
+
+
+def check_config(weights: Weights) -> None:
+    """Raises unless the arrays are as large as the configuration says."""
+    detection.check_config(
+        _shapes(weights), weights.config, str(weights.source)
+    )
 
 
 def fill(model: AlbertPretrainer, weights: Weights) -> None:
@@ -116,6 +122,24 @@ def fill(model: AlbertPretrainer, weights: Weights) -> None:
             "loaded, the pre-training outputs are those of an untrained head",
             stacklevel=4,
         )
+
+
+def fill_tuned(model: Any, weights: Weights) -> None:
+    """Gives a fine-tuned model its encoder and head, or raises.
+
+    Args:
+        model: A `finetuning.model.TaskModel` around an `AlbertEncoder`.
+        weights: Of `native.read`.
+    """
+    table = names.tuned_variables_by_name(model)
+    arrays = {**weights.arrays, **weights.task_arrays}
+    check_match(
+        {name: tuple(variable.shape) for name, variable in table.items()},
+        {name: array.shape for name, array in arrays.items()},
+        str(weights.source),
+    )
+    for name, variable in table.items():
+        variable.assign(arrays[name])
 
 
 def _shapes(weights: Weights) -> dict[str, tuple[int, ...]]:

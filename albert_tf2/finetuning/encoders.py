@@ -19,7 +19,14 @@ from typing import Any
 import tensorflow as tf
 
 from albert_tf2 import checkpoints, features, paths, settings
-from albert_tf2.checkpoints import download, warm_start, weights
+from albert_tf2.checkpoints import (
+    bundle,
+    download,
+    native,
+    warm_start,
+    weights,
+)
+from albert_tf2.checkpoints.bundle import Bundle
 from albert_tf2.checkpoints.native import CONFIG_FILE, PREFIX
 from albert_tf2.config import AlbertConfig, load_model_config
 from albert_tf2.errors import UserError
@@ -159,7 +166,11 @@ def _load_hub(source: str, vocab_file: paths.PathLike | None) -> LoadedEncoder:
 def _hub_layer(folder: Path) -> keras.layers.Layer:
     import tensorflow_hub as hub
 
-    return hub.KerasLayer(str(folder), trainable=True)
+    Bundle(folder / "variables" / "variables")
+    try:
+        return hub.KerasLayer(str(folder), trainable=True)
+    except Exception as error:  # every layer below raises its own kind
+        raise bundle.damaged(folder, bundle.first_line(error)) from error
 
 
 def _hub_positions(layer: keras.layers.Layer, source: str) -> int:
@@ -236,8 +247,12 @@ def load(
 def _load(
     folder: Path,
 ) -> tuple[base.Task, TaskModel, LoadedEncoder, base.Lengths]:
-    description = paths.read_json(folder / TASK_FILE, dict)
-    task = registry.from_description(description)
+    task_file = folder / TASK_FILE
+    description = paths.read_json(task_file, dict)
+    try:
+        task = registry.from_description(description)
+    except UserError as error:
+        raise UserError(f"{task_file}: {error}") from error
     tokenizer = Tokenizer(folder)
     if (folder / HUB_FOLDER).is_dir():
         hub_folder = folder / HUB_FOLDER
@@ -246,15 +261,29 @@ def _load(
         loaded = LoadedEncoder(
             layer, tokenizer, positions, hub_folder=hub_folder
         )
+        model = build(task, loaded)
+        _restore(model, folder / PREFIX)
     else:
         config = AlbertConfig.from_json(folder / CONFIG_FILE)
+        # Whole and checked, before anything is as large as a file says.
+        found = native.read(folder / PREFIX, config)
+        weights.check_config(found)
         loaded = own_encoder(AlbertEncoder(config), tokenizer, config)
-    lengths = _lengths(description, folder / TASK_FILE, loaded.positions)
-    model = build(task, loaded)
-    tf.train.Checkpoint(model=model).read(
-        str(folder / PREFIX)
-    ).assert_existing_objects_matched().expect_partial()
+        model = build(task, loaded)
+        weights.fill_tuned(model, found)
+    lengths = _lengths(description, task_file, loaded.positions)
     return task, model, loaded, lengths
+
+
+def _restore(model: TaskModel, prefix: Path) -> None:
+    """Reads weights by the model's own objects: a hub encoder has no names."""
+    Bundle(prefix)  # TensorFlow's reader ends the process at forged shapes
+    try:
+        tf.train.Checkpoint(model=model).read(
+            str(prefix)
+        ).assert_existing_objects_matched().expect_partial()
+    except (tf.errors.OpError, AssertionError, *bundle.READ_ERRORS) as error:
+        raise bundle.damaged(prefix, bundle.first_line(error)) from error
 
 
 def _lengths(description: Any, source: Path, positions: int) -> base.Lengths:

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import math
 import os
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -9,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from albert_tf2 import paths
-from albert_tf2.errors import UserError
+from albert_tf2.errors import UserError, shown
 from albert_tf2.recipes import Lengths
 from albert_tf2.tasks import reading as reading
 from albert_tf2.tasks.encoding import Example
@@ -204,8 +205,46 @@ class Task(abc.ABC):
         }
 
     def restore(self, description: dict[str, Any]) -> None:
-        """Takes what the training data told from `describe`'s answer."""
-        self.labels = tuple(description["labels"])
+        """Takes what the training data told from `describe`'s answer.
+
+        Raises:
+            UserError: If it is not what `describe` gave.
+        """
+        self.labels = taken(description, "labels", list, each=str)
+
+
+def taken(
+    description: dict[str, Any],
+    key: str,
+    kind: Any,
+    *,
+    each: Any = None,
+) -> Any:
+    """Returns a value of `Task.describe`'s answer that came from a file.
+
+    Args:
+        description: The answer.
+        key: Which value.
+        kind: Its type, or several.
+        each: The type of a list's entries, no two of which are equal.
+
+    Raises:
+        UserError: If it is missing, or of another kind.
+    """
+    value: Any = description.get(key)
+    fits = isinstance(value, kind)
+    if fits and each is not None:
+        fits = all(isinstance(entry, each) for entry in value)
+        fits = fits and len(set(value)) == len(value)
+    # JSON has no infinity, but Python reads one.
+    if fits and isinstance(value, float):
+        fits = math.isfinite(value)
+    if not fits:
+        raise UserError(
+            f"`{key}` is damaged, it is {shown(value)}: fine-tune again, or "
+            "put the file back that was written with the model"
+        )
+    return tuple(value) if each is not None else value
 
 
 def by_label(

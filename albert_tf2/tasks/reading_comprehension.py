@@ -64,7 +64,9 @@ class ReadingComprehension(base.Task):
 
     def restore(self, description):
         super().restore(description)
-        self.has_unanswerable = description.get("has_unanswerable", False)
+        self.has_unanswerable = base.taken(
+            description, "has_unanswerable", bool
+        )
 
     def read_file(self, path, *, test, on_error, report):
         def parse(record):

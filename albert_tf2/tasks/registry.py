@@ -208,6 +208,6 @@ def _maker(name: str) -> Maker:
 
 def from_description(description: dict[str, Any]) -> base.Task:
     """Makes a task again from `Task.describe`, as `task.json` holds it."""
-    task = create(description["task"])
+    task = create(base.taken(description, "task", str))
     task.restore(description)
     return task

@@ -72,9 +72,10 @@ class Regression(TextTask):
 
     def restore(self, description):
         super().restore(description)
-        self.mean = description["mean"]
-        self.spread = description["spread"]
-        self.steps = tuple(description["steps"])
+        number = (int, float)
+        self.mean = base.taken(description, "mean", number)
+        self.spread = base.taken(description, "spread", number)
+        self.steps = base.taken(description, "steps", list, each=number)
 
     def decode(self, rows, examples, logits, lengths):
         del lengths

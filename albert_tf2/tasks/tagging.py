@@ -70,7 +70,7 @@ class Tagging(base.Task):
         return {**super().describe(), "types": list(self.types)}
 
     def restore(self, description):
-        self._set_types(description["types"])
+        self._set_types(base.taken(description, "types", list, each=str))
 
     def read_file(self, path, *, test, on_error, report):
         def parse(record):

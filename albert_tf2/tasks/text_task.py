@@ -148,7 +148,7 @@ class TextTask(base.Task):
 
     def restore(self, description):
         super().restore(description)
-        self.pairs = description.get("pairs")
+        self.pairs = base.taken(description, "pairs", (bool, type(None)))
 
     def encode(self, rows, tokenizer, lengths, *, training=False):
         texts = [row.text_a for row in rows]
