@@ -1,6 +1,8 @@
 """The HTTP service: answers, limits, and the page in a real browser."""
 
+import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -9,6 +11,7 @@ import tempfile
 import time
 import urllib.parse
 import urllib.request
+from pathlib import Path
 
 import pytest
 import task_samples as samples
@@ -16,7 +19,8 @@ import task_samples as samples
 fastapi = pytest.importorskip("fastapi", reason="the extra `serve` is missing")
 testclient = pytest.importorskip("fastapi.testclient", reason="needs httpx")
 
-from albert_tf2.prediction import service  # noqa: E402
+from albert_tf2.errors import UserError  # noqa: E402
+from albert_tf2.prediction import page, service  # noqa: E402
 from albert_tf2.prediction.predictor import Predictor  # noqa: E402
 
 
@@ -88,13 +92,82 @@ def test_what_is_not_served(client):
 
 
 def test_page_is_self_contained(client):
-    page = client.get("/")
-    assert page.headers["content-security-policy"].startswith("default-src")
-    assert "http:" not in page.text and "https:" not in page.text
+    shown = client.get("/")
+    assert shown.headers["content-security-policy"].startswith("default-src")
+    assert "http:" not in shown.text and "https:" not in shown.text
     for path in ("/page.js", "/page.css"):
         assert client.get(path).status_code == 200
-        assert path in page.text
+        assert path in shown.text
     assert "innerHTML" not in client.get("/page.js").text
+
+
+def test_the_page_says_everything_in_both_languages():
+    english, chinese = page.TEXTS["en"], page.TEXTS["zh"]
+    assert english.keys() == chinese.keys()
+    for key, text in english.items():
+        assert text.count("{}") == chinese[key].count("{}"), key
+    said = set(re.findall(r'say\("(\w+)"', page.SCRIPT))
+    said |= set(re.findall(r'\b[ab]: "(\w+)"', page.SCRIPT))
+    said |= set(re.findall(r"^  (\w+): \{", page.SCRIPT, re.M))
+    said |= set(re.findall(r'\? "(second)"', page.SCRIPT))
+    assert said == english.keys()
+
+
+def test_refusals_that_the_page_can_cause_are_known(client, predictor):
+    reasons = []
+    for path, body in (
+        ("/similarity", {"pairs": [["甲" * 41, "乙"]]}),
+        ("/similarity", {"pairs": [[" ", "乙"]]}),
+        ("/similarity", {"pairs": [["甲" * 2000, "乙"]]}),
+        ("/fill_mask", {"texts": ["甲"]}),
+    ):
+        answer = client.post(path, json=body)
+        assert answer.status_code in (400, 413)
+        reasons.append(answer.json()["detail"])
+    with pytest.raises(UserError) as error:
+        predictor.fill_mask("甲" * 4000 + "[MASK]")
+    for reason in [*reasons, str(error.value)]:
+        known = [text for text, _ in page.REFUSALS if re.search(text, reason)]
+        assert len(known) == 1, reason
+
+
+def ask_the_page(tmp_path, language, answers):
+    """Returns what the page shows, and what after its language's button."""
+    script, given = tmp_path / "page.js", tmp_path / "answers.json"
+    script.write_text(page.SCRIPT, "utf-8")
+    given.write_text(json.dumps(answers), "utf-8")
+    program = Path(__file__).with_name("fake_page.js")
+    command = ["node", program, script, language, given]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="no node to run page.js")
+def test_the_page_speaks_the_browsers_language(tmp_path):
+    answers = {
+        "/info": [200, {"task": None, "routes": ["fill_mask", "similarity"]}],
+        "/similarity": [200, [0.5]],
+        "hash": "#mode=similarity&a=甲&b=乙",
+    }
+    chinese, english = ask_the_page(tmp_path, "zh-CN", answers)
+    assert (chinese["lang"], english["lang"]) == ("zh", "en")
+    assert chinese["labels"] == ["填空 [MASK]", "句子相似度"]
+    assert english["labels"] == ["Fill [MASK]", "Compare"]
+    assert chinese["result"] == ["余弦相似度", "0.5000"]
+    assert (chinese["model"], english["model"]) == (
+        "预训练模型",
+        "A pre-trained model",
+    )
+    assert (chinese["language"], english["language"]) == ("English", "中文")
+    refused = [400, {"detail": "a text must have 1 to 40 characters"}]
+    chinese, _ = ask_the_page(
+        tmp_path, "zh-TW", {**answers, "/similarity": refused}
+    )
+    assert chinese["error"] == "文本长度须为 1 到 40 个字符"
+    del answers["/similarity"]
+    english, _ = ask_the_page(tmp_path, "de", answers)
+    assert english["error"] == page.TEXTS["en"]["offline"]
 
 
 def browser() -> str | None:

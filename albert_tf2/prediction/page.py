@@ -1,7 +1,78 @@
 """The page that `serve.py` shows: no framework, nothing from elsewhere.
 
-Model outputs reach the page as text, never as markup.
+Model outputs reach the page as text, never as markup. It speaks the browser's
+language, Chinese or else English, until the button at its top says otherwise.
 """
+
+import json
+
+# What the page says. `{}` is replaced by a value.
+TEXTS = {
+    "en": {
+        "loading": "Loading…",
+        "tuned": "Fine-tuned on {}",
+        "pretrained": "A pre-trained model",
+        "legend": "What to do",
+        "run": "Run",
+        "other": "中文",
+        "classify": "Classify",
+        "score": "Score",
+        "tag": "Find names",
+        "answer": "Answer",
+        "fill_mask": "Fill [MASK]",
+        "similarity": "Compare",
+        "text": "Text",
+        "second": "Second text",
+        "question": "Question",
+        "masked": "Text with [MASK]",
+        "cosine": "cosine",
+        "points": "score",
+        "no_answer": "(no answer in the text)",
+        "nothing": "nothing found",
+        "offline": "The service does not answer: is it still running?",
+    },
+    "zh": {
+        "loading": "加载中…",
+        "tuned": "微调模型，任务：{}",
+        "pretrained": "预训练模型",
+        "legend": "功能",
+        "run": "运行",
+        "other": "English",
+        "classify": "分类",
+        "score": "打分",
+        "tag": "实体识别",
+        "answer": "阅读理解",
+        "fill_mask": "填空 [MASK]",
+        "similarity": "句子相似度",
+        "text": "文本",
+        "second": "第二个文本",
+        "question": "问题",
+        "masked": "带 [MASK] 的文本",
+        "cosine": "余弦相似度",
+        "points": "分数",
+        "no_answer": "（文中没有答案）",
+        "nothing": "没有结果",
+        "offline": "服务没有响应，请确认它还在运行",
+    },
+}
+# What the service refuses, by the beginning of its sentence; the numbers in
+# it go into the Chinese one. Other sentences are shown as they are.
+REFUSALS = [
+    (
+        r"^a text must have (\d+) to (\d+) characters",
+        "文本长度须为 $1 到 $2 个字符",
+    ),
+    (r"^the text holds no \[MASK\]", "文本里没有 [MASK]"),
+    (
+        r"^the text is longer than (\d+) tokens, and a \[MASK\]",
+        "文本超过 $1 个 token，截断处之后还有 [MASK]",
+    ),
+    (r"^the request is too large", "请求太大"),
+    (
+        r"^filling masks needs a pre-trained model",
+        "填空需要带 MLM 头的预训练模型",
+    ),
+]
 
 HTML = """<!doctype html>
 <html lang="en">
@@ -14,9 +85,10 @@ HTML = """<!doctype html>
 <body>
 <main>
 <h1>albert_tf2</h1>
+<button type="button" id="language" lang="zh">中文</button>
 <p id="model" aria-live="polite">Loading…</p>
 <form id="form">
-<fieldset id="modes"><legend>What to do</legend></fieldset>
+<fieldset id="modes"><legend id="legend">What to do</legend></fieldset>
 <label for="a" id="label-a">Text</label>
 <textarea id="a" rows="3" lang="zh" required></textarea>
 <div id="second">
@@ -41,21 +113,27 @@ textarea { width: 100%; box-sizing: border-box; font: inherit; }
 fieldset { border: 1px solid #8888; border-radius: .4rem; }
 fieldset label { display: inline; margin-right: 1rem; font-weight: 400; }
 button { margin: 1rem 0; padding: .4rem 1.5rem; font: inherit; }
+#language { float: right; margin: 0; }
 #error { color: #c22; min-height: 1.5em; }
 table { width: 100%; border-collapse: collapse; }
 td, th { text-align: left; padding: .3rem; border-bottom: 1px solid #8884; }
 meter { width: 8rem; }
 """
 
-SCRIPT = """
+SCRIPT = (
+    f"""
 "use strict";
+const TEXTS = {json.dumps(TEXTS, ensure_ascii=False)};
+const REFUSALS = {json.dumps(REFUSALS, ensure_ascii=False)};
+"""
+    + """
 const MODES = {
-  classify: { name: "Classify", b: null, a: "Text" },
-  score: { name: "Score", b: null, a: "Text" },
-  tag: { name: "Find names", b: null, a: "Text" },
-  answer: { name: "Answer", a: "Question", b: "Text" },
-  fill_mask: { name: "Fill [MASK]", a: "Text with [MASK]", b: null },
-  similarity: { name: "Compare", a: "Text", b: "Second text" },
+  classify: { a: "text", b: null },
+  score: { a: "text", b: null },
+  tag: { a: "text", b: null },
+  answer: { a: "question", b: "text" },
+  fill_mask: { a: "masked", b: null },
+  similarity: { a: "text", b: "second" },
 };
 const EXAMPLES = {
   classify: ["花呗怎么还款", "如何用花呗还钱"],
@@ -67,6 +145,36 @@ const EXAMPLES = {
 };
 const get = (id) => document.getElementById(id);
 let info = {};
+let language = "en";
+
+function say(key, value) {
+  return TEXTS[language][key].replace("{}", value);
+}
+
+function explain(message) {
+  if (language === "zh")
+    for (const [pattern, chinese] of REFUSALS) {
+      const found = new RegExp(pattern).exec(message);
+      if (found) return chinese.replace(/\\$(\\d)/g, (_, i) => found[i]);
+    }
+  return message;
+}
+
+function speak(chosen) {
+  language = chosen;
+  document.documentElement.lang = chosen;
+  get("language").textContent = say("other");
+  get("language").lang = chosen === "en" ? "zh" : "en";
+  get("legend").textContent = say("legend");
+  get("go").textContent = say("run");
+  get("model").textContent = !info.routes ? say("loading")
+    : info.task ? say("tuned", info.task) : say("pretrained");
+  get("error").textContent = "";
+  get("result").replaceChildren();
+  for (const name of info.routes || [])
+    get(`name-${name}`).textContent = say(name);
+  if (info.routes) showFields(false);
+}
 
 function mode() {
   return new FormData(get("form")).get("mode");
@@ -74,13 +182,14 @@ function mode() {
 
 function second() {
   const takesPairs = info.pairs && ["classify", "score"].includes(mode());
-  return takesPairs ? "Second text" : MODES[mode()].b;
+  return takesPairs ? "second" : MODES[mode()].b;
 }
 
 function showFields(fill) {
-  get("label-a").textContent = MODES[mode()].a;
+  get("label-a").textContent = say(MODES[mode()].a);
   get("second").hidden = second() === null;
-  get("label-b").textContent = second() || "";
+  get("label-b").textContent =
+    second() === null ? "" : say(second());
   if (fill) [get("a").value, get("b").value] = EXAMPLES[mode()];
 }
 
@@ -91,14 +200,14 @@ function request() {
 
 function rows(name, found) {
   const first = found[0];
-  if (name === "similarity") return [["cosine", found[0]]];
+  if (name === "similarity") return [[say("cosine"), found[0]]];
   if (name === "classify") return Object.entries(first.probabilities);
-  if (name === "score") return [["score", first.score.toFixed(4)]];
+  if (name === "score") return [[say("points"), first.score.toFixed(4)]];
   if (name === "tag")
     return first.entities.map((e) => [`${e.text} (${e.type})`, e.probability]);
   if (name === "answer")
     return first.n_best.slice(0, 5).map(
-      (n) => [n.text || "(no answer in the text)", n.probability]);
+      (n) => [n.text || say("no_answer"), n.probability]);
   return first.flatMap((mask, i) =>
     mask.map((p) => [`${i + 1}: ${p.text}`, p.probability]));
 }
@@ -106,7 +215,7 @@ function rows(name, found) {
 function show(pairs) {
   const table = get("result");
   table.replaceChildren();
-  if (!pairs.length) pairs = [["nothing found", ""]];
+  if (!pairs.length) pairs = [[say("nothing"), ""]];
   for (const [name, value] of pairs) {
     const row = table.insertRow();
     row.insertCell().textContent = name;
@@ -129,21 +238,22 @@ async function run(event) {
       method: "POST",
       headers: { "content-type": "application/json" },
       body: JSON.stringify(request()),
-    });
+    }).catch(() => { throw new Error(say("offline")); });
     const found = await response.json();
     if (!response.ok) throw new Error(found.detail || response.statusText);
     show(rows(mode(), found));
   } catch (error) {
-    get("error").textContent = error.message;
+    get("error").textContent = explain(error.message);
     get("result").replaceChildren();
   }
   get("go").disabled = false;
 }
 
 async function start() {
+  speak(navigator.language.startsWith("zh") ? "zh" : "en");
+  get("language").addEventListener(
+    "click", () => speak(language === "en" ? "zh" : "en"));
   info = await (await fetch("/info")).json();
-  get("model").textContent = info.task
-    ? `Fine-tuned on ${info.task}` : "A pre-trained model";
   for (const [i, name] of info.routes.entries()) {
     const label = document.createElement("label");
     const input = document.createElement("input");
@@ -152,9 +262,12 @@ async function start() {
     input.value = name;
     input.checked = i === 0;
     input.addEventListener("change", () => showFields(true));
-    label.append(input, ` ${MODES[name].name}`);
+    const text = document.createElement("span");
+    text.id = `name-${name}`;
+    label.append(input, " ", text);
     get("modes").append(label);
   }
+  speak(language);
   showFields(true);
   get("form").addEventListener("submit", run);
   get("go").disabled = false;
@@ -171,3 +284,4 @@ async function start() {
 }
 start();
 """
+)
