@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from albert_tf2 import command_line
 from albert_tf2.data import (
     build_pretraining_data,
+    part_files,
     parts,
     reading,
     recognition,
@@ -99,7 +100,7 @@ def measure_stages(flags: Any, files: Sequence, folder: str) -> None:
     for unit in found:
         part = builder.build(unit)
         begin = time.process_time()
-        parts.write_part(path, part)
+        part_files.write_part(path, part)
         builder.seconds["write"] += time.process_time() - begin
         total += part.counts["bytes"]
     every = sum(builder.seconds.values())

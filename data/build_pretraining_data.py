@@ -25,6 +25,7 @@ from albert_tf2.text.tokenization import Tokenizer, Vocabulary
 from . import (
     borders,
     duplicates,
+    findings,
     parts,
     recognition,
     segments,
@@ -126,6 +127,7 @@ def make_plan(
     config: BuildConfig,
     *,
     user_dictionaries: Sequence[str] = (),
+    plan_class: type[shards.Plan] = shards.Plan,
 ) -> shards.Plan:
     """Finds the corpus, loads the vocabulary, fills in the settings."""
     vocabulary = Vocabulary.load(vocab_file)
@@ -134,7 +136,7 @@ def make_plan(
     terms = tuple(t for path in user_dictionaries for t in read_terms(path))
     if terms:
         _tell_terms_without_effect(terms, vocabulary, config)
-    return shards.Plan(
+    return plan_class(
         config=config.resolved(sum(file.size for file in files)),
         files=tuple(files),
         vocabulary=vocabulary,
@@ -375,10 +377,8 @@ def summary(manifest: dict[str, Any], output_dir: str) -> str:
         f"a pair, {counts['dropped_tokens']:,} tokens, "
         f"{counts['lines_not_utf8'] + counts['lines_malformed']:,} lines that "
         "could not be read",
-        f"junk: {counts['html_left_overs']:,} HTML left-overs, "
-        f"{counts['repeated_lines']:,} repeated lines, "
-        f"{counts['few_han_documents']:,} documents with few Chinese "
-        f"characters{_dropped(counts)}",
+        f"junk: {'; '.join(findings.junk(counts)) or 'none found'}"
+        + _dropped(counts),
         f"{len(manifest['shards'])} shards in {output_dir}",
     ]
     return "\n".join(lines)

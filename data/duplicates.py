@@ -28,6 +28,7 @@ from albert_tf2.text.tokenization import PIECE_PREFIX, Tokenizer, Vocabulary
 
 from . import parts, reading, segments, shards, units
 from .build_config import BuildConfig
+from .documents import Documents, documents_of_tokens
 
 KINDS = ("exact", "near")
 SHINGLE = 5
@@ -44,10 +45,19 @@ _PLACE_BITS, _UNIT_BITS = 22, 20
 
 
 class Keys(NamedTuple):
-    """The keys of D documents: uint64 [D], and uint64 [D, BANDS]."""
+    """The keys of D documents: uint64 [D], and uint64 [D, BANDS].
+
+    Attributes:
+        exact: Of the whole text.
+        near: Of the bands.
+        least: uint64 [D], by which to draw a share of the documents: the same
+            for documents that share a part J of their 5-grams with
+            probability J.
+    """
 
     exact: np.ndarray
     near: np.ndarray
+    least: np.ndarray
 
 
 def document_id(file_number: int, unit_index: int, place: int) -> int:
@@ -128,7 +138,7 @@ class KeyBuilder:
         """Reads a unit and finds the keys of its documents."""
         text, _ = reading.read(unit, self.config, Counter())
         tokens = self.tokenizer.tokenize(text)
-        found = parts.documents_of_tokens(text, tokens)
+        found = documents_of_tokens(text, tokens)
         keys = keys_of(text, tokens, found, self.is_word)
         groups = groups_of(
             keys,
@@ -153,7 +163,7 @@ def words_of(vocabulary: Vocabulary) -> np.ndarray:
 def keys_of(
     text: str,
     tokens: BulkTokens,
-    found: parts.Documents,
+    found: Documents,
     is_word: np.ndarray,
 ) -> Keys:
     """Returns the keys of the documents of a unit."""
@@ -175,7 +185,8 @@ def keys_of(
     keys = np.zeros((count, BANDS), np.uint64)
     for row in range(ROWS):
         keys = _mixed(keys * _FACTOR + bands[:, :, row])
-    return Keys(exact, _mixed(keys + np.arange(BANDS, dtype=np.uint64)))
+    near = _mixed(keys + np.arange(BANDS, dtype=np.uint64))
+    return Keys(exact, near, _mixed(numbers.min(axis=1)))
 
 
 def _digest(text: str) -> int:

@@ -23,7 +23,7 @@ from typing import IO
 from albert_tf2 import paths
 from albert_tf2.errors import UserError
 
-from . import parts, records, shards, units
+from . import part_files, parts, records, shards, units
 
 # Rows are held back until they take so many bytes, then written to all
 # spools: few writes, and little memory.
@@ -48,7 +48,7 @@ def deal_part(
     """
     path = paths.join(plan.parts_folder, name)
     try:
-        _, blocks = parts.read_part(path)
+        _, blocks = part_files.read_part(path)
     except ValueError as error:
         raise UserError(
             f"{error}: run the same command again to make it anew"
@@ -57,7 +57,7 @@ def deal_part(
     held_back = rows.pop((parts.CONTINUED, 0), None)
     if held_back is not None:
         assert continued is not None, "the census knows whose rows they are"
-        file_number, unit_index = parts.place_of(name)
+        file_number, unit_index = part_files.place_of(name)
         unit = units.Unit(plan.files[file_number], unit_index)
         frames = records.split_frames(held_back)
         dealt = parts.deal(

@@ -22,11 +22,13 @@ import numpy as np
 from albert_tf2 import command_line, features, paths
 from albert_tf2.errors import UserError
 from albert_tf2.settings import MAX_SEED
+from albert_tf2.text.text_settings import TextSettings
 from albert_tf2.text.tokenization import PIECE_PREFIX, Vocabulary
 
 from . import records
 
 PROG = "python -m albert_tf2.data.inspect_records"
+MASKED_LM_PROB = 0.1
 # ANSI colours of «x», {x→y}, {x} and special tokens.
 COLOURS = {"mask": "41", "random": "43;30", "keep": "42;30", "special": "2"}
 
@@ -57,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     number("--seed", 0, "Decides the masks.", least=0, most=MAX_SEED)
     number(
         "--masked_lm_prob",
-        0.1,
+        MASKED_LM_PROB,
         "Share of the tokens to mask.",
         kind=float,
         above=0.0,
@@ -87,21 +89,68 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def lines_of_frames(
+    frames: Sequence[bytes],
+    vocabulary: Vocabulary,
+    *,
+    max_seq_length: int,
+    max_pairs: int,
+    seed: int = 0,
+) -> list[list[str]]:
+    """Lays rows out that stand in no folder (`lines_of_row`), in colour.
+
+    Args:
+        frames: Of compact records (`records.frame`).
+        vocabulary: The tokens.
+        max_seq_length: T.
+        max_pairs: The most pairs in a row.
+        seed: Decides order and masks.
+    """
+    if not frames:
+        return []
+    from albert_tf2.records import masking
+    from albert_tf2.records.record_set import CompactRecords
+
+    record_set = CompactRecords(
+        folder="", subset="train", paths=(), counts=(), sums=(),
+        max_seq_length=max_seq_length, max_pairs=max_pairs,
+        vocab_size=len(vocabulary), text_settings=TextSettings(),
+    )  # fmt: skip
+    payloads = [records.payload_of(one) for one in frames]
+    batch = _masker(vocabulary, max_seq_length, MASKED_LM_PROB)(
+        *record_set.parse(payloads),
+        masking.row_keys(seed, np.arange(len(frames))),
+        packed=True,
+    )
+    found = []
+    for number, payload in enumerate(payloads):
+        row = {name: value.numpy()[number] for name, value in batch.items()}
+        row["word_starts"] = word_starts_of_row(row, payload, record_set)
+        found.append(lines_of_row(row, vocabulary, colour=True))
+    return found
+
+
+def _masker(vocabulary: Vocabulary, length: int, share: float) -> Any:
+    from albert_tf2.records import masking
+
+    return masking.Masker(
+        vocabulary,
+        max_seq_length=length,
+        max_predictions_per_seq=max(1, round(length * share)),
+        masked_lm_prob=share,
+    )
+
+
 def _rows(flags: Any, vocabulary: Vocabulary) -> Iterator[dict[str, Any]]:
     """Yields the first records as training sees them, one by one."""
-    from albert_tf2.records import masking, pipeline
+    from albert_tf2.records import pipeline
     from albert_tf2.records.record_set import CompactRecords, open_records
 
     record_set = open_records(flags.data_dir, flags.subset)
     if not record_set.records:
         raise UserError(f"{flags.data_dir} has no {flags.subset} records")
     length = record_set.max_seq_length
-    masker = masking.Masker(
-        vocabulary,
-        max_seq_length=length,
-        max_predictions_per_seq=max(1, round(length * flags.masked_lm_prob)),
-        masked_lm_prob=flags.masked_lm_prob,
-    )
+    masker = _masker(vocabulary, length, flags.masked_lm_prob)
     dataset = pipeline.evaluation_dataset(
         record_set, masker, batch_size=1, seed=flags.seed
     )

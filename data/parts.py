@@ -8,23 +8,19 @@ are held out is decided where the document begins (`census`).
 
 import collections
 import contextlib
-import hashlib
-import json
-import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from albert_tf2 import paths
-from albert_tf2.errors import UserError
 from albert_tf2.text.bulk_tokenization import BulkTokenizer, BulkTokens
 from albert_tf2.text.text_settings import TextSettings
 from albert_tf2.text.tokenization import Tokenizer, Vocabulary
 
 from . import reading, records, segments, units
 from .build_config import BuildConfig
+from .documents import Documents, documents_of_tokens
 from .terms import Term
 from .words import Segmenter
 
@@ -34,8 +30,6 @@ SUBSETS = ("train", "eval")
 CONTINUED = "continued"
 # Documents with fewer Chinese characters among their tokens are counted.
 FEW_HAN = 0.3
-# What `str.strip` removes.
-WHITE_SPACE = [code for code in range(0x3001) if chr(code).isspace()]
 STAGES = ("read", "tokenize", "segment", "pair", "write")
 
 
@@ -89,6 +83,14 @@ class Part(NamedTuple):
         return self.head.counts
 
 
+class Content(NamedTuple):
+    """What was in a unit."""
+
+    text: str
+    tokens: BulkTokens
+    documents: Documents
+
+
 class PartBuilder:
     """Turns units into parts; loads vocabulary and segmenter once."""
 
@@ -127,6 +129,10 @@ class PartBuilder:
 
     def build(self, unit: units.Unit) -> Part:
         """Reads and processes a unit."""
+        return self.build_and_show(unit)[0]
+
+    def build_and_show(self, unit: units.Unit) -> tuple[Part, Content]:
+        """Reads and processes a unit; returns what was in it, too."""
         counts: collections.Counter[str] = collections.Counter()
         with self._stage("read"):
             text, begins_inside = reading.read(unit, self.config, counts)
@@ -145,12 +151,13 @@ class PartBuilder:
             counts["unknown_tokens"] += int(unknown.sum())
             groups = self._groups(unit, pairs, tokens.ids, word_starts, counts)
         continued = len(groups.get((CONTINUED, 0), ()))
-        return Part(Head(dict(counts), joint, continued), groups)
+        part = Part(Head(dict(counts), joint, continued), groups)
+        return part, Content(text, tokens, found)
 
     def _pairs(
         self,
         unit: units.Unit,
-        found: "Documents",
+        found: Documents,
         begins_inside: bool,
         word_starts: np.ndarray,
         chinese: np.ndarray,
@@ -211,7 +218,7 @@ class PartBuilder:
     def _left_out(
         self,
         unit: units.Unit,
-        found: "Documents",
+        found: Documents,
         chinese: np.ndarray,
         counts: collections.Counter,
     ) -> dict[int, str]:
@@ -324,135 +331,3 @@ def _serialize(
     tokens = b"".join(packed[p.start : p.end].tobytes() for p in row)
     lengths = [n for p in row for n in (p.middle - p.start, p.end - p.middle)]
     return records.compact_example(tokens, lengths)
-
-
-class Documents(NamedTuple):
-    """The documents of a tokenized unit.
-
-    Attributes:
-        sentence_ends: For each document int64 [S + 1]: the token where it
-            begins, and the tokens where its S sentences end.
-        first_is_open: Whether no border stands before the first document.
-        last_is_open: Whether no border stands after the last one.
-    """
-
-    sentence_ends: list[np.ndarray]
-    first_is_open: bool
-    last_is_open: bool
-
-
-def documents_of_tokens(text: str, tokens: BulkTokens) -> Documents:
-    """Finds the sentences and documents of a tokenized unit."""
-    line_ends = np.append(tokens.line_ends, len(text))
-    token_ends = np.searchsorted(tokens.starts, line_ends)  # [L]
-    lengths = np.diff(token_ends, prepend=0)
-    is_border = _borders(text, line_ends, lengths)
-    if not text or text.endswith("\n"):
-        is_border[-1] = False  # nothing stands behind the last line feed
-    sentences = np.flatnonzero(lengths)
-    document_of_line = np.cumsum(is_border)
-    if not len(sentences):
-        is_open = not is_border.any()
-        return Documents([], is_open, is_open)
-    first = np.flatnonzero(np.diff(document_of_line[sentences])) + 1
-    found = []
-    begin = 0
-    for ends in np.split(token_ends[sentences], first):
-        found.append(np.concatenate([[begin], ends]))
-        begin = ends[-1]
-    return Documents(
-        found,
-        first_is_open=bool(document_of_line[sentences[0]] == 0),
-        last_is_open=bool(
-            document_of_line[sentences[-1]] == document_of_line[-1]
-        ),
-    )
-
-
-def _borders(
-    text: str, line_ends: np.ndarray, tokens_of_line: np.ndarray
-) -> np.ndarray:
-    """Returns bool [L], whether a line holds nothing but white space.
-
-    A line of control characters has no tokens either, but is no border.
-    """
-    lengths = np.diff(line_ends, prepend=-1) - 1
-    borders = lengths == 0
-    doubtful = np.flatnonzero((tokens_of_line == 0) & ~borders)
-    if len(doubtful):
-        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-        solid = np.concatenate([[0], np.cumsum(~np.isin(codes, WHITE_SPACE))])
-        ends = line_ends[doubtful]
-        borders[doubtful] = solid[ends] == solid[ends - lengths[doubtful]]
-    return borders
-
-
-# A part on disk: the length of its header, the header as JSON, the frames.
-PART = ".part"
-_HEAD = struct.Struct("<Q")
-
-
-def part_name(file_number: int, unit_index: int) -> str:
-    """Names a part so that names sort in the order of the corpus."""
-    return f"{file_number:08d}-{unit_index:08d}{PART}"
-
-
-def place_of(name: str) -> tuple[int, int]:
-    """Returns the number of the file and of the unit that a part is of."""
-    file_number, _, rest = name.partition("-")
-    return int(file_number), int(rest.removesuffix(PART))
-
-
-def write_part(path: str, part: Part) -> None:
-    """Writes a part, whole or not at all."""
-    keys = sorted(part.groups)
-    blocks = [b"".join(part.groups[key]) for key in keys]
-    payload = b"".join(blocks)
-    header = {
-        "head": [part.head.counts, part.head.joint, part.head.continued],
-        "groups": [
-            [*key, len(block)] for key, block in zip(keys, blocks, strict=True)
-        ],
-        "digest": hashlib.blake2b(payload, digest_size=16).hexdigest(),
-    }
-    text = json.dumps(header).encode()
-    with paths.atomic_file(path, "wb", fsync=False) as stream:
-        stream.write(_HEAD.pack(len(text)) + text + payload)
-
-
-def read_part(path: str) -> tuple[Head, dict[tuple[str, int], memoryview]]:
-    """Reads a part in one go.
-
-    Returns:
-        What it tells about itself, and the frames of each (subset, shard),
-        one after the other.
-
-    Raises:
-        ValueError: If it is damaged.
-    """
-    with paths.open_binary(path) as stream:
-        content = memoryview(stream.read())
-    try:
-        (length,) = _HEAD.unpack_from(content)
-        begin = _HEAD.size + length
-        header = json.loads(bytes(content[_HEAD.size : begin]))
-        counts, joint, continued = header["head"]
-        blocks = {}
-        end = begin
-        for subset, shard, size in header["groups"]:
-            blocks[subset, shard] = content[end : end + size]
-            end += size
-        digest = hashlib.blake2b(content[begin:], digest_size=16).hexdigest()
-        if end != len(content) or digest != header["digest"]:
-            raise ValueError(f"{path} is damaged")
-    except (KeyError, TypeError, struct.error) as error:
-        raise ValueError(f"{path} is damaged ({error!r})") from error
-    return Head(counts, Joint(*joint), continued), blocks
-
-
-def load_head(path: str) -> Head | None:
-    """Checks a part of an earlier run; None if it is missing or damaged."""
-    try:
-        return read_part(path)[0]
-    except (OSError, ValueError, UserError):
-        return None

@@ -19,6 +19,7 @@ from .sentences import OTHER_LINE_ENDS, split_sentences
 
 # How `surrogateescape` marks bytes that are not UTF-8.
 _ESCAPED = re.compile("[\udc80-\udcff]")
+_BLANK_LINES = re.compile("\n{3,}")
 DEFAULT = ReadConfig()
 COUNTED = (
     "lines_not_utf8",
@@ -55,6 +56,8 @@ def read(
         blank = text.count("\n\n")
         is_text = file.format == "text"
         counts["lines_read"] += text.count("\n") - blank if is_text else blank
+    if "\n\n\n" in text:  # a border is a border; 300 MB of them are soon read
+        text = _BLANK_LINES.sub("\n\n", text)
     counts["nul_characters"] += text.count("\0")
     counts["other_line_ends"] += _other_line_ends(text)
     counts["html_left_overs"] += cleaning.count_html(text)

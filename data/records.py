@@ -83,6 +83,11 @@ def frame(payloads: Sequence[bytes]) -> list[bytes]:
 FRAME_OVERHEAD = 16
 
 
+def payload_of(one: bytes | memoryview) -> bytes:
+    """Returns what a frame holds."""
+    return bytes(one[12:-4])
+
+
 def split_frames(data: bytes) -> list[memoryview]:
     """Cuts concatenated frames apart."""
     view = memoryview(data)

@@ -18,7 +18,15 @@ from albert_tf2.errors import UserError
 from albert_tf2.text.text_settings import TextSettings
 from albert_tf2.text.tokenization import VOCAB_FILE, Tokenizer, Vocabulary
 
-from . import corpus, parts, recognition, records, segments, units
+from . import (
+    corpus,
+    part_files,
+    parts,
+    recognition,
+    records,
+    segments,
+    units,
+)
 from .build_config import BuildConfig
 from .terms import Term
 
@@ -58,7 +66,7 @@ class Plan:
         return paths.join(self.output_dir, PARTS_FOLDER)
 
     def part_path(self, file_number: int, unit_index: int) -> str:
-        name = parts.part_name(file_number, unit_index)
+        name = part_files.part_name(file_number, unit_index)
         return paths.join(self.parts_folder, name)
 
     def units_of(self, file_number: int) -> Iterator[units.Unit]:
@@ -144,7 +152,7 @@ def make_part(
         wanted = {*plan.only, (parts.CONTINUED, 0)}
         groups = {k: v for k, v in part.groups.items() if k in wanted}
         part = part._replace(groups=groups)
-    parts.write_part(path, part)
+    part_files.write_part(path, part)
     return part.head
 
 
@@ -186,7 +194,7 @@ def write_shard(
 def part_names(plan: Plan) -> list[str]:
     """Returns the parts on disk, in the order of the corpus."""
     names = paths.names(plan.parts_folder)
-    return [name for name in names if name.endswith(parts.PART)]
+    return [name for name in names if name.endswith(part_files.PART)]
 
 
 def manifest_of(

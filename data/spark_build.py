@@ -18,7 +18,7 @@ from typing import Any
 from albert_tf2 import command_line
 from albert_tf2.errors import UserError, install_line
 
-from . import build_pretraining_data, gather, parts, shards, units
+from . import build_pretraining_data, gather, part_files, shards, units
 from .census import Census
 
 PROG = "python -m albert_tf2.data.spark_build"
@@ -219,7 +219,7 @@ def _make_parts(plan: shards.Plan, tasks: Iterator[Task]) -> Iterator[Census]:
         for unit in some:
             unit = plan.placed(unit, number)
             path = plan.part_path(number, unit.index)
-            head = parts.load_head(path)
+            head = part_files.load_head(path)
             if head is None:
                 builder = builder or plan.part_builder()
                 head = shards.make_part(plan, builder, path, unit)
@@ -237,7 +237,7 @@ def _deal_parts(
     numbers = {key: number for number, key in enumerate(wanted)}
     try:
         for part, name in names:
-            subset = continued.get(parts.place_of(name))
+            subset = continued.get(part_files.place_of(name))
             dealt = gather.deal_part(plan, name, subset)
             for key in numbers.keys() & dealt:
                 yield numbers[key], (part, dealt[key])

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from albert_tf2.errors import UserError
 
-from . import gather, parts, shards, units
+from . import gather, part_files, parts, shards, units
 from .census import Census
 
 KILLED = (
@@ -95,6 +95,29 @@ class Workers:
                 bar.update(size)
             bar.update(total - bar.n)
         return census
+
+    def look(
+        self, plan: shards.Plan
+    ) -> Iterator[tuple[tuple[int, int], Any, int]]:
+        """Yields what the plan's builder sees in every unit.
+
+        Yields:
+            The unit's place, what was seen, and its share of the bytes; in
+            the order of the corpus.
+        """
+        tasks = (
+            ((file_number, unit.index), unit)
+            for file_number in range(len(plan.files))
+            for unit in plan.units_of(file_number)
+        )
+        numbered = ((number, *task) for number, task in enumerate(tasks))
+        waiting: dict[int, tuple[tuple[int, int], Any, int]] = {}
+        next_number = 0
+        for number, *seen in self._map(plan, look, numbered):
+            waiting[number] = tuple(seen)
+            while next_number in waiting:
+                yield waiting.pop(next_number)
+                next_number += 1
 
     def gather(
         self, plan: shards.Plan, continued: Mapping[tuple[int, int], str]
@@ -235,7 +258,7 @@ def _tasks(plan: shards.Plan) -> Iterator[tuple]:
     there = frozenset(shards.part_names(plan))
     for file_number in range(len(plan.files)):
         for unit in plan.units_of(file_number):
-            name = parts.part_name(file_number, unit.index)
+            name = part_files.part_name(file_number, unit.index)
             yield (file_number, unit.index), unit, name in there
 
 
@@ -243,14 +266,14 @@ def _subsets(
     continued: Mapping[tuple[int, int], str], names: Iterable[str]
 ) -> dict[str, str]:
     """Returns what of `continued` some parts need, by their names."""
-    found = {name: continued.get(parts.place_of(name)) for name in names}
+    found = {name: continued.get(part_files.place_of(name)) for name in names}
     return {name: subset for name, subset in found.items() if subset}
 
 
 # What a worker process works on.
 # What `_begin` was given: set before any work is.
 _plan: Any = None
-_builder: parts.PartBuilder | None = None
+_builder: Any = None
 
 
 def _begin(plan: shards.Plan | None) -> None:
@@ -276,12 +299,22 @@ def make_part(
     """
     global _builder
     path = _plan.part_path(*place)
-    head = parts.load_head(path) if is_there else None
+    head = part_files.load_head(path) if is_there else None
     if head is None:
         if _builder is None:
             _builder = _plan.part_builder()
         head = shards.make_part(_plan, _builder, path, unit)
     return place, head, unit.progress
+
+
+def look(
+    number: int, place: tuple[int, int], unit: units.Unit
+) -> tuple[int, tuple[int, int], Any, int]:
+    """Looks at a unit without writing anything."""
+    global _builder
+    if _builder is None:
+        _builder = _plan.part_builder()
+    return number, place, _builder.look(unit), unit.progress
 
 
 def spool(

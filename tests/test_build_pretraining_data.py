@@ -17,7 +17,7 @@ from albert_tf2 import UserError, paths
 from albert_tf2.data import (
     build_pretraining_data,
     corpus,
-    parts,
+    part_files,
     reading,
     records,
     shards,
@@ -379,16 +379,16 @@ def test_damaged_parts_of_a_killed_build_are_made_again(
         build(texts, vocab_file, output_dir, seed=1)
     part, *others = sorted((output_dir / ".parts").glob("*.part"))
     made = []
-    write_part = parts.write_part
+    write_part = part_files.write_part
     monkeypatch.setattr(
-        parts, "write_part",
+        part_files, "write_part",
         lambda path, part: made.append(path) or write_part(path, part),
     )  # fmt: skip
     part.write_bytes(part.read_bytes()[:-1] + b"\0")
     others[0].write_bytes(others[0].read_bytes()[:20])
     (output_dir / ".records-00000.0123.albert-tmp").write_bytes(b"half")
     (output_dir / "notes.tmp").write_bytes(b"the user's")
-    assert parts.load_head(str(part)) is None
+    assert part_files.load_head(str(part)) is None
     build(texts, vocab_file, output_dir)
     left = files_of(tmp_path / "whole") | {"notes.tmp": b"the user's"}
     assert files_of(output_dir) == left

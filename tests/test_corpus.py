@@ -119,6 +119,33 @@ def test_the_line_of_a_wrong_byte_counts_from_the_file_start(tmp_path):
             reading.read(unit, ReadConfig(), collections.Counter())
 
 
+def test_lines_are_counted_over_megabytes(tmp_path):
+    """Lines are counted a megabyte at a time."""
+    line = "一句话。\n".encode()
+    number = (5 << 19) // len(line)
+    data = line * number + b"\xff\n" + line
+    file = write(tmp_path / "a.txt", data)
+    with pytest.raises(
+        UserError, match=f"line {number + 1}, byte {13 * number}:"
+    ):
+        text_of(file)
+    for extra in (1 << 20, 1 << 21):  # where a block begins and ends
+        assert units.line_number(file, extra) == data[:extra].count(b"\n") + 1
+
+
+def test_very_many_blank_lines_are_one_border(tmp_path):
+    """As many as a small compressed file may hold: what follows is quick."""
+    data = "甲。\n".encode() + b"\n" * (3 << 20) + "乙。\n".encode()
+    path = tmp_path / "a.txt.gz"
+    path.write_bytes(gzip.compress(data, 1))
+    file = corpus.find_files(str(path))[0]
+    counts = collections.Counter()
+    text = text_of(file, counts)
+    assert list(reading.documents(text)) == [["甲。"], ["乙。"]]
+    assert len(text) < 30
+    assert counts["bytes"] == len(data)
+
+
 def test_byte_order_mark_and_nul(tmp_path):
     data = b"\xef\xbb\xbf" + "甲\0乙。\n".encode()
     counts = collections.Counter()

@@ -10,11 +10,12 @@ from test_spark_build import Context
 from albert_tf2.data import (
     build_pretraining_data,
     duplicates,
-    parts,
+    part_files,
     spark_build,
     workers,
 )
 from albert_tf2.data.build_config import BuildConfig
+from albert_tf2.data.documents import documents_of_tokens
 from albert_tf2.text.bulk_tokenization import BulkTokenizer
 from albert_tf2.text.tokenization import Tokenizer, Vocabulary
 
@@ -29,7 +30,7 @@ IS_WORD = duplicates.words_of(VOCABULARY)
 def keys_of(documents):
     text = "\n\n".join(documents) + "\n"
     tokens = BULK.tokenize(text)
-    found = parts.documents_of_tokens(text, tokens)
+    found = documents_of_tokens(text, tokens)
     return duplicates.keys_of(text, tokens, found, IS_WORD)
 
 
@@ -221,9 +222,9 @@ def test_a_set_without_duplicates_can_be_repaired_and_resumed(
         build_pretraining_data.build(plan, one_worker())
     monkeypatch.undo()
     made = []
-    write_part = parts.write_part
+    write_part = part_files.write_part
     monkeypatch.setattr(
-        parts, "write_part",
+        part_files, "write_part",
         lambda path, part: made.append(path) or write_part(path, part),
     )  # fmt: skip
     build_pretraining_data.build(plan, one_worker())

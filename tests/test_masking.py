@@ -103,7 +103,9 @@ def test_every_row_can_be_restored_and_masks_whole_words(
         count = int(batch["masked_lm_weights"][row].sum())
         positions = batch["masked_lm_positions"][row]
         budget = min(12, max(1, round(float(prob * lengths[row].sum()))))
-        assert count <= budget
+        sizes = word_sizes(starts[row], lengths[row])
+        # Where no span that was drawn fits the budget, a word is masked.
+        assert count <= budget or count in sizes
         assert (np.diff(positions[:count]) > 0).all()  # sorted, unique
         assert (positions[count:] == 0).all()
         assert (batch["masked_lm_ids"][row, count:] == 0).all()
@@ -118,6 +120,13 @@ def test_every_row_can_be_restored_and_masks_whole_words(
             [VOCABULARY.cls_id, VOCABULARY.sep_id, VOCABULARY.padding_id],
         ).any()
         check_whole_words(batch, row, changed, starts[row], lengths[row])
+
+
+def word_sizes(starts, lengths):
+    """Returns the tokens of each word; a segment begins a word."""
+    begins = np.flatnonzero(starts[: lengths.sum()])
+    ends = np.cumsum(lengths)
+    return np.diff(np.union1d(begins, [0, *ends])).tolist()
 
 
 def check_whole_words(batch, row, changed, starts, lengths):
@@ -149,6 +158,21 @@ def test_masks_fill_the_budget():
     budget = np.clip(np.round(rows[2].sum(1) * 0.15), 1, 12)
     filled = batch["masked_lm_weights"].sum(1)
     assert filled.sum() > 0.97 * budget.sum()
+
+
+def test_rows_of_words_longer_than_the_budget_mask_one_word():
+    """东西 不错: two words of two characters, and a budget of one."""
+    tokens = np.tile(np.arange(4) + FIRST_HAN, (200, 1)).astype(np.int32)
+    starts = np.tile([True, False, True, False], (200, 1))
+    rows = tokens, starts, np.tile([2, 2], (200, 1)).astype(np.int32)
+    batch = draw(rows, max_seq_length=8, max_predictions_per_seq=2)
+    assert (batch["masked_lm_weights"].sum(1) == 2).all()
+    words = (batch["masked_lm_ids"] - FIRST_HAN) // 2
+    assert (words[:, 0] == words[:, 1]).all()  # a whole word
+    assert 60 < words[:, 0].sum() < 140  # either of them
+    # What is longer than all predictions of a row cannot be masked.
+    batch = draw(rows, max_seq_length=8, max_predictions_per_seq=1)
+    assert (batch["masked_lm_weights"] == 0).all()
 
 
 def test_order_is_drawn_with_equal_chances_for_every_pair():

@@ -30,6 +30,7 @@ import tensorflow as tf
 
 from albert_tf2 import features
 from albert_tf2.errors import UserError, check_choice
+from albert_tf2.records import draws, layout
 from albert_tf2.settings import LABEL_STYLES, MAX_LENGTH, check_number
 from albert_tf2.text.tokenization import (
     CHINESE_BLOCKS,
@@ -41,20 +42,6 @@ from albert_tf2.text.tokenization import (
 MASK_SHARE, RANDOM_SHARE = 0.8, 0.1  # the rest stays as it is (1810.04805)
 # How often what is left of the budget is offered to the tiles that fit it.
 REFILLS = 3
-
-# Purposes of random draws: each gets its own stream.
-_ORDER, _LENGTHS, _TILES, _ACTION, _REPLACEMENT = range(1, 6)
-_GOLDEN = 0x9E3779B9  # 2^32 / golden ratio: spreads consecutive counters
-
-
-def _mix(bits: tf.Tensor) -> tf.Tensor:
-    """Scrambles uint32 values one to one (MurmurHash3's finalizer)."""
-    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, None)):
-        shifted = tf.bitwise.right_shift(bits, tf.constant(shift, tf.uint32))
-        bits = tf.bitwise.bitwise_xor(bits, shifted)
-        if factor is not None:
-            bits *= tf.constant(factor, tf.uint32)
-    return bits
 
 
 def row_keys(seed: int, rows: tf.Tensor) -> tf.Tensor:
@@ -70,35 +57,9 @@ def row_keys(seed: int, rows: tf.Tensor) -> tf.Tensor:
     low = tf.cast(tf.bitwise.bitwise_and(rows, 0xFFFFFFFF), tf.uint32)
     high = tf.cast(tf.bitwise.right_shift(rows, 32), tf.uint32)
     key = tf.constant(seed & 0xFFFFFFFF, tf.uint32)
-    key = _mix(key + tf.constant((seed >> 32) & 0xFFFFFFFF, tf.uint32))
-    golden = tf.constant(_GOLDEN, tf.uint32)
-    return _mix(_mix(key + high * golden) + low * golden)
-
-
-def _random_bits(keys: tf.Tensor, purpose: int, index: tf.Tensor) -> tf.Tensor:
-    """Returns uint32 bits for `index` [B or 1, N] of rows `keys` [B]."""
-    golden = tf.constant(_GOLDEN, tf.uint32)
-    stream = _mix(keys ^ tf.constant(purpose * 0x7FEB352D, tf.uint32))
-    return _mix(stream[:, None] + tf.cast(index, tf.uint32) * golden)
-
-
-def _uniform(bits: tf.Tensor) -> tf.Tensor:
-    """Turns uint32 bits into float32 in [0, 1), exactly, on any device."""
-    top = tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32))
-    return tf.cast(tf.cast(top, tf.int32), tf.float32) * 2.0**-24
-
-
-def _below(bits: tf.Tensor, limit: tf.Tensor) -> tf.Tensor:
-    """Turns uint32 bits into int32 in [0, limit); 0 where limit is 0."""
-    limit = tf.convert_to_tensor(limit, tf.int32)
-    drawn = tf.cast(_uniform(bits) * tf.cast(limit, tf.float32), tf.int32)
-    return tf.minimum(drawn, tf.maximum(limit - 1, 0))
-
-
-def _take(values: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    """Gathers along axis 1, row by row; `index` is clipped into range."""
-    last = tf.shape(values)[1] - 1
-    return tf.gather(values, tf.clip_by_value(index, 0, last), batch_dims=1)
+    key = draws.mix(key + tf.constant((seed >> 32) & 0xFFFFFFFF, tf.uint32))
+    golden = tf.constant(draws.GOLDEN, tf.uint32)
+    return draws.mix(draws.mix(key + high * golden) + low * golden)
 
 
 def replacement_ids(vocabulary: Vocabulary) -> np.ndarray:
@@ -219,13 +180,13 @@ class Masker:
         """
         pairs = segment_lengths.shape[1] // 2
         words = number_words(word_starts, segment_lengths)  # [B, S]
-        places = _Layout.draw(segment_lengths, keys)
+        places = layout.Layout.draw(segment_lengths, keys)
         source, valid = self._draw_masked(words, segment_lengths, keys)
-        source, positions, weights = _sort(places, source, valid)
+        source, positions, weights = layout.sort_by_place(places, source, valid)
         labels, hidden = self._replace(tokens, words, source, keys)
 
         batch = places.lay_out(tokens, self.max_seq_length, self.vocabulary)
-        batch[features.INPUT_WORD_IDS] = _scatter(
+        batch[features.INPUT_WORD_IDS] = layout.scatter(
             batch[features.INPUT_WORD_IDS], positions, hidden, weights
         )
         valid = tf.cast(weights, tf.int32)
@@ -260,6 +221,9 @@ class Masker:
         budget = tf.clip_by_value(
             tf.cast(tf.round(budget), tf.int32), 1, self.max_predictions_per_seq
         )
+        length, budget = self._at_least_a_word(
+            words, count, (first, last), begin, length, budget
+        )
         for _ in range(REFILLS):
             total = tf.cumsum(length, axis=1)
             taken = tf.where(total <= budget, total, 0)
@@ -275,9 +239,30 @@ class Masker:
             order, [tf.shape(words)[0], self.max_predictions_per_seq]
         )
         tile = tf.searchsorted(total, order, side="right")  # [B, P]
-        source = order + _take(begin - total + length, tile)
+        source = order + draws.take(begin - total + length, tile)
         valid = order < total[:, -1:]
         return tf.where(valid, source, 0), valid
+
+    def _at_least_a_word(self, words, count, tiles, begin, length, budget):
+        """Gives rows of which no tile fits the budget one word to mask.
+
+        They are short, and all their words are longer than the budget: two of
+        two characters each, for instance.
+        """
+        first, last = tiles
+        drawn = tf.cast(last > first, tf.int32)
+        one = tf.argmax(drawn, axis=1, output_type=tf.int32)  # [B]
+        word = draws.take(first, one[:, None])  # [B, 1]
+        size = tf.minimum(tf.searchsorted(words, word + 2), count)
+        size -= draws.take(begin, one[:, None])
+        fits = tf.reduce_any((length > 0) & (length <= budget), 1, True)
+        needed = (
+            ~fits
+            & (tf.reduce_max(drawn, 1, True) > 0)
+            & (size <= self.max_predictions_per_seq)
+        )
+        alone = tf.one_hot(one, length.shape[1], dtype=tf.int32) * size
+        return tf.where(needed, alone, length), tf.where(needed, size, budget)
 
     def candidate_count(self) -> int:
         """Returns M: how many draws find enough different tiles, nearly surely.
@@ -303,62 +288,61 @@ class Masker:
             (last == first) where a draw hit nothing.
         """
         half = (tile_count(words.shape[1], self.max_ngram) + 1) // 2
-        bits = _random_bits(keys, _LENGTHS, tf.range(half)[None, :])
+        bits = draws.random_bits(keys, draws.LENGTHS, tf.range(half)[None, :])
         sixteen = tf.constant(16, tf.uint32)
         low = tf.bitwise.bitwise_and(bits, tf.constant(0xFFFF, tf.uint32))
         high = tf.bitwise.right_shift(bits, sixteen)
-        draws = tf.cast(tf.concat([low, high], 1), tf.int32)
-        lengths = tf.ones_like(draws)
+        drawn = tf.cast(tf.concat([low, high], 1), tf.int32)
+        lengths = tf.ones_like(drawn)
         for limit in tile_length_thresholds(self.max_ngram):
-            lengths += tf.cast(draws >= limit, tf.int32)
+            lengths += tf.cast(drawn >= limit, tf.int32)
         ends = tf.cumsum(lengths, axis=1)  # [B, tiles], in words
 
         # In words: where each segment ends, and where the next one begins.
-        borders = _take(words, tf.cumsum(segment_lengths, axis=1) - 1)
+        borders = draws.take(words, tf.cumsum(segment_lengths, axis=1) - 1)
         word_count = borders[:, -1:]  # [B, 1]
         inner = borders[:, :-1]  # [B, 2K-1]
         # A border inside a tile makes the rest of that tile one of its own.
         cut = tf.searchsorted(ends, inner, side="right")
-        cut_first = tf.where(cut > 0, _take(ends, cut - 1), 0)
+        cut_first = tf.where(cut > 0, draws.take(ends, cut - 1), 0)
         inside = (cut_first < inner) & (inner < word_count)
-        cut_last = tf.where(inside, _take(ends, cut), inner)
+        cut_last = tf.where(inside, draws.take(ends, cut), inner)
 
         tiles = tf.searchsorted(ends, word_count) + 1  # [B, 1]
         number = tf.range(self.candidate_count())[None, :]
-        drawn = _below(
-            _random_bits(keys, _TILES, number), tiles + inner.shape[1]
+        drawn = draws.below(
+            draws.random_bits(keys, draws.TILES, number), tiles + inner.shape[1]
         )  # [B, M]
         whole = drawn < tiles
         first = tf.where(
             whole,
-            tf.where(drawn > 0, _take(ends, drawn - 1), 0),
-            _take(inner, drawn - tiles),
+            tf.where(drawn > 0, draws.take(ends, drawn - 1), 0),
+            draws.take(inner, drawn - tiles),
         )
         last = tf.where(
-            whole, _take(ends, drawn), _take(cut_last, drawn - tiles)
+            whole, draws.take(ends, drawn), draws.take(cut_last, drawn - tiles)
         )
         segment = tf.searchsorted(borders, first, side="right")
         return first, tf.maximum(
-            tf.minimum(last, _take(borders, segment)), first
+            tf.minimum(last, draws.take(borders, segment)), first
         )
 
     def _replace(self, tokens, words, source, keys):
         """Returns labels and what the model sees instead, int32 [B, P]."""
-        ids = _take(tokens, source)
-        word = _take(words, source)
-        share = _uniform(_random_bits(keys, _ACTION, word))  # one per word
+        ids = draws.take(tokens, source)
+        word = draws.take(words, source)
+        # One draw for each word.
+        share = draws.uniform(draws.random_bits(keys, draws.ACTION, word))
+        bits = draws.random_bits(keys, draws.REPLACEMENT, source)
         other = tf.gather(
-            self._ordinary,
-            _below(
-                _random_bits(keys, _REPLACEMENT, source), len(self._ordinary)
-            ),
+            self._ordinary, draws.below(bits, len(self._ordinary))
         )
         hidden = tf.where(
             share < MASK_SHARE,
             self.vocabulary.mask_id,
             tf.where(share < MASK_SHARE + RANDOM_SHARE, other, ids),
         )
-        begins = (source == 0) | (_take(words, source - 1) != word)
+        begins = (source == 0) | (draws.take(words, source - 1) != word)
         return self._spelled(ids, begins), hidden
 
     def _spelled(self, ids: tf.Tensor, begins: tf.Tensor) -> tf.Tensor:
@@ -406,113 +390,3 @@ def number_words(
     starts = tf.cast(word_starts, tf.int32)
     starts = tf.tensor_scatter_nd_max(starts, index, present)
     return tf.cumsum(starts, axis=1)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Layout:
-    """Where each stored token of a batch goes: [CLS] x [SEP] y [SEP] ..."""
-
-    swapped: tf.Tensor  # int32 [B, K]
-    present: tf.Tensor  # bool [B, K]
-    pair_begin: tf.Tensor  # int32 [B, K], in the row of T
-    piece_ends: tf.Tensor  # int32 [B, 2K]: [CLS] x [SEP], then y [SEP]
-    piece_shift: tf.Tensor  # int32 [B, 2K]: place in T minus place in S
-    segment_ends: tf.Tensor  # int32 [B, 2K], in S
-    segment_shift: tf.Tensor  # int32 [B, 2K], segments in stored order
-
-    @classmethod
-    def draw(cls, segment_lengths: tf.Tensor, keys: tf.Tensor) -> "_Layout":
-        """Draws the order of each pair with equal chances."""
-        pairs = segment_lengths.shape[1] // 2
-        lengths = tf.reshape(segment_lengths, [-1, pairs, 2])  # [B, K, 2]
-        present = tf.reduce_sum(lengths, -1) > 0  # [B, K]
-        bits = _random_bits(keys, _ORDER, tf.range(pairs)[None, :])
-        swapped = (_uniform(bits) < 0.5) & present
-        begin = tf.reshape(
-            tf.cumsum(segment_lengths, axis=1, exclusive=True), [-1, pairs, 2]
-        )
-        swap = swapped[:, :, None]
-        ordered = tf.where(swap, lengths[:, :, ::-1], lengths)
-        specials = tf.constant([2, 1]) * tf.cast(present, tf.int32)[..., None]
-        sizes = tf.reshape(ordered + specials, [-1, 2 * pairs])
-        ends = tf.cumsum(sizes, axis=1)  # [B, 2K]
-        piece_begin = tf.reshape(ends - sizes, [-1, pairs, 2])
-        # The first piece opens with [CLS].
-        text_begin = piece_begin + tf.constant([1, 0])
-        shift = text_begin - tf.where(swap, begin[:, :, ::-1], begin)
-        return cls(
-            swapped=tf.cast(swapped, tf.int32),
-            present=present,
-            pair_begin=piece_begin[:, :, 0],
-            piece_ends=ends,
-            piece_shift=tf.reshape(shift, [-1, 2 * pairs]),
-            segment_ends=tf.cumsum(segment_lengths, axis=1),
-            segment_shift=tf.reshape(
-                tf.where(swap, shift[:, :, ::-1], shift), [-1, 2 * pairs]
-            ),
-        )
-
-    def lay_out(
-        self, tokens: tf.Tensor, max_seq_length: int, vocabulary: Vocabulary
-    ) -> dict[str, tf.Tensor]:
-        """Returns the encoder's inputs for unmasked rows, [B, T] each."""
-        place = tf.range(max_seq_length)[None, :]  # [1, T]
-        place = tf.broadcast_to(place, [tf.shape(tokens)[0], max_seq_length])
-        piece = tf.searchsorted(self.piece_ends, place, side="right")
-        begin = tf.repeat(self.pair_begin, 2, axis=1)  # [B, 2K]
-        table = tf.stack([self.piece_shift, self.piece_ends, begin], -1)
-        # One more piece for the padding: no token, no end, no beginning.
-        padding = tf.constant([[0, 0], [0, 1], [0, 0]])
-        table = tf.pad(table, padding, constant_values=-1)
-        shift, end, begin = tf.unstack(
-            tf.gather(table, piece, batch_dims=1), axis=-1
-        )  # [B, T] each
-        filled = begin >= 0
-        first, last = place == begin, place == end - 1
-        special = tf.where(
-            first,
-            vocabulary.cls_id,
-            tf.where(last, vocabulary.sep_id, vocabulary.padding_id),
-        )
-        text = filled & ~(first | last)
-        ids = tf.where(text, _take(tokens, place - shift), special)
-        mask = tf.cast(filled, tf.int32)
-        return {
-            features.INPUT_WORD_IDS: ids,
-            features.INPUT_MASK: mask,
-            # Bits, because a division takes a CPU ten times as long.
-            features.INPUT_TYPE_IDS: tf.bitwise.bitwise_and(piece, mask),
-            features.INPUT_PAIR_IDS: (tf.bitwise.right_shift(piece, 1) + 1)
-            * mask,
-            features.INPUT_POSITION_IDS: (place - begin) * mask,
-            features.CLS_POSITIONS: self.pair_begin
-            * tf.cast(self.present, tf.int32),
-        }
-
-
-def _sort(layout: _Layout, source: tf.Tensor, valid: tf.Tensor):
-    """Orders masked tokens by their place in the row.
-
-    Returns:
-        (source, positions, weights): int32, int32, float32 [B, P]; the
-        absent ones last, with position and weight 0.
-    """
-    segment = tf.searchsorted(layout.segment_ends, source, side="right")
-    positions = source + _take(layout.segment_shift, segment)
-    # One sort moves both: the place decides, the source rides along.
-    key = tf.where(valid, positions * 65536 + source, tf.int32.max)
-    key = tf.sort(key, axis=1)
-    valid = key < tf.int32.max
-    source = tf.where(valid, tf.bitwise.bitwise_and(key, 0xFFFF), 0)
-    positions = tf.where(valid, tf.bitwise.right_shift(key, 16), 0)
-    return source, positions, tf.cast(valid, tf.float32)
-
-
-def _scatter(ids, positions, hidden, weights):
-    """Writes `hidden` [B, P] at `positions` of `ids` [B, T] where weighted."""
-    # Absent predictions rewrite position 0 with what stands there.
-    value = tf.where(weights > 0, hidden, ids[:, :1])
-    rows = tf.range(tf.shape(ids)[0])[:, None] + 0 * positions
-    return tf.tensor_scatter_nd_update(
-        ids, tf.stack([rows, positions], -1), value
-    )
