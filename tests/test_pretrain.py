@@ -133,7 +133,7 @@ def test_arithmetic_is_the_published_formula():
 
     tiny = AlbertConfig.from_name("albert_tiny_zh")
     base = AlbertConfig.from_name("albert_base_zh")
-    # The batches of docs/pretraining.md: 134 and 540 GFLOP per step.
+    # The batches of docs/results.md: 134 and 540 GFLOP per step.
     assert 32 * training_flops(tiny, 128, 20) == pytest.approx(134e9, rel=0.01)
     assert 8 * training_flops(base, 128, 20) == pytest.approx(540e9, rel=0.01)
     assert training_flops(tiny, 128, 0) == 3 * forward_flops(tiny, 128)
