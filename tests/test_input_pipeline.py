@@ -172,6 +172,16 @@ def test_classic_records_become_the_same_inputs(tmp_path):
     np.testing.assert_array_equal(batch["sentence_order_labels"], [[1]] * 4)
 
 
+def test_classic_records_of_the_builder_are_read_in_blocks_too(tmp_path):
+    write_set(tmp_path, [70, 3], kind=classic)
+    record_set = open_records(tmp_path)
+    assert [len(starts) for starts in record_set.starts] == [4, 2]
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(": 70", ": 71"))
+    with pytest.raises(UserError, match="holds 70 records, .* says 71: run"):
+        open_records(tmp_path)
+
+
 def test_folders_of_other_programs_are_counted(tmp_path):
     write_set(tmp_path, [4, 3], kind=classic)
     (tmp_path / "manifest.json").unlink()

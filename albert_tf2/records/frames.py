@@ -1,4 +1,4 @@
-"""Where records begin in the shards of other programs: found once, kept.
+"""Where records begin in shards of classic records: found once, kept.
 
 A shard is a chain of frames, each with its length in front, so one pass over
 the file finds them all. The start of one record in 32 is kept, which is what

@@ -9,9 +9,10 @@ permuted whole. So a resumed run computes from the counts which window its
 step lies in, and reads no other. Every record comes once per epoch; batches
 run over the ends of epochs.
 
-The builder deals its rows out to many small shards, so its parts are whole
-shards. Other programs write shards of any size in any order; their parts are
-blocks of 32 records, read from where `frames` found them.
+The builder deals compact rows out to many small shards, so the parts are whole
+shards. Shards of classic records, ten copies of each row, are large, and other
+programs write them in any order: their parts are blocks of 32 records, read
+from where `frames` found them.
 
 Compact records are masked here, for whole batches at once; classic records
 come masked. `masking.row_keys` ties each row's mask to its number in the run.

@@ -241,6 +241,19 @@ def open_records(
         return CompactRecords(
             **found, max_seq_length=sizes[0], max_pairs=sizes[1]
         )
+    # Copies with their masks make large shards, also the builder's.
+    names = [shard["name"] for shard in manifest["shards"]]
+    names = [name for name in names if name in there]
+    parts = dict(zip(names, frames.frames_of(folder, names), strict=True))
+    found["starts"] = tuple(parts[shard["name"]].starts for shard in shards)
+    for shard in shards:
+        counted = parts[shard["name"]].records
+        if counted != shard["records"]:
+            raise UserError(
+                f"{folder}/{shard['name']} holds {counted:,} records, and "
+                f"{MANIFEST} says {shard['records']:,}: run the builder with "
+                "--verify"
+            )
     return _classic(found)
 
 
@@ -265,8 +278,6 @@ def _open_foreign(folder: str, subset: str) -> ClassicRecords:
     shards = [name for name in names if _is_shard(name)]
     held_out = subset == "eval"
     found = dict(zip(shards, frames.frames_of(folder, shards), strict=True))
-    if folder.startswith("gs://"):
-        _say_what_a_bucket_reads(folder)
     mine = {
         f"{folder}/{name}": one
         for name, one in found.items()
@@ -313,6 +324,8 @@ def _is_shard(name: str) -> bool:
 def _classic(found: dict[str, Any]) -> ClassicRecords:
     """Reads T and P of classic records off the first one; 0 without any."""
     length = predictions = 0
+    if found["folder"].startswith("gs://"):
+        _say_what_a_bucket_reads(found["folder"])
     if found["paths"]:
         first = found["paths"][0]
         raw = next(iter(tf.data.TFRecordDataset([first]))).numpy()
