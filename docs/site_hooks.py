@@ -2,12 +2,10 @@
 
 CONTRIBUTING.md and its neighbours stand at the top of the repository, where
 people look for them; the site has them as pages. Links are written as they
-work in the repository and are turned here. The page of all commands is made
-from their parsers (`commands_page`).
+work in the repository and are turned here.
 """
 
 import re
-import sys
 from pathlib import Path
 
 from mkdocs.structure.files import File
@@ -38,28 +36,15 @@ def on_files(files, config):
     """Adds the pages that are made of files outside docs/."""
     for name, page in PAGES.items():
         files.append(File.generated(config, page, content=content(name)))
-    text = commands()
-    files.append(File.generated(config, "commands.md", content=text))
     return files
 
 
-def commands() -> str:
-    """Returns the page of all commands."""
-    sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
-    import albert_tf2
-
-    # `setup.py` maps data/ and hub_export/ into the package; here nothing is
-    # installed.
-    albert_tf2.__path__.append(str(ROOT))
-    import commands_page
-
-    return commands_page.page()
-
-
-def on_page_markdown(markdown, **_):
+def on_page_markdown(markdown, page, **_):
     """Turns `](../CHANGELOG.md)`, right in the repository, to the page."""
+    # From docs/zh the top is one folder further away.
+    up = "../" * page.file.src_uri.count("/")
     return re.sub(
-        r"\]\(\.\./([A-Z]+(?:\.md)?)(?=[)#])",
-        lambda found: f"]({PAGES.get(found[1], found[0][2:])}",
+        rf"\]\(\.\./{re.escape(up)}([A-Z]+(?:\.md)?)(?=[)#])",
+        lambda found: f"]({up}{PAGES.get(found[1], found[1])}",
         markdown,
     )

@@ -26,7 +26,7 @@ WORDS = dict(
     seven="7", eight="8", nine="9", ten="10", thousand="1000",
 )  # fmt: skip
 HAN = "一-鿿"
-COMMAND = r" *(python|pip|make|albert-tf2|docker|curl|-)"
+COMMAND = r" *(\$ )?(python|pip|make|albert-tf2|docker|curl|-)"
 
 
 @dataclasses.dataclass
@@ -75,7 +75,8 @@ def sections(path):
 def programs(section):
     """Returns the lines of a section's code, without their comments."""
     bare = [
-        (number, re.sub(r"(^|  ?)#.*", "", line).rstrip())
+        # A remark beside a flag stands three spaces behind it.
+        (number, re.sub(r"(^|  ?)#.*|(?<=\S) {3,}\S.*", "", line).rstrip())
         for number, line in section.code
     ]
     return [(number, line) for number, line in bare if line]
