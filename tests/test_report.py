@@ -177,7 +177,9 @@ def test_same_figures_for_any_number_of_workers(tmp_path):
     assert one["documents_split"] > 0
     documents = [part for part in re.split("\n\n+", text) if part.strip()]
     assert one["documents"] == len(documents)
-    assert sum(one["document_lengths"]["counts"]) == len(documents)
+    lengths = one["document_lengths"]
+    assert sum(lengths["counts"]) == len(documents)
+    assert lengths["mean"] == pytest.approx(one["tokens"] / len(documents))
 
 
 def test_duplicates_are_those_that_the_builder_drops(shared, tmp_path):
