@@ -43,6 +43,16 @@ class AlbertConfig:
     Keys and defaults are those of albert_zh's and Google's files; `layout` and
     `parameter_sharing` are ours. In a file without `layout` it follows from
     the keys: `num_hidden_groups` makes it `google`, else `brightmart`.
+
+    Example:
+        >>> config = AlbertConfig.from_name("albert_tiny_zh")
+        >>> config.hidden_size, config.num_hidden_layers, config.layout
+        (312, 4, 'brightmart')
+        >>> config.replace(num_hidden_layers=6).differences(config)
+        {'num_hidden_layers': (6, 4)}
+
+    Raises:
+        UserError: If a field is out of its range, or two do not go together.
     """
 
     vocab_size: int = setting(
@@ -199,7 +209,15 @@ class AlbertConfig:
 
     @classmethod
     def from_name(cls, name: str) -> "AlbertConfig":
-        """Returns a shipped configuration, e.g. "albert_tiny_zh_google"."""
+        """Returns a shipped configuration.
+
+        Args:
+            name: One of `configs/albert_*.json`, without the ending:
+                "albert_tiny_zh_google".
+
+        Raises:
+            UserError: If there is none of that name; it lists them.
+        """
         folder = resources.files("albert_tf2.configs")
         known = sorted(
             entry.name.removesuffix(".json")
@@ -217,7 +235,15 @@ class AlbertConfig:
 
     @classmethod
     def from_json(cls, path: paths.PathLike) -> "AlbertConfig":
-        """Reads an `albert_config*.json` file, strictly."""
+        """Reads an `albert_config*.json` file, strictly.
+
+        Args:
+            path: The file, local or remote.
+
+        Raises:
+            UserError: If the file is missing or no JSON, a key is unknown, or
+                a value out of its range.
+        """
         return cls.from_dict(paths.read_json(path, dict), paths.shown(path))
 
     @classmethod
@@ -230,6 +256,9 @@ class AlbertConfig:
             values: Keys of an `albert_config*.json` file. `ln_type` null means
                 postln, as in albert_zh; any value but "postln" means preln.
             source: The file's name, for error messages.
+
+        Raises:
+            UserError: If a key is unknown or a value out of its range.
         """
         if not isinstance(values, dict):
             raise UserError(f"{source}: must hold a JSON object of keys")
@@ -255,11 +284,22 @@ class AlbertConfig:
         return values
 
     def to_json(self, path: paths.PathLike) -> None:
-        """Writes an `albert_config.json` that any reader of the field reads."""
+        """Writes an `albert_config.json` that any reader of the field reads.
+
+        Args:
+            path: The file, local or remote.
+        """
         paths.write_json(path, self.to_dict())
 
     def replace(self, **changes: Any) -> "AlbertConfig":
-        """Returns a copy with some fields changed, checked again."""
+        """Returns a copy with some fields changed, checked again.
+
+        Args:
+            **changes: Fields and their new values.
+
+        Raises:
+            UserError: If a value is out of its range.
+        """
         return dataclasses.replace(self, **changes)
 
     def differences(self, other: "AlbertConfig") -> dict[str, tuple[Any, Any]]:
@@ -268,6 +308,12 @@ class AlbertConfig:
         Layers that share their weights have one shape for any number of
         layers, heads, activation and place of LayerNorm: only this tells them
         apart. "gelu" and "gelu_new" are one function.
+
+        Args:
+            other: The model to compare with.
+
+        Returns:
+            By field: (ours, the other's).
         """
         found = {
             field.name: (getattr(self, field.name), getattr(other, field.name))

@@ -20,6 +20,13 @@ class UserError(ValueError):
     The sentence names the file, the line or key, the value received and the
     remedy. Command lines print it as `error: ...` and exit with code 2
     (`command_line.run`); library callers catch it as a `ValueError`.
+
+    Example:
+        >>> try:
+        ...     check_choice("layout", "mine", ("brightmart", "google"))
+        ... except UserError as error:
+        ...     print(error)
+        `layout` must be one of brightmart, google. Received: `layout='mine'`
     """
 
 

@@ -2,10 +2,12 @@
 
 CONTRIBUTING.md and its neighbours stand at the top of the repository, where
 people look for them; the site has them as pages. Links are written as they
-work in the repository and are turned here.
+work in the repository and are turned here. The page of all commands is made
+from their parsers (`commands_page`).
 """
 
 import re
+import sys
 from pathlib import Path
 
 from mkdocs.structure.files import File
@@ -36,7 +38,22 @@ def on_files(files, config):
     """Adds the pages that are made of files outside docs/."""
     for name, page in PAGES.items():
         files.append(File.generated(config, page, content=content(name)))
+    text = commands()
+    files.append(File.generated(config, "commands.md", content=text))
     return files
+
+
+def commands() -> str:
+    """Returns the page of all commands."""
+    sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
+    import albert_tf2
+
+    # `setup.py` maps data/ and hub_export/ into the package; here nothing is
+    # installed.
+    albert_tf2.__path__.append(str(ROOT))
+    import commands_page
+
+    return commands_page.page()
 
 
 def on_page_markdown(markdown, page, **_):

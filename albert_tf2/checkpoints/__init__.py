@@ -64,6 +64,13 @@ def read_weights(
     Args:
         source: As for `load_pretrained`.
         config: As for `load_pretrained`.
+
+    Returns:
+        The float32 arrays by TensorFlow 1 name, the configuration, and where
+        they came from.
+
+    Raises:
+        UserError: As for `load_pretrained`.
     """
     here = download.local_path(source)
     if download.is_url(source) or not paths.is_remote(source):

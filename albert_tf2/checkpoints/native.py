@@ -61,6 +61,10 @@ def save_pretrained(
 
     Returns:
         The folder, as it was given.
+
+    Raises:
+        UserError: If the folder exists and `overwrite` is False, if it cannot
+            be written, or if the vocabulary is not the model's.
     """
     with paths.atomic_directory(folder, overwrite=overwrite) as temporary:
         _write_model(model, temporary)

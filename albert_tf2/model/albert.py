@@ -1,5 +1,7 @@
 """The encoder and the pretrainer: where the parts become ALBERT."""
 
+from typing import Any
+
 import tensorflow as tf
 
 from albert_tf2 import features
@@ -55,7 +57,9 @@ def layer_plan(config: AlbertConfig) -> tuple[tuple[tuple[int, int], ...], ...]:
 class _ConfiguredModel(keras.Model):
     """A model that its `AlbertConfig` describes whole."""
 
-    def __init__(self, config: AlbertConfig, name: str | None = None, **kwargs):
+    def __init__(
+        self, config: AlbertConfig, name: str | None = None, **kwargs: Any
+    ):
         super().__init__(name=name, **kwargs)
         self.config = config
 
@@ -82,6 +86,11 @@ class AlbertEncoder(_ConfiguredModel):
         output again; encoder_outputs, a list of L x [B, T, H], of which the
         last is the sequence output.
 
+    Args:
+        config: Sizes and variants.
+        name: Of the Keras model.
+        **kwargs: Of `keras.Model`.
+
     Example:
         >>> config = AlbertConfig.from_name("albert_tiny_zh")
         >>> encoder = AlbertEncoder(config)
@@ -91,7 +100,9 @@ class AlbertEncoder(_ConfiguredModel):
     Reference: https://arxiv.org/abs/1909.11942
     """
 
-    def __init__(self, config: AlbertConfig, name: str = "encoder", **kwargs):
+    def __init__(
+        self, config: AlbertConfig, name: str = "encoder", **kwargs: Any
+    ):
         super().__init__(config, name=name, **kwargs)
         self.plan = layer_plan(config)
         applied = [pair for layer in self.plan for pair in layer]
@@ -193,7 +204,14 @@ class AlbertEncoder(_ConfiguredModel):
         return outputs
 
     def pool(self, first_tokens: tf.Tensor) -> tf.Tensor:
-        """Returns tanh(W x) of the [CLS] vectors: [..., H] -> [..., H]."""
+        """Returns tanh(W x + b) of the [CLS] vectors.
+
+        Args:
+            first_tokens: [..., H].
+
+        Returns:
+            float32 [..., H].
+        """
         return tf.cast(tf.tanh(self.pooler(first_tokens)), tf.float32)
 
 
@@ -206,10 +224,15 @@ class AlbertPretrainer(_ConfiguredModel):
     Call outputs: the encoder's, and float32 `mlm_logits` [B, P, V] (where
     positions were given) and `sop_logits` [B, 2] ([B, K, 2] with
     `cls_positions`).
+
+    Args:
+        config: Sizes and variants.
+        name: Of the Keras model.
+        **kwargs: Of `keras.Model`.
     """
 
     def __init__(
-        self, config: AlbertConfig, name: str = "pretrainer", **kwargs
+        self, config: AlbertConfig, name: str = "pretrainer", **kwargs: Any
     ):
         super().__init__(config, name=name, **kwargs)
         self.encoder = AlbertEncoder(config)
@@ -247,6 +270,14 @@ class AlbertPretrainer(_ConfiguredModel):
 
         The same numbers as a call's, for the price of one layer less (see
         `AlbertEncoder.at_positions`).
+
+        Args:
+            inputs: As for a call, with `masked_lm_positions`.
+            training: Whether dropout is live.
+
+        Returns:
+            float32 `mlm_logits` [B, P, V] and `sop_logits` [B, 2], or
+            [B, K, 2] with `cls_positions`.
         """
         masked = inputs[features.MASKED_LM_POSITIONS]
         several = features.CLS_POSITIONS in inputs

@@ -66,7 +66,11 @@ def told(path: PathLike, verb: str) -> Iterator[None]:
 
 
 def is_remote(path: PathLike) -> bool:
-    """Whether the path lies elsewhere than on this machine's disks."""
+    """Whether the path lies elsewhere than on this machine's disks.
+
+    >>> is_remote("gs://bucket/run"), is_remote("file:///data/run")
+    (True, False)
+    """
     return backend_of(path)[0] is not LOCAL
 
 
@@ -92,17 +96,29 @@ def for_tensorflow(path: PathLike) -> str:
 
 
 def join(folder: PathLike, *names: str) -> str:
-    """Joins names to a local or remote folder."""
+    """Joins names to a local or remote folder.
+
+    >>> join("gs://bucket/runs", "tiny", "vocab.txt")
+    'gs://bucket/runs/tiny/vocab.txt'
+    """
     return posixpath.join(text_of(folder), *names)
 
 
 def name(path: PathLike) -> str:
-    """Returns the last part of a path."""
+    """Returns the last part of a path.
+
+    >>> name("gs://bucket/runs/tiny/")
+    'tiny'
+    """
     return text_of(path).rstrip("/").rpartition("/")[2]
 
 
 def parent(path: PathLike) -> str:
-    """Returns the folder that holds a path; a bucket holds itself."""
+    """Returns the folder that holds a path; a bucket holds itself.
+
+    >>> parent("gs://bucket/runs"), parent("gs://bucket"), parent("vocab.txt")
+    ('gs://bucket', 'gs://bucket', '.')
+    """
     path = text_of(path)
     scheme = scheme_of(path)
     start = len(scheme) + 3 if scheme else 0

@@ -60,10 +60,15 @@ class Predictor:
         Args:
             source: A folder that `finetune` wrote (`workdir/model`), or what
                 `load_pretrained` reads, or a hub encoder.
-            vocab_file: Where none lies beside the weights.
+            vocab_file: The `vocab.txt`, where none lies beside the weights.
             batch_size: Texts in a step.
-            max_seq_length: Longer texts are cut, when embedding. A fine-tuned
-                model knows its own length for its task.
+            max_seq_length: In tokens, [CLS] and [SEP] included. Longer texts
+                are cut, when embedding. A fine-tuned model knows its own
+                length for its task.
+
+        Raises:
+            UserError: If the source is missing, damaged or of another kind,
+                or has no vocabulary.
         """
         check_number("batch_size", batch_size, least=1, most=MAX_BATCH)
         # [CLS] a [SEP] is the least that can be asked.
@@ -102,9 +107,17 @@ class Predictor:
     ) -> list[dict[str, Any]]:
         """Labels texts, or (text_a, text_b) pairs.
 
+        Args:
+            texts: What the model was tuned on: single texts, or pairs.
+
         Returns:
-            For each: `label`, `probability`, `probabilities` by label; of a
-            model for several labels `labels` and `probabilities`.
+            For each a dict of `label`, `probability` and `probabilities` by
+            label; of a model for several labels, of `labels` and
+            `probabilities`. Probabilities are from 0 to 1.
+
+        Raises:
+            UserError: If the model was not tuned to label texts, or takes
+                pairs where single texts are given.
         """
         return self._need_tuned(*LABEL_KINDS).classify(texts)
 
@@ -113,27 +126,68 @@ class Predictor:
     ) -> list[dict[str, Any]]:
         """Scores texts, or (text_a, text_b) pairs.
 
+        Args:
+            texts: What the model was tuned on: single texts, or pairs.
+
         Returns:
-            For each: `score`, and `nearest` on a scale of whole numbers.
+            For each a dict of `score`, in the units of the training file,
+            and, where all of its scores were whole, the `nearest` of them.
+
+        Raises:
+            UserError: If the model was not tuned for regression.
         """
         return self._need_tuned(base.REGRESSION).score(texts)
 
     def tag(self, texts: str | Iterable[str]) -> list[dict[str, Any]]:
-        """Finds entities: `entities` of type, text, start, end each."""
+        """Finds entities.
+
+        Args:
+            texts: Sentences; long ones are read in windows.
+
+        Returns:
+            For each a dict of `text` and `entities`, each of them a dict of
+            `type`, `text`, `start`, `end` (characters, half-open) and
+            `probability`.
+
+        Raises:
+            UserError: If the model was not tuned for tagging.
+        """
         return self._need_tuned(base.TAGGING).tag(texts)
 
     def answer(
         self, questions: Iterable[tuple[str, str]]
     ) -> list[dict[str, Any]]:
-        """Answers (question, text) pairs: `answer`, `start`, `n_best`."""
+        """Answers questions by a span of a text.
+
+        Args:
+            questions: (question, text) pairs; long texts are read in windows.
+
+        Returns:
+            For each a dict of `answer` ("" where the text holds none),
+            `start` in characters, and `n_best`, the best answers with their
+            probabilities.
+
+        Raises:
+            UserError: If the model was not tuned for reading comprehension.
+        """
         return self._need_tuned(base.SPAN).answer(questions)
 
     def choose(
         self, questions: Iterable[tuple[str, str, Sequence[str]]]
     ) -> list[dict[str, Any]]:
-        """Answers (text, question, choices): `label`, `choice`.
+        """Picks one of several choices.
 
-        With a ChID model, the question is the tag of a blank in the text.
+        Args:
+            questions: (text, question, choices) each. With a ChID model, the
+                question is the tag of a blank in the text.
+
+        Returns:
+            For each a dict of `label` (the choice's number, from 0), `choice`
+            (its text), `probability` and `probabilities`.
+
+        Raises:
+            UserError: If the model was not tuned for multiple choice, or for
+                fewer choices.
         """
         return self._need_tuned(base.CHOICE).choose(questions)
 
@@ -146,8 +200,17 @@ class Predictor:
         `##字`, and models that were trained with albert_zh's labels use both:
         their probabilities are added.
 
+        Args:
+            text: It holds `[MASK]` once or more; each stands for one token.
+            top_k: How many proposals for each.
+
         Returns:
-            For each [MASK] the `top_k` best: `text`, `probability`.
+            For each [MASK] a list of `top_k` dicts of `text` and
+            `probability`, best first.
+
+        Raises:
+            UserError: If the text holds no [MASK] or is too long, or if the
+                model has no masked-word head.
         """
         if self._masked_words is None:
             raise UserError(
@@ -166,6 +229,9 @@ class Predictor:
             pooling: "mean" of the tokens' outputs, "cls" for that of [CLS],
                 "pooled" for the pooler's. After `whiten`, vectors are
                 whitened.
+
+        Raises:
+            UserError: If `pooling` is none of them.
         """
         return self._vectors.embed(texts, pooling=pooling)
 
@@ -185,7 +251,24 @@ class Predictor:
         dimensions: int | None = None,
         pooling: str = "mean",
     ) -> Whitening:
-        """Fits whitening on sentences and applies it from now on."""
+        """Fits whitening on sentences and applies it from now on.
+
+        Any two vectors of a pre-trained model have a cosine near 1. Whitening
+        moves their mean to 0 and their covariance to the identity
+        (https://arxiv.org/abs/2103.15316).
+
+        Args:
+            texts: Sentences without labels, more than `dimensions`; better
+                ten times as many.
+            dimensions: Of the vectors from now on; None keeps them all.
+            pooling: As for `embed`.
+
+        Returns:
+            The whitening, which can be saved and set again as `whitening`.
+
+        Raises:
+            UserError: If there are too few sentences.
+        """
         return self._vectors.whiten(
             texts, dimensions=dimensions, pooling=pooling
         )
@@ -200,6 +283,14 @@ class Predictor:
         """Returns the cosine of each pair: float32 [N].
 
         A model fine-tuned on pairs judges better by `classify`.
+
+        Args:
+            texts_a: N sentences.
+            texts_b: N sentences; each is compared with its partner.
+            pooling: As for `embed`.
+
+        Raises:
+            UserError: If the two are not of one length.
         """
         return self._vectors.similarity(texts_a, texts_b, pooling=pooling)
 
@@ -218,6 +309,10 @@ class Predictor:
             candidates: Sentences, or their embeddings [N, H] from `embed`.
             top_k: How many to return.
             pooling: As those embeddings were made.
+
+        Returns:
+            (index, cosine) of the best `top_k`; the index is the candidate's,
+            from 0.
         """
         return self._vectors.most_similar(
             query, candidates, top_k=top_k, pooling=pooling

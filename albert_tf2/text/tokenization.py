@@ -1,10 +1,14 @@
 """Text to WordPiece tokens, exactly as the original BERT and ALBERT do it.
 
-    >>> tokenizer = Tokenizer("vocab.txt")
-    >>> tokenizer.tokenize("使用ALBERT模型")
-    Encoding(tokens=['使', '用', 'al', '##bert', '模', '型'],
-             ids=[886, 4500, 9266, 10491, 3563, 1798],
-             offsets=[(0, 1), (1, 2), (2, 4), (4, 8), (8, 9), (9, 10)])
+    >>> special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    >>> vocabulary = Vocabulary([*special, "使", "用", "al", "##bert"])
+    >>> encoding = Tokenizer(vocabulary).tokenize("使用ALBERT")
+    >>> encoding.tokens
+    ['使', '用', 'al', '##bert']
+    >>> encoding.ids
+    [5, 6, 7, 8]
+    >>> encoding.offsets
+    [(0, 1), (1, 2), (2, 4), (4, 8)]
 
 The steps are those of the originals: drop control characters, put every
 Chinese character on its own, split at white space, lower-case, strip accents
@@ -68,7 +72,19 @@ class Encoding(NamedTuple):
 
 
 class Vocabulary:
-    """The tokens of a model, in the order of their ids."""
+    """The tokens of a model, in the order of their ids.
+
+    Attributes:
+        tokens: All tokens; the position is the id.
+        ids: The id of each token.
+        source: How error messages call this vocabulary.
+
+    Example:
+        >>> special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+        >>> vocabulary = Vocabulary([*special, "糖"])
+        >>> vocabulary.ids["糖"], vocabulary.mask_id, len(vocabulary)
+        (5, 4, 6)
+    """
 
     def __init__(self, tokens: Sequence[str], *, source: str = "vocabulary"):
         """Checks and keeps a list of tokens.
@@ -123,8 +139,12 @@ class Vocabulary:
         """Reads `vocab.txt`: UTF-8, one token per line.
 
         Args:
-            vocab_file: The file.
+            vocab_file: The file, local or remote.
             size: The `vocab_size` of the model, if one must be met.
+
+        Raises:
+            UserError: If the file is missing or no such vocabulary, or of
+                another size.
         """
         source = os.fspath(vocab_file)
         text = paths.read_text(vocab_file, MOST_VOCABULARY_BYTES)
@@ -141,7 +161,11 @@ class Vocabulary:
         return vocabulary
 
     def check_size(self, size: int) -> None:
-        """Raises a `UserError` unless a model's `vocab_size` is met."""
+        """Raises a `UserError` unless a model's `vocab_size` is met.
+
+        Args:
+            size: The model's `vocab_size`.
+        """
         if len(self) != size:
             raise UserError(
                 f"{self.source} has {len(self)} tokens, but the model's "
@@ -167,7 +191,15 @@ class Vocabulary:
 
 
 class Tokenizer:
-    """The originals' tokenizer over one vocabulary, with offsets."""
+    """The originals' tokenizer over one vocabulary, with offsets.
+
+    Plain Python, and the reference that the preprocessor's graph is compared
+    with.
+
+    Attributes:
+        vocabulary: The tokens and their ids.
+        settings: Whether letters are lowered and signs folded.
+    """
 
     def __init__(
         self,
@@ -182,7 +214,8 @@ class Tokenizer:
                 originals' defaults.
 
         Raises:
-            UserError: If the settings are those of another vocabulary.
+            UserError: If there is no vocabulary, or if the settings are
+                those of another one.
         """
         if not isinstance(vocabulary, Vocabulary):
             path = vocabulary
@@ -211,14 +244,25 @@ class Tokenizer:
             self._longest[begin] = max(len(text), self._longest.get(begin, 0))
 
     def save(self, folder: paths.PathLike) -> None:
-        """Writes `vocab.txt` and `text_settings.json` into a folder."""
+        """Writes `vocab.txt` and `text_settings.json` into a folder.
+
+        Args:
+            folder: Local or remote; it is created.
+        """
         path = paths.join(folder, VOCAB_FILE)
         with paths.atomic_file(path, "wb") as stream:
             stream.write(self.vocabulary.to_bytes())
         self.settings.save(folder)
 
     def tokenize(self, text: str) -> Encoding:
-        """Cuts `text` into tokens, without [CLS] and [SEP]."""
+        """Cuts `text` into tokens, without [CLS] and [SEP].
+
+        Args:
+            text: Any string. A `[MASK]` in it is text like any other.
+
+        Returns:
+            Tokens, ids, and offsets in characters of `text`.
+        """
         ids: list[int] = []
         offsets: list[tuple[int, int]] = []
         lowers = self.settings.do_lower_case
@@ -239,6 +283,9 @@ class Tokenizer:
 
     def cut_word(self, word: str) -> list[tuple[int, int, int]]:
         """Cuts one word greedily into the longest known pieces.
+
+        Args:
+            word: Lowered already, if the model's letters are.
 
         Returns:
             (id, start, end) per piece, or a single [UNK] over the whole
@@ -265,7 +312,11 @@ class Tokenizer:
         return pieces
 
     def ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
-        """Returns the token of each id."""
+        """Returns the token of each id.
+
+        Args:
+            ids: Ids of this vocabulary, from 0.
+        """
         tokens = self.vocabulary.tokens
         return [tokens[token_id] for token_id in ids]
 
