@@ -21,7 +21,7 @@ from albert_tf2.training.run_log import read_rows
 PAGE = "docs/domain.md"
 # What makes a run long; the test runs the same commands for a few steps.
 SMALLER = {
-    "train_steps=2000": "train_steps=6",
+    "train_steps=1500": "train_steps=6",
     "warmup_steps=100": "warmup_steps=2",
     "num_train_epochs=3": "max_train_steps=2",
 }
@@ -32,7 +32,7 @@ def commands():
         line
         for language, code in blocks(PAGE)
         if language == "bash"
-        for line in without_comments(code)
+        for line in without_comments(code.replace("\\\n", ""))
     ]
 
 
@@ -154,3 +154,11 @@ def test_the_gain_is_measured_on_documents_held_out(ran, place):
 def test_the_classifiers_answer(ran):
     told = output(ran, "albert_tf2.predict")
     assert any(label in told for label in domain_sample.PARTS)
+
+
+def test_the_report_says_what_the_page_says(ran):
+    """But for how many: the vocabulary decides what is [UNK], and near."""
+    (shown,) = [code for _, code in blocks(PAGE) if "what to look" in code]
+    told = output(ran, "albert_tf2.data.report")
+    for line in shown.splitlines()[:4]:
+        assert re.search(re.sub(r"\d+", r"\\d+", re.escape(line)), told)
