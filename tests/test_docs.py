@@ -137,5 +137,6 @@ def test_the_page_of_commands_has_every_flag(commands_page):
 def test_every_page_has_its_place_in_the_site():
     """Strict builds check this too, where the site's tools are installed."""
     navigation = (ROOT / "mkdocs.yml").read_text("utf-8").split("\nnav:")[1]
-    for page in DOCS.glob("*.md"):
-        assert f": {page.name}\n" in navigation, f"mkdocs.yml: {page.name}"
+    for page in DOCS.rglob("*.md"):
+        name = page.relative_to(DOCS).as_posix()
+        assert f": {name}\n" in navigation, f"mkdocs.yml: {name}"

@@ -76,15 +76,19 @@ class AlbertEncoder(_ConfiguredModel):
     """ALBERT without its pre-training heads.
 
     Call inputs, a dict of int32 tensors:
-        input_word_ids [B, T]; input_mask [B, T], 1 for real tokens;
-        input_type_ids [B, T], 0 for the first segment and 1 for the second.
-        Rows that hold several pairs add input_pair_ids and
-        input_position_ids [B, T] (see `layers.attention_bias`).
+
+    - `input_word_ids` [B, T];
+    - `input_mask` [B, T], 1 for real tokens;
+    - `input_type_ids` [B, T], 0 for the first segment and 1 for the second;
+    - `input_pair_ids` and `input_position_ids` [B, T], only where rows hold
+      several pairs (see `layers.attention_bias`).
 
     Call outputs, a dict of float32 tensors whatever the precision policy:
-        sequence_output [B, T, H]; pooled_output [B, H]; default, the pooled
-        output again; encoder_outputs, a list of L x [B, T, H], of which the
-        last is the sequence output.
+
+    - `sequence_output` [B, T, H];
+    - `pooled_output` [B, H], and `default`, the same again;
+    - `encoder_outputs`, a list of L x [B, T, H], of which the last is the
+      sequence output.
 
     Args:
         config: Sizes and variants.
