@@ -134,6 +134,39 @@ def test_the_page_of_commands_has_every_flag(commands_page):
     assert "| `--version" in export.split("\n## ")[0]
 
 
+def command_lines():
+    """Yields (page, module, words) of each of our commands in a code block."""
+    pages = [*ROOT.glob("README*.md"), *DOCS.rglob("*.md")]
+    for page in pages:
+        text = page.read_text("utf-8")
+        for code in re.findall(r"^ *```\w*\n(.*?)^ *```$", text, re.M | re.S):
+            for line in code.replace("\\\n", " ").splitlines():
+                found = re.search(r"python -m (albert_tf2\.[\w.]+)(.*)", line)
+                if found:
+                    words = re.sub(r"  ?#.*", "", found[2]).split()
+                    yield page.relative_to(ROOT), found[1], words
+
+
+def test_the_commands_of_all_pages_have_the_flags_they_use(commands_page):
+    from albert_tf2 import settings
+    from albert_tf2.recipes import FinetuneRecipe, PretrainRecipe
+
+    keys = {**settings.of(PretrainRecipe), **settings.of(FinetuneRecipe)}
+    seen = 0
+    for page, module, words in command_lines():
+        known = set(commands_page.parser_of(module)._option_string_actions)
+        for word in words:
+            if word.startswith("--"):
+                flag = word.partition("=")[0]
+                assert flag in known, f"{page}: {module} has no {flag}"
+                seen += 1
+        for flag, value in zip(words, words[1:], strict=False):
+            if flag == "--set":
+                key = value.strip("'").partition("=")[0]
+                assert key in keys, f"{page}: {module} has no key {key}"
+    assert seen > 100
+
+
 def test_every_page_has_its_place_in_the_site():
     """Strict builds check this too, where the site's tools are installed."""
     navigation = (ROOT / "mkdocs.yml").read_text("utf-8").split("\nnav:")[1]

@@ -86,6 +86,16 @@ def test_links_lead_somewhere():
                 assert (ROOT / target).exists(), f"{name}: {target}"
 
 
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [("README.md", "docs/index.md"), ("README.zh-CN.md", "docs/zh/index.md")],
+)
+def test_a_visitor_finds_the_way_on(name, start):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for target in (start, "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE"):
+        assert f"]({target})" in text, target
+
+
 @pytest.mark.large
 def test_the_programs_run(tmp_path):
     """Runs the README from top to bottom, in a folder beside the data."""
