@@ -1,5 +1,6 @@
 """The notebooks: stripped, installable, and run as they stand, only smaller."""
 
+import importlib.util
 import json
 import os
 import re
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import task_samples as samples
+
+from albert_tf2.errors import REPOSITORY
 
 FOLDER = Path(__file__).resolve().parents[1] / "colab"
 NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
@@ -77,6 +80,60 @@ def test_uses_public_names_only(name):
     for source, _ in code_cells(name):
         # `__name__` is public, `_name` is not.
         assert not re.search(r"(\.|import )_(?!_)", source)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_explains_in_both_languages(name):
+    """Every explanation says the same twice: English, then Chinese."""
+    for cell in cells(name):
+        if cell["cell_type"] == "markdown":
+            text = "".join(cell["source"])
+            title, *parts = re.split(r"\n\n", text)
+            parts = [part for part in parts if not part.startswith("[![")]
+            chinese = [bool(re.search("[一-鿿]", part)) for part in parts]
+            half = len(parts) // 2
+            assert parts and chinese == [False] * half + [True] * half, text
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_draws_pictures(name):
+    assert sum("plt.show()" in source for source, _ in code_cells(name))
+
+
+def test_asks_for_the_machine_that_it_uses():
+    found = {
+        name: json.loads((FOLDER / f"{name}.ipynb").read_text("utf-8"))[
+            "metadata"
+        ].get("accelerator")
+        for name in NOTEBOOKS
+    }
+    assert found == {
+        "export_tflite": None,
+        "finetune_lcqmc_hub": "GPU",
+        "pretrain_tpu": "TPU",
+        "quickstart": None,
+    }
+
+
+@pytest.fixture(scope="module")
+def badges():
+    spec = importlib.util.spec_from_file_location(
+        "badges", FOLDER / "badges.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_the_address_is_the_projects(badges, name):
+    """Run `python colab/badges.py` where this fails."""
+    text = (FOLDER / f"{name}.ipynb").read_text("utf-8")
+    assert text == badges.addressed(name, text, REPOSITORY)
+    found = badges.addressed(name, text, "https://github.com/owner/name.git")
+    link = "colab.research.google.com/github/owner/name/blob/main/colab"
+    assert f"(https://{link}/{name}.ipynb)" in found
+    assert 'SOURCE = \\"git+https://github.com/owner/name.git\\"' in found
 
 
 @pytest.fixture(scope="module")
