@@ -44,7 +44,8 @@ class Look(NamedTuple):
         keys: Of the documents.
         beginnings: By the exact key of a document: how often it is here, and
             how it begins.
-        sample: A hash, and the row of records that was drawn by it.
+        sample: Rows of the records that were drawn here, each behind a hash
+            by which the corpus draws among them.
     """
 
     head: parts.Head
@@ -55,7 +56,7 @@ class Look(NamedTuple):
     documents: np.ndarray
     keys: duplicates.Keys
     beginnings: dict[int, tuple[int, str]]
-    sample: tuple[float, bytes] | None
+    sample: list[tuple[float, bytes]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,15 +136,14 @@ class Looker(parts.PartBuilder):
 
     def _sample(
         self, unit: units.Unit, part: parts.Part
-    ) -> tuple[float, bytes] | None:
-        """Draws a row of the unit."""
+    ) -> list[tuple[float, bytes]]:
+        """Draws a few rows of the unit."""
         rows = [row for key in sorted(part.groups) for row in part.groups[key]]
-        if not rows:
-            return None
         rng = segments.rng_of(
             self.config.seed, "sample", unit.file.name, unit.index
         )
-        return rng.random(), bytes(rows[int(rng.random() * len(rows))])
+        drawn = rng.sample(rows, min(SAMPLES, len(rows)))
+        return [(rng.random(), bytes(row)) for row in drawn]
 
 
 def _beginnings(
@@ -194,9 +194,7 @@ class Analysis:
         self._add_documents(place[0], look)
         self.sample.add(look.keys, duplicates.document_id(*place, 0))
         self.beginnings.add(look.beginnings)
-        if look.sample is not None:
-            rows = [*self._rows, look.sample]
-            self._rows = heapq.nsmallest(SAMPLES, rows)
+        self._rows = heapq.nsmallest(SAMPLES, [*self._rows, *look.sample])
 
     def _add_documents(self, file_number: int, look: Look) -> None:
         """Counts documents, of which units may hold pieces."""
