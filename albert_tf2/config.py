@@ -19,7 +19,7 @@ IGNORED_MODEL_KEYS = frozenset(
     "directionality pooler_fc_size pooler_num_attention_heads "
     "pooler_num_fc_layers pooler_size_per_head pooler_type net_structure_type "
     "gap_size num_memory_blocks down_scale_factor model_type "
-    "share_parameter_across_layers use_einsum".split()
+    "share_parameter_across_layers use_einsum layers_to_keep".split()
 )
 LAYOUTS = ("brightmart", "google")
 LN_TYPES = ("postln", "preln")

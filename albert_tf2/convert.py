@@ -13,6 +13,9 @@ from a folder, a checkpoint prefix, a .zip or .tar.gz, a URL, or by name
     hub               encoder and preprocessor SavedModels
     onnx              model.onnx
 
+A fine-tuned model (runs/x or runs/x/model) keeps its head, labels and task, or
+is refused: of Hugging Face's classes it becomes the one for its task.
+
 Each result is loaded again and run beside its source; `conversion.json` in it
 holds hashes, the variable map and the largest differences. --strip keeps the
 format and leaves the optimizer out; --describe only tells what X is.
@@ -127,7 +130,9 @@ def _report(output: str, target: str, certificate: dict) -> None:
     print(
         f"  left out: {left_out['optimizer_slots_and_counters']} optimizer "
         "slots and counters"
-        + "".join(f", {name}" for name in left_out["task_head"])
+        + "".join(
+            f", {name}" for name in left_out["task_head"] + left_out["encoder"]
+        )
     )
     print(f"  certificate: {paths.join(output, 'conversion.json')}")
 

@@ -7,7 +7,11 @@ loading a moved copy in a fresh process:
     encoder/1/        encoder inputs -> vectors       (hub.KerasLayer)
     serving/1/        strings -> embeddings           (TF Serving)
     tflite/1/         ids or strings -> embeddings    (phones, fast CPUs)
+    onnx/1/           ids -> vectors, logits          (ONNX Runtime; [onnx])
     cards/1/          what was measured; Kaggle's upload folders
+
+Of a fine-tuned model (runs/x or runs/x/model) serving, tflite and onnx hold
+the head, and answer as `Predictor` does.
 
 Try it:
 
@@ -28,7 +32,9 @@ from albert_tf2.settings import MAX_LENGTH
 from . import tuned_parts
 
 # In the order of the work: what needs no model comes first.
-WHAT = ("preprocessor", "encoder", "serving", "tflite", "cards")
+WHAT = ("preprocessor", "encoder", "serving", "tflite", "onnx", "cards")
+# Written only by name: it needs packages that nothing else needs.
+ONLY_BY_NAME = ("onnx",)
 DEFAULT_LENGTH = 128
 
 
@@ -46,7 +52,11 @@ def parse_what(value: str) -> list[str]:
 def parts_of(what: list[str] | None) -> list[str]:
     """Returns the parts of a pre-trained model to write, in their order."""
     what = what or list(WHAT[:2])
-    return [name for name in WHAT if name in what or "all" in what]
+    return [
+        name
+        for name in WHAT
+        if name in what or ("all" in what and name not in ONLY_BY_NAME)
+    ]
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -71,7 +81,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--what",
         type=parse_what,
         metavar="PART[,PART]",
-        help=f"what to write: {', '.join(WHAT)}, or all (default: "
+        help=f"what to write: {', '.join(WHAT)}, or all, which is all but "
+        f"{', '.join(ONLY_BY_NAME)} (default: "
         f"{','.join(WHAT[:2])}; of a fine-tuned model: serving)",
     )
     add(
@@ -133,7 +144,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def check_targets(
-    args: argparse.Namespace, parts: Sequence[str]
+    args: argparse.Namespace, parts: Sequence[str], *, tuned: bool = False
 ) -> dict[str, str]:
     """Returns the folder of each part; refuses one that exists."""
     targets = {
@@ -147,7 +158,7 @@ def check_targets(
                 f"{args.version + 1} to add one, or --overwrite to replace it"
             )
     encoder = paths.join(args.export_dir, "encoder", str(args.version))
-    if "cards" in targets and "encoder" not in targets:
+    if "cards" in targets and "encoder" not in targets and not tuned:
         if not paths.is_dir(encoder):
             raise UserError(f"cards need {encoder}: add `encoder` to --what")
     for path in (args.vocab_file, args.calibration_file):
@@ -162,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if folder is not None:
         tuned_parts.check_flags(args)
         parts = tuned_parts.parts_of(args.what, args.checkpoint, folder)
-        targets = check_targets(args, parts)
+        targets = check_targets(args, parts, tuned=True)
         for line in tuned_parts.export(folder, targets, args):
             print(line, flush=True)
         return 0
@@ -252,6 +263,7 @@ def write_part(name, target, args, pretrainer, tokenizer, heads) -> None:
     """Writes one part to its folder."""
     from .encoder import export_encoder
     from .model_card import export_cards
+    from .onnx_part import export_onnx
     from .preprocessor import export_preprocessor
     from .serving import export_serving
     from .tflite_variants import export_variants
@@ -271,6 +283,9 @@ def write_part(name, target, args, pretrainer, tokenizer, heads) -> None:
         )
     elif name == "serving":
         export_serving(pretrainer, tokenizer, target, **texts)
+    elif name == "onnx":
+        for line in export_onnx(args.checkpoint, target, **common):
+            print(f"  verified: {line}", flush=True)
     elif name == "cards":
         export_cards(
             pretrainer,

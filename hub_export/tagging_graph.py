@@ -88,12 +88,9 @@ class TaggingGraph(tf.Module):
             probabilities: [tokens, n].
         """
         rows = tokens.ids.value_rowids()  # [tokens]
-        kinds = tf.where(path == 0, -1, (path - 1) // 2)
-        # Of the token before, in the same text; none has the kind -2.
-        kind_before = tf.pad(kinds, [[1, 0]], constant_values=-2)[:-1]
-        row_before = tf.pad(rows, [[1, 0]], constant_values=-1)[:-1]
-        is_inside = (path > 0) & (path % 2 == 0)
-        goes_on = is_inside & (kinds == kind_before) & (rows == row_before)
+        kinds = (path - 1) // 2
+        # A best path has no I-x that does not follow its B-x or I-x.
+        goes_on = (path > 0) & (path % 2 == 0)
         goes_on_after = tf.pad(goes_on, [[0, 1]])[1:]
         in_entity = path > 0
         first = tf.where(in_entity & ~goes_on)[:, 0]  # [entities]
@@ -172,16 +169,14 @@ def best_tags(scores: tf.Tensor, ids: tf.RaggedTensor) -> tf.Tensor:
     dense = tf.pad(dense, [[0, 0], [0, 1], [0, 0]])  # not empty: [B, N, n]
     steps = tf.transpose(dense, [1, 0, 2])
     number = tf.shape(steps)[0]
-    same = tf.range(tags)[tf.newaxis, :]
 
     def forward(place, best, back):
         reached = best[:, :, tf.newaxis] + penalty  # [B, from, to]
         chosen = tf.argmax(reached, axis=1, output_type=tf.int32)
-        # Past a text's end everything stays as it is.
-        is_there = (place < lengths)[:, tf.newaxis]
-        after = tf.reduce_max(reached, axis=1) + steps[place]
-        back = back.write(place, tf.where(is_there, chosen, same))
-        return place + 1, tf.where(is_there, after, best), back
+        # Past a text's end the scores are 0, and the way back from there
+        # leads to the best tag of its last token.
+        best = tf.reduce_max(reached, axis=1) + steps[place]
+        return place + 1, best, back.write(place, chosen)
 
     back = tf.TensorArray(tf.int32, number, element_shape=[None, tags])
     back = back.write(0, tf.zeros_like(steps[0], tf.int32))

@@ -27,8 +27,9 @@ Tensors = dict[str, tf.Tensor]
 Answers = Callable[[tf.Tensor], Tensors]
 
 
-def text_names(task: TextTask) -> tuple[str, ...]:
+def text_names(task: base.Task) -> tuple[str, ...]:
     """Returns the names of a text task's inputs."""
+    assert isinstance(task, TextTask), "the kind was looked at"
     return ("text_a", "text_b") if task.pairs else ("text",)
 
 

@@ -13,11 +13,11 @@ from albert_tf2.errors import UserError
 from albert_tf2.tasks import base
 
 # In the order of the work.
-PARTS = ("preprocessor", "serving", "tflite")
+PARTS = ("preprocessor", "serving", "tflite", "onnx", "cards")
+ONLY_BY_NAME = ("onnx",)  # it needs packages that nothing else needs
 NO_PLACE = {
     "encoder": "a hub encoder has no place for the head: publish the "
     "checkpoint that the model was tuned from",
-    "cards": "cards are of encoders and preprocessors",
 }
 NO_TFLITE = (
     "TFLite has no operations for what a model for {kind} does with its numbers"
@@ -53,7 +53,8 @@ def parts_of(what: list[str] | None, source: str, folder: str) -> list[str]:
     if "all" in what:
         for part, reason in reasons.items():
             print(f"left out: {part}: {reason}", flush=True)
-        return [part for part in PARTS if part not in reasons]
+        left_out = {*reasons, *ONLY_BY_NAME}
+        return [part for part in PARTS if part not in left_out]
     for part in what:
         if part in reasons:
             own = ",".join(part for part in PARTS if part not in reasons)
@@ -116,7 +117,9 @@ def export(
         args: Of the command line.
     """
     from . import verify
+    from .onnx_part import export_onnx
     from .preprocessor import export_preprocessor
+    from .task_card import export_task_card
     from .task_probes import expected_answers
     from .task_serving import export_task_serving
     from .task_tflite import export_task_tflite
@@ -130,6 +133,21 @@ def export(
                 for line in export_task_tflite(
                     tuned, target, overwrite=args.overwrite
                 )
+            )
+            continue
+        if name == "onnx":
+            for line in export_onnx(folder, target, overwrite=args.overwrite):
+                yield f"  verified: {line}"
+            continue
+        if name == "cards":
+            export_task_card(
+                tuned,
+                folder,
+                target,
+                name=args.name,
+                export_dir=args.export_dir,
+                version=args.version,
+                overwrite=args.overwrite,
             )
             continue
         expected = None

@@ -253,15 +253,22 @@ def test_our_classifier_under_the_original_names(fine_tuned, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*no mlm and no sop head")
-def test_a_head_without_a_place_is_said(fine_tuned, tmp_path, capsys):
-    folder, _ = fine_tuned
+def test_a_head_of_a_task_that_is_half_known_goes_along(
+    fine_tuned, tmp_path, capsys
+):
+    folder, ours = fine_tuned
     (folder / "task.json").write_text('{"kind": "tagging"}')
     out = tmp_path / "out"
     run("--input", folder, "--output", out, "--to", "tf2")
-    assert "output_bias, output_weights" in capsys.readouterr().out
+    assert "task_logits" in capsys.readouterr().out
     certificate = json.loads((out / "conversion.json").read_text())
-    left_out = certificate["left_out"]["task_head"]
-    assert left_out == ["output_bias", "output_weights"]
+    assert certificate["left_out"]["task_head"] == []
+    assert certificate["task"] == {"kind": "tagging", "labels": []}
+    again = read_weights(out)
+    np.testing.assert_array_equal(
+        again.task_arrays["output_weights"], ours.head.output_weights
+    )
+    assert again.task_kind == "tagging"
 
 
 def test_describe(golden_folder, capsys):

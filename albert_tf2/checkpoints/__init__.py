@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from albert_tf2.checkpoints.weights import Weights
     from albert_tf2.model.albert import AlbertPretrainer
 
+# What a fine-tuned model's folder may hold (see `finetuning.encoders`).
+TASK_FILE = "task.json"
+HUB_ENCODER = "hub_encoder"
+
 __all__ = ["load_pretrained", "read_weights", "save_pretrained"]
 
 
@@ -83,11 +87,19 @@ def read_weights(
 def _read(
     here: Path, source: str | os.PathLike, config: AlbertConfig | None
 ) -> "Weights":
+    if (here / "model" / TASK_FILE).is_file():
+        here = here / "model"  # a fine-tuning run's folder
     location = locate.locate(here)
+    if (location.folder / HUB_ENCODER).is_dir():
+        raise UserError(
+            f"{source} was tuned on a hub encoder, whose weights lie in a "
+            "SavedModel under names of its own: python -m albert_tf2"
+            ".hub_export.export --what serving publishes it whole"
+        )
     if config is None and location.config_file is None:
         config = download.shipped_config(source)
 
-    from albert_tf2.checkpoints import huggingface, native
+    from albert_tf2.checkpoints import huggingface, native, task_head
     from albert_tf2.checkpoints import tf1 as tf1_layouts
     from albert_tf2.checkpoints.bundle import Bundle
 
@@ -97,13 +109,13 @@ def _read(
         found = native.read(location.weights, _configuration(location, config))
         if location.kind == "hub":
             found = dataclasses.replace(found, kind="hub")
-        found = _with_task(found, location.folder / "task.json")
     else:
         values = config or _config_values(location)
         found = tf1_layouts.read(
             location.weights, values, str(location.config_file)
         )
     vocab_file = location.vocab_file
+    found = task_head.read_task(found, location.folder / TASK_FILE)
     return dataclasses.replace(
         found,
         vocab_file=vocab_file,
@@ -111,18 +123,6 @@ def _read(
             vocab_file or location.folder / VOCAB_FILE
         )
         or found.text_settings,
-    )
-
-
-def _with_task(found: "Weights", task_file: Path) -> "Weights":
-    """Adds what a fine-tuned model's task.json says of its head."""
-    if not (found.task_arrays and task_file.is_file()):
-        return found
-    task = paths.read_json(task_file)
-    return dataclasses.replace(
-        found,
-        task_kind=task.get("kind", found.task_kind),
-        task_labels=tuple(task.get("labels", ())),
     )
 
 

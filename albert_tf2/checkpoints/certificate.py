@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from albert_tf2 import __version__, features, paths
+from albert_tf2.checkpoints import task_head
 from albert_tf2.checkpoints.weights import Weights
 from albert_tf2.config import AlbertConfig
 from albert_tf2.errors import UserError
@@ -45,13 +46,26 @@ def fixed_inputs(config: AlbertConfig) -> Arrays:
 
 
 def run(
-    model: AlbertPretrainer, inputs: Arrays, heads: Sequence[str]
+    model: AlbertPretrainer,
+    inputs: Arrays,
+    heads: Sequence[str],
+    tuned: Weights | None = None,
 ) -> Arrays:
-    """Runs a model; the outputs of untrained heads are left out."""
+    """Runs a model; the outputs of untrained heads are left out.
+
+    Args:
+        model: The model.
+        inputs: From `fixed_inputs`.
+        heads: Its pre-training heads that were trained.
+        tuned: Weights whose task's head is run on top, if they have one.
+    """
     outputs = model(inputs, training=False)
     kept = [features.SEQUENCE_OUTPUT, features.POOLED_OUTPUT]
     kept += [f"{head}_logits" for head in heads]
-    return {name: outputs[name].numpy() for name in kept}
+    found = {name: outputs[name].numpy() for name in kept}
+    if tuned is not None and task_head.has_head(tuned):
+        found[task_head.LOGITS] = task_head.logits(tuned, found).numpy()
+    return found
 
 
 def differences(
@@ -69,7 +83,8 @@ def differences(
     found = {}
     for name, reference in expected.items():
         value = actual[name]
-        if name == features.SEQUENCE_OUTPUT:
+        per_token = name == task_head.LOGITS and value.ndim == 3
+        if name == features.SEQUENCE_OUTPUT or per_token:
             # What stands at padding is nobody's business.
             value, reference = value[real], reference[real]
         difference = np.abs(value.astype(np.float64) - reference)
@@ -109,12 +124,15 @@ def write(
         difference: What `differences` returned.
         allowed: What `tolerance` returned.
     """
-    worst = max(difference, key=difference.__getitem__)
-    if not difference[worst] <= allowed:
+    limits = dict.fromkeys(difference, allowed)
+    if task_head.LOGITS in difference:
+        limits[task_head.LOGITS] = allowed * task_head.scale(found)
+    worst = max(difference, key=lambda name: _share(difference, limits, name))
+    if not difference[worst] <= limits[worst]:
         raise UserError(
             f"the {target} model differs from its source: `{worst}` by "
-            f"{difference[worst]:.1e}, more than {allowed:.1e}: nothing was "
-            "kept"
+            f"{difference[worst]:.1e}, more than {limits[worst]:.1e}: nothing "
+            "was kept"
         )
     original = {name: spelling for spelling, name in found.variable_map.items()}
     certificate = {
@@ -133,10 +151,16 @@ def write(
         "left_out": {
             "optimizer_slots_and_counters": found.dropped,
             "task_head": sorted(set(found.task_arrays) - set(variable_map)),
+            "encoder": sorted(
+                name
+                for name in set(found.arrays) - set(variable_map)
+                if name.startswith("bert/")
+            ),
         },
+        "task": _task(found),
         "inputs": f"seed {SEED}, {BATCH} x {LENGTH} tokens at most",
         "max_abs_difference": dict(difference),
-        "tolerance": allowed,
+        "tolerance": limits,
         "variable_map": {
             original.get(name, name): place
             for name, place in variable_map.items()
@@ -144,6 +168,19 @@ def write(
     }
     paths.write_json(folder / FILE_NAME, certificate)
     return certificate
+
+
+def _share(
+    difference: Mapping[str, float], limits: Mapping[str, float], name: str
+) -> float:
+    return difference[name] / limits[name]
+
+
+def _task(found: Weights) -> dict[str, Any] | None:
+    """Returns what the fine-tuned head is for; None without one."""
+    if not task_head.has_head(found):
+        return None
+    return {"kind": found.task_kind, "labels": list(found.task_labels)}
 
 
 def describe_files(

@@ -12,10 +12,11 @@ from albert_tf2.checkpoints import (
     huggingface,
     huggingface_bert,
     huggingface_folder,
-    load_pretrained,
     locate,
     native,
     onnx_format,
+    read_weights,
+    task_head,
     tf1,
     weights,
 )
@@ -26,6 +27,9 @@ from albert_tf2.errors import UserError
 HUB_COMMAND = "albert_tf2.hub_export.export"
 
 
+POOLER = {f"bert/pooler/dense/{part}" for part in ("kernel", "bias")}
+
+
 class Target(NamedTuple):
     """`write` returns TensorFlow 1 name -> name in the target."""
 
@@ -34,8 +38,8 @@ class Target(NamedTuple):
 
 
 def _run_ours(folder: Path, inputs: Arrays) -> Arrays:
-    model = load_pretrained(folder)
-    return certificate.run(model, inputs, tuple(model.loaded_heads))
+    found = read_weights(folder)
+    return certificate.run(weights.to_model(found), inputs, found.heads, found)
 
 
 def _write_hub(found: Weights, folder: Path) -> dict[str, str]:
@@ -43,6 +47,12 @@ def _write_hub(found: Weights, folder: Path) -> dict[str, str]:
 
     It writes the encoder and its preprocessor, and verifies both itself.
     """
+    if task_head.has_head(found):
+        raise UserError(
+            f"{found.source} is a fine-tuned model, and a hub encoder has no "
+            f"place for its head: python -m {HUB_COMMAND} --what serving "
+            "publishes it whole"
+        )
     if found.vocab_file is None:
         raise UserError(
             f"no vocab.txt lies beside {found.source}: a hub export needs the "
@@ -113,10 +123,17 @@ def convert(
         The certificate, also written as `output/conversion.json`.
     """
     write, run = TARGETS[target]
+    if target.startswith("huggingface"):
+        found = task_head.rescaled(found)
     with paths.atomic_directory(output, overwrite=overwrite) as folder:
         variable_map = write(found, folder)
         inputs = certificate.fixed_inputs(found.config)
-        expected = certificate.run(weights.to_model(found), inputs, found.heads)
+        expected = certificate.run(
+            weights.to_model(found), inputs, found.heads, found
+        )
+        if not set(variable_map) >= POOLER & set(found.arrays):
+            # A class whose head reads tokens has no pooler to compare.
+            del expected[features.POOLED_OUTPUT]
         difference = certificate.differences(
             expected, run(folder, inputs), inputs
         )

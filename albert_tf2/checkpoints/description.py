@@ -7,6 +7,7 @@ from albert_tf2.checkpoints import names
 from albert_tf2.checkpoints.weights import Weights
 from albert_tf2.text.tokenization import Vocabulary
 
+MOST_LABELS = 20
 KINDS = {
     "tf1": "TensorFlow 1 checkpoint",
     "tf2": "TensorFlow 2 checkpoint of this project",
@@ -39,11 +40,23 @@ def describe(found: Weights) -> str:
             ("task head", f"{name} {array.shape}")
             for name, array in found.task_arrays.items()
         ),
+        *_task(found),
         ("left out", f"{found.dropped} optimizer slots, counters and so on"),
         ("vocabulary", _vocabulary(found)),
         *(("file", _file(path)) for path in found.files),
     ]
     return "\n".join(f"{key:<12}{value}" for key, value in rows)
+
+
+def _task(found: Weights) -> list[tuple[str, str]]:
+    """Says what a fine-tuned head is for."""
+    if not found.task_arrays:
+        return []
+    name = found.task.get("task", "of another program")
+    labels = found.task_labels[:MOST_LABELS]
+    more = len(found.task_labels) - len(labels)
+    shown = ", ".join(labels) + (f" and {more} more" if more else "")
+    return [("task", f"{found.task_kind}, {name}"), ("labels", shown or "none")]
 
 
 def _sharing(found: Weights) -> str:

@@ -8,16 +8,15 @@ have the hidden size. Its post-LN models can be a BERT: see `huggingface_bert`.
 
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from albert_tf2 import paths
-from albert_tf2.checkpoints import names, weights
+from albert_tf2.checkpoints import huggingface_tasks, names, task_head, weights
 from albert_tf2.checkpoints.huggingface_folder import (
-    architecture,
     read_tensors,
     read_text_settings,
+    shards,
     write_folder,
 )
 from albert_tf2.checkpoints.locate import Location
@@ -115,14 +114,9 @@ def read(location: Location, config: AlbertConfig | None) -> Weights:
     tensors.pop("albert.embeddings.position_ids", None)
     _drop_tied(tensors, source)
     _drop_identity(tensors, config, source)
-    task = {
-        name: tensors.pop(f"classifier.{part}")
-        for name, part in (
-            ("output_weights", "weight"),
-            ("output_bias", "bias"),
-        )
-        if f"classifier.{part}" in tensors
-    }
+    config_file = location.folder / "config.json"
+    values = paths.read_json(config_file) if config_file.is_file() else {}
+    task = huggingface_tasks.take_head(tensors, values, config)
     table = name_table(config)
     arrays, used = {}, {}
     for name, hf_name in table.items():
@@ -135,35 +129,28 @@ def read(location: Location, config: AlbertConfig | None) -> Weights:
             "no place in an ALBERT of its config.json. Likely cause: another "
             "architecture, or a head of another task"
         )
-    values = paths.read_json(location.folder / "config.json") if task else {}
+    huggingface_tasks.fill_pooler(arrays, config, source)
     return Weights(
         config=config,
         arrays=arrays,
-        task_arrays=task,
-        task_kind=_task_kind(values),
-        task_labels=_task_labels(values),
+        **task,
         text_settings=read_text_settings(location.folder),
         kind="huggingface",
         source=location.folder,
-        files=(location.weights,),
+        files=tuple(shards(location.weights)),
         variable_map=used,
     )
-
-
-def _task_kind(values: dict[str, Any]) -> str:
-    classes = values.get("architectures") or [""]
-    tagging = classes[0].endswith("ForTokenClassification")
-    return "tagging" if tagging else "classification"
-
-
-def _task_labels(values: dict[str, Any]) -> tuple[str, ...]:
-    labels = values.get("id2label") or {}
-    return tuple(labels[key] for key in sorted(labels, key=int))
 
 
 def read_config(location: Location) -> AlbertConfig:
     """Reads HF's config.json, or says why it cannot be one of ours."""
     path = location.folder / "config.json"
+    if not path.is_file():
+        raise UserError(
+            f"{location.weights} has no config.json beside it: put the one "
+            "that was saved with it there, or name a configuration of this "
+            "project (--config, or `config=`)"
+        )
     values = paths.read_json(path)
     model_type = values.get("model_type", "albert")
     if model_type != "albert":
@@ -240,6 +227,7 @@ def write(found: Weights, folder: Path) -> dict[str, str]:
         TensorFlow 1 name -> HF name.
     """
     config = expressible(found.config)
+    folder.mkdir(parents=True, exist_ok=True)
     # The places are the same under both configurations, the names need not be.
     table = dict(
         zip(
@@ -249,6 +237,9 @@ def write(found: Weights, folder: Path) -> dict[str, str]:
         )
     )
     table = {name: hf for name, hf in table.items() if name in found.arrays}
+    table = huggingface_tasks.without_pooler(found, table)
+    if found.task:  # else their config.json says all that is known
+        task_head.write_task(found, folder)
     tensors = {
         hf_name: turned(name, found.arrays[name])
         for name, hf_name in table.items()
@@ -261,7 +252,7 @@ def write(found: Weights, folder: Path) -> dict[str, str]:
     values = {key: getattr(config, key) for key in _SAME_KEYS}
     values |= {
         "model_type": "albert",
-        "architectures": [f"Albert{architecture(found)}"],
+        "architectures": [f"Albert{huggingface_tasks.architecture(found)}"],
         "hidden_act": ACTIVATIONS[config.hidden_act],
         "layer_norm_eps": LAYER_NORM_EPSILON,
         "classifier_dropout_prob": 0.1,

@@ -11,16 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from albert_tf2.checkpoints import names
+from albert_tf2.checkpoints import huggingface_tasks, names
 from albert_tf2.checkpoints.huggingface import (
     ACTIVATIONS,
     LAYER_NORM_EPSILON,
     turned,
 )
-from albert_tf2.checkpoints.huggingface_folder import (
-    architecture,
-    write_folder,
-)
+from albert_tf2.checkpoints.huggingface_folder import write_folder
 from albert_tf2.checkpoints.weights import Weights
 from albert_tf2.config import AlbertConfig
 from albert_tf2.errors import UserError
@@ -48,12 +45,13 @@ def write(found: Weights, folder: Path) -> dict[str, str | list[str]]:
     values = {key: getattr(config, key) for key in _SAME_KEYS}
     values |= {
         "model_type": "bert",
-        "architectures": [f"Bert{architecture(found)}"],
+        "architectures": [f"Bert{huggingface_tasks.architecture(found)}"],
         "hidden_act": ACTIVATIONS[config.hidden_act],
         "layer_norm_eps": LAYER_NORM_EPSILON,
     }
     table = name_table(config)
     table = {name: hf for name, hf in table.items() if name in found.arrays}
+    table = huggingface_tasks.without_pooler(found, table)
     tensors = {_TABLE: _folded_table(found)}
     for name, hf_names in table.items():
         if name not in _FACTORS:

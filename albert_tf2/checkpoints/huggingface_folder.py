@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from albert_tf2 import features, paths
-from albert_tf2.checkpoints import weights
-from albert_tf2.checkpoints.locate import SAFETENSORS
+from albert_tf2 import paths
+from albert_tf2.checkpoints import huggingface_tasks, weights
+from albert_tf2.checkpoints.locate import INDEX_ENDING, SAFETENSORS
 from albert_tf2.checkpoints.weights import Weights
 from albert_tf2.errors import UserError, install_line
 from albert_tf2.text.text_settings import TextSettings
@@ -38,8 +38,38 @@ def _not_installed(what: str, error: ImportError) -> UserError:
     )
 
 
+def shards(path: Path) -> list[Path]:
+    """Returns the files that a weights file is, or that an index names."""
+    if not path.name.endswith(INDEX_ENDING):
+        return [path]
+    table = paths.read_json(path, dict).get("weight_map")
+    if not isinstance(table, dict) or not table:
+        raise UserError(f"{path}: `weight_map` is missing: fetch it again")
+    found = sorted({str(name) for name in table.values()})
+    for name in found:
+        # Another's file must not name one outside its folder.
+        if Path(name).name != name or not path.with_name(name).is_file():
+            raise UserError(
+                f"{path} names {name}, which is not beside it: fetch all parts"
+            )
+    return [path.with_name(name) for name in found]
+
+
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    """Reads .safetensors, or a .bin without running what is pickled in it."""
+    """Reads .safetensors, whole or in parts, or a .bin or .pt.
+
+    Nothing that is pickled in one of the latter is run.
+    """
+    parts = shards(path)
+    if parts == [path]:
+        return _read_part(path)
+    found: dict[str, np.ndarray] = {}
+    for part in parts:
+        found |= _read_part(part)
+    return found
+
+
+def _read_part(path: Path) -> dict[str, np.ndarray]:
     try:
         if path.suffix == ".safetensors":
             from safetensors import SafetensorError
@@ -76,8 +106,7 @@ def write_folder(
 ) -> dict[str, str]:
     """Writes tensors, config.json and the tokenizer's paths.
 
-    A fine-tuned classifier's head goes along, unless it has albert_zh's
-    LayerNorm for pre-LN models, which no Hugging Face class has.
+    A fine-tuned model's head goes along.
 
     Returns:
         TensorFlow 1 name -> HF name of the head, if there is one.
@@ -90,23 +119,8 @@ def write_folder(
     if found.vocab_file is not None:
         values = {**values, **_special_ids(found)}
         _write_tokenizer(found, folder)
-    head = {}
-    if _is_classifier(found):
-        head = {
-            "output_weights": "classifier.weight",
-            "output_bias": "classifier.bias",
-        }
-        tensors = {
-            **tensors,
-            **{hf: found.task_arrays[name] for name, hf in head.items()},
-        }
-        count = len(found.task_arrays["output_bias"])
-        labels = found.task_labels or [f"LABEL_{i}" for i in range(count)]
-        values = {
-            **values,
-            "id2label": {str(i): label for i, label in enumerate(labels)},
-            "label2id": {label: i for i, label in enumerate(labels)},
-        }
+    head, more, about = huggingface_tasks.head(found)
+    tensors, values = {**tensors, **more}, {**values, **about}
     save_file(dict(tensors), folder / SAFETENSORS, metadata={"format": "pt"})
     paths.write_json(folder / "config.json", values)
     return head
@@ -128,9 +142,16 @@ def _write_tokenizer(found: Weights, folder: Path) -> None:
         {
             **TOKENIZER_CONFIG,
             "do_lower_case": tokenizer.settings.do_lower_case,
-            "model_max_length": found.config.max_position_embeddings,
+            "model_max_length": _longest(found),
         },
     )
+
+
+def _longest(found: Weights) -> int:
+    """Returns where their tokenizer cuts: as in fine-tuning, if known."""
+    lengths = found.task.get("lengths", {})
+    positions = found.config.max_position_embeddings
+    return lengths.get("max_seq_length", positions)
 
 
 def read_text_settings(folder: Path) -> TextSettings | None:
@@ -170,24 +191,9 @@ def _special_ids(found: Weights) -> dict[str, int]:
     }
 
 
-def _is_classifier(found: Weights) -> bool:
-    return (
-        "output_weights" in found.task_arrays
-        and found.task_kind == "classification"
-    )
-
-
-def architecture(found: Weights) -> str:
-    """Returns what follows "Albert" or "Bert" in the class that fits."""
-    if _is_classifier(found):
-        return "ForSequenceClassification"
-    return "ForPreTraining" if found.heads else "Model"
-
-
 def run(folder: Path, inputs: Mapping[str, np.ndarray]) -> Arrays:
     """Runs a written folder in transformers, which judges the conversion."""
     try:
-        import torch
         import transformers
     except ImportError as error:
         raise _not_installed("checking a Hugging Face folder", error) from None
@@ -200,27 +206,4 @@ def run(folder: Path, inputs: Mapping[str, np.ndarray]) -> Arrays:
             "the written folder lacks "
             f"{weights.listed(sorted(report['missing_keys']))}"
         )
-
-    taken = {
-        "input_ids": inputs[features.INPUT_WORD_IDS],
-        "attention_mask": inputs[features.INPUT_MASK],
-        "token_type_ids": inputs[features.INPUT_TYPE_IDS],
-    }
-    taken = {key: torch.tensor(value).long() for key, value in taken.items()}
-    model.eval()
-    with torch.no_grad():
-        encoded = getattr(model, model.base_model_prefix, model)(**taken)
-        outputs = model(**taken)
-    found = {
-        features.SEQUENCE_OUTPUT: encoded.last_hidden_state,
-        features.POOLED_OUTPUT: encoded.pooler_output,
-    }
-    if "prediction_logits" in outputs:
-        rows = torch.arange(len(taken["input_ids"]))[:, None]
-        positions = inputs[features.MASKED_LM_POSITIONS]
-        found[features.MLM_LOGITS] = outputs.prediction_logits[
-            rows, torch.tensor(positions).long()
-        ]
-        # Albert says `sop_logits`, BERT `seq_relationship_logits`.
-        found[features.SOP_LOGITS] = outputs[1]
-    return {name: tensor.numpy() for name, tensor in found.items()}
+    return huggingface_tasks.run(name, model, inputs)

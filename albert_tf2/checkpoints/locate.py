@@ -9,6 +9,10 @@ from albert_tf2.errors import UserError
 
 SAFETENSORS = "model.safetensors"
 TORCH_BINARY = "pytorch_model.bin"
+# Of the file that says in which part of a sharded model a tensor is.
+INDEX_ENDING = ".index.json"
+# Files of tensors that may be named themselves.
+TENSOR_FILES = (".safetensors", ".bin", ".pt", ".pth", INDEX_ENDING)
 SAVED_MODEL = "saved_model.pb"
 
 
@@ -48,15 +52,9 @@ def locate(source: paths.PathLike) -> Location:
             _vocab(folder, assets),
         )
     for name in (SAFETENSORS, TORCH_BINARY):
-        if (folder / name).is_file():
-            config_file = folder / "config.json"
-            return Location(
-                "huggingface",
-                folder,
-                folder / name,
-                config_file if config_file.is_file() else None,
-                _vocab(folder),
-            )
+        for candidate in (folder / name, folder / f"{name}{INDEX_ENDING}"):
+            if candidate.is_file():
+                return _tensors(candidate)
     for place in (folder, folder / "checkpoints"):
         newest = _latest(place)
         if newest is not None:
@@ -67,6 +65,19 @@ def locate(source: paths.PathLike) -> Location:
         f"{source} holds no checkpoint: looked for *.index (TensorFlow), "
         f"{SAFETENSORS}, {TORCH_BINARY} (Hugging Face) and {SAVED_MODEL} "
         "(hub export)"
+    )
+
+
+def _tensors(path: Path) -> Location:
+    """Returns where a file of tensors is, and what lies beside it."""
+    folder = path.parent
+    config_file = folder / "config.json"
+    return Location(
+        "huggingface",
+        folder,
+        path,
+        config_file if config_file.is_file() else None,
+        _vocab(folder),
     )
 
 
@@ -106,6 +117,8 @@ def latest_of(state: str) -> str | None:
 
 
 def _at_prefix(source: Path) -> Location:
+    if source.is_file() and source.name.endswith(TENSOR_FILES):
+        return _tensors(source)
     name = without_ending(source.name)
     prefix = source.with_name(name)
     if not prefix.with_name(f"{name}.index").is_file():

@@ -12,13 +12,13 @@ hold a graph of the saved objects, in which the model is looked up: what else
 was saved beside it (optimizer, counters, other signatures) does not matter.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from albert_tf2 import paths
-from albert_tf2.checkpoints import names, weights
+from albert_tf2.checkpoints import names, task_head, weights
 from albert_tf2.checkpoints.bundle import OBJECT_GRAPH, Bundle
 from albert_tf2.checkpoints.weights import Weights
 from albert_tf2.config import AlbertConfig
@@ -78,16 +78,21 @@ def save_pretrained(
 def write(found: Weights, folder: Path) -> dict[str, str]:
     """Writes into a folder; returns TensorFlow 1 name -> our key.
 
-    A head that the source lacks is left out here, too.
+    A head that the source lacks is left out here, too. That of a fine-tuned
+    model goes along, with its `task.json`: `Predictor` reads the result.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _write_model(weights.to_model(found), folder, found.heads)
+    task_head.write_task(found, folder)
+    _write_model(
+        weights.to_model(found), folder, found.heads, found.task_arrays
+    )
     if found.vocab_file is not None:
         Tokenizer(found.vocab_file, found.text_settings).save(folder)
+    places = names.attribute_paths(found.config) | names.TASK_PATHS
     return {
         name: path
-        for name, path in names.attribute_paths(found.config).items()
-        if name in found.arrays
+        for name, path in places.items()
+        if name in found.arrays or name in found.task_arrays
     }
 
 
@@ -95,16 +100,36 @@ def _write_model(
     model: AlbertPretrainer,
     folder: Path,
     heads: Sequence[str] = tuple(names.HEAD_SCOPES),
+    task_arrays: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     import tensorflow as tf
 
     # The parts, not the model: a compiled one would bring its optimizer.
     kept = ["encoder", *(f"{head}_head" for head in heads)]
     parts = {part: getattr(model, part) for part in kept}
+    if task_arrays:
+        parts["head"] = _task_head(task_arrays)
     tf.train.Checkpoint(model=tf.train.Checkpoint(**parts)).write(
         str(folder / PREFIX)
     )
     model.config.to_json(folder / CONFIG_FILE)
+
+
+def _task_head(arrays: Mapping[str, np.ndarray]):
+    """Returns objects that save as a `finetuning.model.TaskHead` does."""
+    import tensorflow as tf
+
+    head = tf.train.Checkpoint()
+    for name, path in names.TASK_PATHS.items():
+        if name in arrays:
+            _, *between, last = path.split("/")
+            node = head
+            for part in between:
+                if not hasattr(node, part):
+                    setattr(node, part, tf.train.Checkpoint())
+                node = getattr(node, part)
+            setattr(node, last, tf.Variable(arrays[name], name=last))
+    return head
 
 
 def read(prefix: paths.PathLike, config: AlbertConfig) -> Weights:

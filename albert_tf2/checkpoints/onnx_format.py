@@ -1,20 +1,24 @@
 """ONNX, through tf2onnx: every layout, any batch size and length.
 
 The graph takes the model's own inputs, int32 [B, T] and [B, P], and returns
-its outputs by name. tf2onnx was chosen over torch's exporter because it starts
-from this project's model: pre-LN and the factorized embeddings stay as they
-are, where a detour through Hugging Face would refuse or unfold them.
+its outputs by name; of a fine-tuned one `task_logits` too, with labels and
+`task.json` among the model's properties. tf2onnx was chosen over torch's
+exporter because it starts from this project's model: pre-LN and the factorized
+embeddings stay as they are, where a detour through Hugging Face would refuse
+or unfold them.
 """
 
+import json
 import logging
 from pathlib import Path
 
 import numpy as np
 
 from albert_tf2 import features
-from albert_tf2.checkpoints import names
+from albert_tf2.checkpoints import names, task_head
 from albert_tf2.checkpoints.weights import Weights, to_model
 from albert_tf2.errors import UserError, install_line
+from albert_tf2.text.tokenization import Tokenizer
 
 FILE_NAME = "model.onnx"
 # The first with tf.nn's modern set that ONNX Runtime on phones has too.
@@ -34,6 +38,7 @@ def write(found: Weights, folder: Path) -> dict[str, str]:
     model = to_model(found)
     wanted = [features.SEQUENCE_OUTPUT, features.POOLED_OUTPUT]
     wanted += [f"{head}_logits" for head in found.heads]
+    is_tuned = task_head.has_head(found)
     inputs = list(features.ENCODER_INPUTS)
     if "mlm" in found.heads:
         inputs.append(features.MASKED_LM_POSITIONS)
@@ -42,7 +47,12 @@ def write(found: Weights, folder: Path) -> dict[str, str]:
     @tf.function(input_signature=specs)
     def call(*tensors):
         outputs = model(dict(zip(inputs, tensors, strict=True)), training=False)
-        return {name: outputs[name] for name in wanted}
+        kept = {name: outputs[name] for name in wanted}
+        if is_tuned:
+            logits = task_head.logits(found, outputs)
+            kept[task_head.LOGITS] = logits
+            kept |= task_head.meaning(found, logits)
+        return kept
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,11 +63,30 @@ def write(found: Weights, folder: Path) -> dict[str, str]:
         output_path=str(folder / FILE_NAME),
     )
     found.config.to_json(folder / "albert_config.json")
+    if is_tuned:
+        _add_task(found, folder)
     # Constants of the graph carry no variable's name.
-    return dict.fromkeys(
-        (n for n in names.attribute_paths(found.config) if n in found.arrays),
-        FILE_NAME,
-    )
+    table = [*names.attribute_paths(found.config), *names.TASK_PATHS]
+    arrays = {**found.arrays, **found.task_arrays}
+    return dict.fromkeys((name for name in table if name in arrays), FILE_NAME)
+
+
+def _add_task(found: Weights, folder: Path) -> None:
+    """Says inside the model and beside it what the head's numbers mean."""
+    import onnx
+
+    task_head.write_labels(found, folder)
+    if found.vocab_file is not None:
+        Tokenizer(found.vocab_file, found.text_settings).save(folder)
+    path = str(folder / FILE_NAME)
+    model = onnx.load(path)
+    about = {
+        "kind": found.task_kind,
+        "labels": json.dumps(list(found.task_labels), ensure_ascii=False),
+        "task": json.dumps(dict(found.task), ensure_ascii=False),
+    }
+    onnx.helper.set_model_props(model, about)
+    onnx.save(model, path)
 
 
 def run(folder: Path, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -71,4 +100,8 @@ def run(folder: Path, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     session = onnxruntime.InferenceSession(str(folder / FILE_NAME))
     taken = {one.name: inputs[one.name] for one in session.get_inputs()}
     produced = [one.name for one in session.get_outputs()]
-    return dict(zip(produced, session.run(produced, taken), strict=True))
+    outputs = dict(zip(produced, session.run(produced, taken), strict=True))
+    # What follows from the logits is not compared again.
+    for name in task_head.MEANINGS:
+        outputs.pop(name, None)
+    return outputs

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from albert_tf2 import paths
-from albert_tf2.checkpoints import detection, names
+from albert_tf2.checkpoints import detection, names, task_head
 from albert_tf2.checkpoints.bundle import Bundle
 from albert_tf2.checkpoints.weights import Weights
 from albert_tf2.config import AlbertConfig
@@ -21,6 +21,8 @@ from albert_tf2.paths import PathLike
 from albert_tf2.text.tokenization import Tokenizer
 
 PREFIX = "albert_model.ckpt"
+# google-research/albert's program for SQuAD names its head so.
+_SQUAD = "cls/squad/"
 KERAS_NORM = "layer_normalization"
 
 # albert_zh: lamb_m, lamb_v; Google: adam_m, adam_v; TensorFlow's own: Adam,
@@ -116,7 +118,12 @@ def read(
     return Weights(
         config=config,
         arrays={n: a for n, a in arrays.items() if n not in task_names},
-        task_arrays={n: arrays[n] for n in task_names},
+        task_arrays={n.removeprefix(_SQUAD): arrays[n] for n in task_names},
+        task_kind=(
+            "span"
+            if any(n.startswith(_SQUAD) for n in task_names)
+            else "classification"
+        ),
         kind="tf1",
         source=bundle.prefix,
         files=tuple(bundle.files),
@@ -160,15 +167,19 @@ def write(weights: Weights, folder: Path) -> dict[str, str]:
 
     Programs of TensorFlow 1, bert4keras and bert-for-tf2 read it.
 
+    A fine-tuned model's head goes along, and what `task.json` says of it.
+
     Returns:
-        Its variables' names, each under itself.
+        Our names -> its variables' names.
     """
     import tensorflow as tf
 
     config = _expressible(weights.config)
     folder.mkdir(parents=True, exist_ok=True)
     prefix = folder / PREFIX
-    arrays = {**weights.arrays, **weights.task_arrays}
+    task_head.write_task(weights, folder)
+    task_head.write_labels(weights, folder)
+    arrays = {**weights.arrays, **_original_task_names(weights)}
     ordered = sorted(arrays)
     tf.raw_ops.SaveV2(
         prefix=str(prefix),
@@ -187,7 +198,17 @@ def write(weights: Weights, folder: Path) -> dict[str, str]:
     paths.write_json(folder / "albert_config.json", values)
     if weights.vocab_file is not None:
         Tokenizer(weights.vocab_file, weights.text_settings).save(folder)
-    return {name: name for name in ordered}
+    own = {n: n.removeprefix(_SQUAD) for n in ordered}
+    return {name: spelling for spelling, name in own.items()}
+
+
+def _original_task_names(found: Weights) -> dict[str, np.ndarray]:
+    """Returns the head as the original programs call it."""
+    squad = found.task_kind == "span"
+    return {
+        f"{_SQUAD}{name}" if squad else name: array
+        for name, array in found.task_arrays.items()
+    }
 
 
 def _expressible(config: AlbertConfig) -> AlbertConfig:

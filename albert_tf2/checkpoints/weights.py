@@ -37,6 +37,7 @@ class Weights:
         task_arrays: A fine-tuned model's own head, if it has one.
         task_kind: What that head does; "classification" where nothing says.
         task_labels: Its classes, where they are known.
+        task: All that is known of it: what a `task.json` holds.
         kind: "tf1", "tf2", "huggingface" or "hub".
         source: The folder or checkpoint prefix they were read from.
         files: The files they were read from.
@@ -54,6 +55,7 @@ class Weights:
     )
     task_kind: str = "classification"
     task_labels: tuple[str, ...] = ()
+    task: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     kind: str = "tf1"
     source: Path | str | None = None
     files: tuple[Path, ...] = ()

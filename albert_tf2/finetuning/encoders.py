@@ -264,15 +264,24 @@ def _load(
         model = build(task, loaded)
         _restore(model, folder / PREFIX)
     else:
-        config = AlbertConfig.from_json(folder / CONFIG_FILE)
         # Whole and checked, before anything is as large as a file says.
-        found = native.read(folder / PREFIX, config)
+        found = _weights(folder)
         weights.check_config(found)
-        loaded = own_encoder(AlbertEncoder(config), tokenizer, config)
+        loaded = own_encoder(
+            AlbertEncoder(found.config), tokenizer, found.config
+        )
         model = build(task, loaded)
         weights.fill_tuned(model, found)
     lengths = _lengths(description, task_file, loaded.positions)
     return task, model, loaded, lengths
+
+
+def _weights(folder: Path) -> weights.Weights:
+    """Reads what `save` wrote, or what `convert` made of it elsewhere."""
+    if not paths.is_file(folder / f"{PREFIX}.index"):
+        return checkpoints.read_weights(folder)
+    config = AlbertConfig.from_json(folder / CONFIG_FILE)
+    return native.read(folder / PREFIX, config)
 
 
 def _restore(model: TaskModel, prefix: Path) -> None:
