@@ -150,6 +150,8 @@ def test_a_guide_is_in_step_with_its_english_page(name):
         compare_programs(english[key], section)
         compare_figures(english[key], section)
     text = path.read_text("utf-8")
+    assert f"[English](../{name})" in text
+    assert f"[中文](zh/{name})" in (ROOT / "docs" / name).read_text("utf-8")
     for key in english.keys() - chinese.keys():
         assert f"](../{name}#{key})" in text, (
             f"docs/{name}#{key} is neither translated in docs/zh/{name} nor "
