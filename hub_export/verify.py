@@ -217,7 +217,8 @@ def _check_answers(folder: Path, loaded) -> Iterator[str]:
         if value.dtype.kind == "U":
             texts = np.char.decode(found.astype(bytes), "utf-8")
             assert texts.tolist() == value.tolist(), name
-            yield f"{name} are the model's own names"
+            whose = "model's own names" if name == "labels" else "predictor's"
+            yield f"{name} are the {whose}"
             continue
         if value.dtype.kind == "i":
             assert found.tolist() == value.tolist(), name

@@ -509,3 +509,20 @@ def test_the_card_names_task_and_labels(tuned, tmp_path):
     facts = json.loads((tmp_path / "cards/1/facts.json").read_text("utf-8"))
     assert facts["parts"] == ["serving"]
     assert facts["task"]["labels"] == TOLD["tnews"]["labels"]
+
+
+@pytest.mark.parametrize("name", ["ner", "cmrc2018", "c3", "chid"])
+def test_what_warms_a_server_up_is_answered(tuned, name):
+    import tensorflow as tf
+
+    from albert_tf2.hub_export import task_serving, tuned_parts
+
+    model = tuned_parts.load(str(tuned(name) / "model"), None)
+    make, _ = task_serving.GRAPHS[model.task.kind]
+    graph = make(model)
+    names = [spec.name for spec in graph.specs()]
+    for large, rows in ((False, 1), (True, 32)):
+        given = graph.requests(large=large)
+        assert list(given) == names
+        answers = graph.answer(*map(tf.constant, given.values()))
+        assert {len(value) for value in answers.values()} == {rows}
