@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import types
 
 import fake_bucket
 import numpy as np
@@ -205,6 +206,19 @@ def test_what_is_no_whole_shard_is_refused(tmp_path, damage, message):
     with pytest.raises(UserError, match=message):
         open_records(folder)
     assert not (folder / frames.INDEX).exists()
+
+
+def test_a_length_that_cannot_be_stops_the_reading(tmp_path, monkeypatch):
+    """Else a damaged shard would come into memory whole."""
+    path = write(tmp_path / "set", [400]) / "tf_examples.tfrecord0"
+    content = path.read_bytes()
+    path.write_bytes(b"\0\0\0\0\1" + content[5:])  # 4 GB
+    monkeypatch.setattr(frames, "_CHUNK", 4096)
+    read = []
+    bar = types.SimpleNamespace(update=read.append)
+    with pytest.raises(UserError, match="no whole record at byte 0"):
+        frames.scan(str(path), bar)
+    assert read == [4096] and len(content) > 20 * 4096
 
 
 def test_shards_without_records_are_left_out(tmp_path):
