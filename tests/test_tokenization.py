@@ -129,6 +129,13 @@ def test_vocabulary_splits_on_line_feeds_only(tmp_path, shared_vocab):
         (SPECIALS + ["", "的"], r"line 6: the line is empty.*\[empty\]"),
         (SPECIALS + ["的", "", ""], "line 7: the line is empty; remove it"),
         (SPECIALS + ["的", "的"], r"already on line 6; rename .*\[again6\]"),
+        (
+            SPECIALS + ["的", "的", "我", "我", "", "是", "是", "是", "是"],
+            r"line 7: .* others stay \(likewise line 9, 10, 12, 13, 14\)$",
+        ),
+        (SPECIALS + ["的"] * 9, r"\(likewise line 8, .* 12 and 2 more\)$"),
+        (SPECIALS + ["的", "的"], "ids of the others stay$"),
+        (SPECIALS + ["的", "", "", ""], r"remove it \(likewise line 8, 9\)$"),
         (["[PAD]", "的"], "special tokens .* are missing"),
     ],
 )

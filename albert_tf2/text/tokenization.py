@@ -110,14 +110,14 @@ class Vocabulary:
                     )
                 raise UserError(
                     f"{source}, line {token_id + 1}: the line is empty; "
-                    f"{remedy}"
+                    f"{remedy}{self._more(token_id)}"
                 )
             if token in self.ids:
                 raise UserError(
                     f"{source}, line {token_id + 1}: token {token!r} is "
                     f"already on line {self.ids[token] + 1}; rename this one "
                     f"to what no text holds, such as [again{token_id}], so "
-                    "that the ids of the others stay"
+                    f"that the ids of the others stay{self._more(token_id)}"
                 )
             self.ids[token] = token_id
         missing = [t for t in SPECIAL_TOKENS if t not in self.ids]
@@ -131,6 +131,21 @@ class Vocabulary:
         self.cls_id = self.ids[CLS]
         self.sep_id = self.ids[SEP]
         self.mask_id = self.ids[MASK]
+
+    def _more(self, token_id: int) -> str:
+        """Says how many lines behind a bad one are empty or known, too."""
+        known = {*self.tokens[: token_id + 1], ""}
+        bad = []
+        for number, token in enumerate(
+            self.tokens[token_id + 1 :], token_id + 2
+        ):
+            if token in known:
+                bad.append(f"{number:,}")
+            known.add(token)
+        if not bad:
+            return ""
+        rest = f" and {len(bad) - 5:,} more" if len(bad) > 5 else ""
+        return f" (likewise line {', '.join(bad[:5])}{rest})"
 
     @classmethod
     def load(
