@@ -1,7 +1,7 @@
 """Builds pre-training records from a corpus, on all cores of one machine.
 
-Input: UTF-8 text files (also .gz, .zst), one sentence per line, a blank line
-between documents. Output: TFRecord shards, `vocab.txt` and `manifest.json`.
+Input: text, one sentence per line and a blank line between documents, or JSON
+Lines, tables and Parquet; plain or compressed (docs/data.md). Output: TFRecord shards, `vocab.txt` and `manifest.json`.
 A killed build goes on where it stopped when the same command is run again,
 and any number of workers writes the same bytes. `--verify` checks a finished
 set and rebuilds damaged shards.
