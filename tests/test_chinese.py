@@ -37,6 +37,7 @@ class Section:
     code: list[tuple[int, str]]
     tables: list[tuple[int, str]]
     prose: list[tuple[int, str]]
+    above: str = ""  # the section that it is a part of
 
 
 def anchor(heading):
@@ -49,6 +50,7 @@ def sections(path):
     """Returns a page's sections by their anchors; the first has none."""
     current = Section(f"{path.relative_to(ROOT)}", [], [], [])
     found, name, fenced, language = {"": current}, "", False, ""
+    above = ""
     for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
         given = re.fullmatch(r'<a id="([^"]+)"></a>', line)
         heading = not fenced and re.match(r"#{2,} (.*)", line)
@@ -58,8 +60,10 @@ def sections(path):
         elif given:
             name = given[1]
         elif heading:
-            current = Section(current.place, [], [], [])
-            found[name or anchor(heading[1])] = current
+            name = name or anchor(heading[1])
+            above = name if line.startswith("## ") else above
+            current = Section(current.place, [], [], [], above)
+            found[name] = current
             name = ""
         elif fenced or line.startswith("    "):
             # A block without a language may be a drawing or an answer.
@@ -153,7 +157,11 @@ def test_a_guide_is_in_step_with_its_english_page(name):
     assert f"[English](../{name})" in text
     assert f"[中文](zh/{name})" in (ROOT / "docs" / name).read_text("utf-8")
     for key in english.keys() - chinese.keys():
-        assert f"](../{name}#{key})" in text, (
+        # A part of a section that is linked is linked.
+        assert any(
+            f"](../{name}#{place})" in text
+            for place in (key, english[key].above)
+        ), (
             f"docs/{name}#{key} is neither translated in docs/zh/{name} nor "
             "linked from it"
         )
