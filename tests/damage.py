@@ -1,15 +1,16 @@
 """Damages a folder's files one at a time, and opens it each time.
 
-    python tests/damage.py FOLDER COUNT SEED
+    python tests/damage.py KIND FOLDER COUNT SEED
 
-Run as a process of its own, since what is looked for may end the process. It
-prints a line before each try, so that the last one tells what did; a line of
-`BAD` where the opener raised anything but a `UserError`.
+Run as a process of its own (`survives`), since what is looked for may end the
+process. It prints a line before each try, so that the last one tells what did;
+a line of `BAD` where the opener raised anything but a `UserError`.
 """
 
 import json
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import traceback
@@ -86,13 +87,57 @@ def tries(folder: Path, count: int, seed: int):
                 (copy / file).unlink()
             else:
                 (copy / file).write_bytes(content)
-            yield f"{number} {file}", copy
+            yield f"try {number} {file}", copy
 
 
-def open_model(folder: Path) -> None:
+def open_tuned(folder: Path) -> None:
     from albert_tf2 import Predictor
 
     Predictor(str(folder)).classify([("今天", "明天")])
+
+
+def open_pretrained(folder: Path) -> None:
+    from albert_tf2 import load_pretrained
+
+    load_pretrained(folder)
+
+
+def open_workdir(folder: Path) -> None:
+    """Trains `run` for two steps more on `records`, which lie beside it."""
+    import dataclasses
+
+    from albert_tf2.pretraining.run import Run
+    from albert_tf2.training import run_folder
+    from albert_tf2.training.identity import PRETRAINING
+
+    workdir = folder / "run"
+    run_folder.expect(workdir, PRETRAINING)
+    recipe = run_folder.read_recipe(workdir, PRETRAINING)
+    recipe = dataclasses.replace(recipe, train_steps=recipe.train_steps + 2)
+    run = Run(recipe, folder / "records", workdir, "one_device")
+    run.start(None)
+    run.train()
+
+
+OPENERS = {
+    "tuned": open_tuned,
+    "pretrained": open_pretrained,
+    "workdir": open_workdir,
+}
+
+
+def survives(kind: str, folder: Path, count: int, seed: int = 1) -> None:
+    """Raises with what went wrong, if any of the tries did."""
+    run = subprocess.run(
+        [sys.executable, __file__, kind, folder, str(count), str(seed)],
+        capture_output=True,
+        text=True,
+        timeout=1_800,
+    )
+    lines = run.stdout.splitlines()
+    assert run.returncode == 0, (lines[-1:], run.stderr[-2000:])
+    assert "BAD" not in run.stdout, run.stdout[-6000:]
+    assert sum(line.startswith("try ") for line in lines) == count
 
 
 if __name__ == "__main__":
@@ -105,10 +150,11 @@ if __name__ == "__main__":
     # 4 GB above what TensorFlow maps at its start.
     used = int(Path("/proc/self/statm").read_text().split()[0]) * 4096
     resource.setrlimit(resource.RLIMIT_AS, (used + (4 << 30),) * 2)
-    for told, copy in tries(Path(sys.argv[1]), *map(int, sys.argv[2:4])):
+    kind, whole, *numbers = sys.argv[1:]
+    for told, copy in tries(Path(whole), *map(int, numbers)):
         print(told, flush=True)
         try:
-            open_model(copy)
+            OPENERS[kind](copy)
         except UserError as error:
             sentence = str(error)
             if len(sentence) > 1_000 or "\n" in sentence:

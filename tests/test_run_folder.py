@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import damage
 import pytest
 import task_samples as samples
 from small_records import TOKENS, example, write_set
@@ -432,6 +433,18 @@ def contents(folder):
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+@pytest.mark.parametrize(
+    "count", [12, pytest.param(300, marks=pytest.mark.large)]
+)
+def test_damage_is_told_in_a_sentence_or_mended(
+    whole_run, records, count, tmp_path
+):
+    """Of the run's files and its records: see `damage`."""
+    shutil.copytree(whole_run / "run", tmp_path / "both" / "run")
+    shutil.copytree(records, tmp_path / "both" / "records")
+    damage.survives("workdir", tmp_path / "both", count)
 
 
 def test_pretraining_says_what_it_is_and_refuses_what_it_is_not(
