@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -265,6 +266,29 @@ def test_mistakes_are_named(tmp_path):
         open_records(tmp_path)
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(UserError, match="manifest.json is damaged"):
+        open_records(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "place, value",
+    [
+        (("vocab_sha256",), True),
+        (("vocab_size",), "200"),
+        (("max_seq_length",), True),
+        (("shards", 0, "records"), 5.0),
+        (("shards", 0, "name"), None),
+        (("identity", "config", "do_lower_case"), 1),
+    ],
+)
+def test_a_manifest_of_wrong_kinds_is_damaged(tmp_path, place, value):
+    write_set(tmp_path, [5])
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    owner = manifest
+    for part in place[:-1]:
+        owner = owner[part]
+    owner[place[-1]] = value
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=f"damaged.*{place[-1]}"):
         open_records(tmp_path)
 
 

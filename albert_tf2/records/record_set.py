@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from albert_tf2 import features, paths
-from albert_tf2.errors import UserError
+from albert_tf2.errors import UserError, shown
 from albert_tf2.records import frames
 from albert_tf2.text.text_settings import TextSettings
 from albert_tf2.text.tokenization import Tokenizer, Vocabulary
@@ -210,17 +210,21 @@ def open_records(
         shards = [
             shard
             for shard in manifest["shards"]
-            if shard["subset"] == subset and shard["records"]
+            if shard["subset"] == subset and _typed(shard, "records", int)
         ]
+        names = [_typed(shard, "name", str) for shard in shards]
         found = {
             "folder": folder,
             "subset": subset,
-            "paths": tuple(f"{folder}/{shard['name']}" for shard in shards),
+            "paths": tuple(f"{folder}/{name}" for name in names),
             "counts": tuple(shard["records"] for shard in shards),
-            "vocab_size": manifest["vocab_size"],
+            "vocab_size": _typed(manifest, "vocab_size", int),
             "text_settings": _text_settings(manifest),
         }
-        sizes = manifest["max_seq_length"], manifest["max_pairs_per_record"]
+        sizes = [
+            _typed(manifest, name, int)
+            for name in ("max_seq_length", "max_pairs_per_record")
+        ]
         is_compact = manifest["masking"] == "dynamic"
     except (KeyError, TypeError) as error:
         raise UserError(
@@ -257,12 +261,20 @@ def open_records(
     return _classic(found)
 
 
+def _typed(owner: dict[str, Any], key: str, kind: type) -> Any:
+    """Returns a value of a manifest, or raises what a missing one raises."""
+    value = owner[key]
+    if type(value) is not kind:  # `isinstance` takes True for a number
+        raise TypeError(f"`{key}` is {shown(value)}")
+    return value
+
+
 def _text_settings(manifest: dict[str, Any]) -> TextSettings:
     config = manifest["identity"]["config"]
     return TextSettings(
-        do_lower_case=config["do_lower_case"],
-        normalize=config["normalize"],
-        vocab_sha256=manifest["vocab_sha256"],
+        do_lower_case=_typed(config, "do_lower_case", bool),
+        normalize=_typed(config, "normalize", bool),
+        vocab_sha256=_typed(manifest, "vocab_sha256", str),
     )
 
 
