@@ -384,7 +384,7 @@ def test_records_of_other_programs_are_known_by_their_checksums(tmp_path):
     assert first.sha256 == moved.sha256 != other.sha256
     shard = next((tmp_path / "a").glob("train-0*"))
     shard.write_bytes(shard.read_bytes()[:-3])
-    with pytest.raises(UserError, match="is cut off: copy it again"):
+    with pytest.raises(UserError, match="is cut off .*copy it again"):
         open_records(str(tmp_path / "a"))
 
 

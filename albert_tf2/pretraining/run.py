@@ -32,7 +32,7 @@ from albert_tf2.pretraining.recipe_parts import (
 from albert_tf2.pretraining.step import METRICS, PretrainStep
 from albert_tf2.recipes import PretrainRecipe
 from albert_tf2.records import pipeline
-from albert_tf2.records.record_set import open_records
+from albert_tf2.records.record_set import damage_told, open_records
 from albert_tf2.training import guard, optimization, run_folder
 from albert_tf2.training.distribution import create_strategy, shares
 from albert_tf2.training.identity import PRETRAINING
@@ -293,9 +293,10 @@ class Run:
         )
 
     def run_steps(self, batches, step: int, count: int) -> np.ndarray:
-        return self._train_steps(
-            batches, tf.constant(step), tf.constant(count)
-        ).numpy()
+        with damage_told(self.records):
+            return self._train_steps(
+                batches, tf.constant(step), tf.constant(count)
+            ).numpy()
 
     def logged(self, row: Row, speed: float | None) -> tuple[Row, Row]:
         predictions = predictions_of(self.recipe, self.records)
@@ -340,7 +341,8 @@ class Run:
                 self.masker,
                 batch_size=self.recipe.global_batch_size,
             )
-        return self._evaluator.evaluate()
+        with damage_told(self.held_out):
+            return self._evaluator.evaluate()
 
     def evaluate(self, step: int) -> dict[str, float]:
         if self.held_out is None:

@@ -7,11 +7,13 @@ Compact folders have a manifest. Folders of other programs have none: their
 records are counted by the lengths in the frames.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import os
 import re
 import sys
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -259,6 +261,21 @@ def open_records(
                 "--verify"
             )
     return _classic(found)
+
+
+@contextlib.contextmanager
+def damage_told(records: RecordSet) -> Iterator[None]:
+    """Names the records of which TensorFlow could not read one."""
+    try:
+        yield
+    except (tf.errors.DataLossError, tf.errors.NotFoundError) as error:
+        found = re.search(r"(corrupted|truncated) record at \d+", str(error))
+        raise UserError(
+            f"{records.folder}: a record of its {records.subset} files cannot "
+            f"be read ({found[0] if found else type(error).__name__}): run "
+            "the builder with --verify, which finds and rebuilds damaged "
+            "files, or copy the folder again"
+        ) from error
 
 
 def _typed(owner: dict[str, Any], key: str, kind: type) -> Any:
