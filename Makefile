@@ -1,5 +1,5 @@
 # `make quickstart` and `make test` are all a fresh machine needs: both make
-# .venv (Python 3.11 or 3.12) and install what they use.
+# .venv (Python 3.11 to 3.13) and install what they use.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
 PIP = .venv/bin/pip install --quiet --disable-pip-version-check \
@@ -40,8 +40,8 @@ clean:
 	rm -rf .venv .venv-lint .venv-docs site build dist *.egg-info runs
 
 .venv/bin/pip:
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' \
-	  || (echo "error: Python 3.11 or 3.12 is needed: make PYTHON=python3.11"; exit 2)
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+	  || (echo "error: Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.11"; exit 2)
 	$(PYTHON) -m venv .venv
 
 # Tools that read the code and need nothing of what it runs on.

@@ -33,13 +33,14 @@ PACKAGES = {
 }
 
 # The primary line is TensorFlow 2.20; `constraints/` holds the sets that are
-# tested. tensorflow-hub still imports pkg_resources, which setuptools 82
-# dropped.
+# tested (`.ci/line`). tensorflow-text 2.13 was never built for Python 3.11.
+# tensorflow-hub still imports pkg_resources, which setuptools 82 dropped.
 INSTALL_REQUIRES = [
-    "tensorflow>=2.12,<2.21",
-    "tensorflow-text>=2.12,<2.21",
-    "tf-keras>=2.15,<2.21",
+    "tensorflow>=2.12,!=2.13.*,<2.22",
+    "tensorflow-text>=2.12,<2.22",
+    "tf-keras>=2.15,<2.22",
     "tensorflow-hub>=0.16.1",
+    "tensorboard>=2.12",  # TensorFlow 2.21 no longer brings it.
     "jieba>=0.42.1",
     "numpy",
     "PyYAML>=6",
@@ -47,7 +48,8 @@ INSTALL_REQUIRES = [
     "setuptools<82",
 ]
 
-SERVE = ["fastapi>=0.110", "uvicorn>=0.27"]
+SERVE = ["fastapi>=0.103", "uvicorn>=0.27"]
+PLOT = ["matplotlib>=3.7"]
 HUGGINGFACE = ["torch>=2.4", "transformers>=4.40", "safetensors>=0.4"]
 ONNX = ["tf2onnx>=1.17", "onnx>=1.17", "onnxruntime>=1.20"]
 FAST = ["rjieba>=0.2", "zstandard>=0.22"]
@@ -56,7 +58,7 @@ EXTRAS = {
     # LAMB and Orbit (Model Garden), the fast segmenter, curves.
     "train": [
         "tf-models-official>=2.15,<2.21",
-        "matplotlib>=3.7",
+        *PLOT,
         *FAST,
     ],
     # TensorFlow Addons lives on the 2.15 line only, with old companions.
@@ -70,9 +72,10 @@ EXTRAS = {
         "tensorflow-datasets==4.9.7",
         "typing_extensions<4.6",
         "pyarrow<26",  # 26 needs NumPy 2, which this TensorFlow refuses.
-        "matplotlib>=3.7",
+        *PLOT,
         *FAST,
     ],
+    "plot": PLOT,
     "fast": FAST,
     "spark": ["pyspark>=3.5,<4"],
     # Paths on hdfs:// (pyarrow), http:// and, with the client that fsspec
@@ -84,7 +87,8 @@ EXTRAS = {
     # The TPU compiler, which needs no TPU to compile.
     "tpu_check": ["jax[tpu]>=0.10,<0.11"],
     "test": [
-        *("pytest>=7", "hypothesis>=6", "scipy>=1.10"),
+        *("pytest>=7", "pytest-xdist>=3", "hypothesis>=6", "scipy>=1.10"),
+        "httpx>=0.27",
         # A test builds the wheel; older ones do not know [project]'s license.
         "setuptools>=77",
         # The programs whose figures the tasks' figures must equal.
@@ -93,14 +97,12 @@ EXTRAS = {
 }
 EXTRAS["dev"] = [
     *EXTRAS["test"],
-    "pytest-xdist>=3",
     *EXTRAS["spark"],
     *EXTRAS["remote"],
     *EXTRAS["tpu_check"],
     *HUGGINGFACE,
     *ONNX,
     *SERVE,
-    "httpx>=0.27",
     "nbclient>=0.9",
     "nbformat>=5",
     "ipykernel>=6",

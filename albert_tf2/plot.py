@@ -55,7 +55,7 @@ def draw(workdir: paths.PathLike, output: paths.PathLike) -> paths.PathLike:
     """
     from albert_tf2.training.run_log import EVALUATION, METRICS, read_rows
 
-    require("plot", ["matplotlib"], "train")
+    require("plot", ["matplotlib"], "plot")
     metrics = paths.join(workdir, METRICS)
     training = read_rows(metrics)
     held_out = read_rows(paths.join(workdir, EVALUATION))

@@ -107,7 +107,7 @@ def plan(args, recipe: PretrainRecipe, recipe_file: Path) -> list[Stage]:
             records / "manifest.json",
         ),
         Stage(
-            "pre-train with LAMB; evaluate on held-out documents",
+            "pre-train; evaluate on held-out documents",
             "albert_tf2.pretrain",
             ["--config", str(recipe_file)]
             + ["--data_dir", str(records)]
@@ -315,7 +315,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipe = load_recipe(PretrainRecipe, recipe_file, args.set)
     # Told now, not by a stage some minutes later.
     require_optimizer(recipe)
-    require("the quickstart's picture", ["matplotlib"], "train")
+    require("the quickstart's picture", ["matplotlib"], "plot")
     settings = json.loads(json.dumps(vars(args), default=str))
     for name in ("workdir", "debug"):
         settings.pop(name, None)

@@ -5,7 +5,7 @@ docs/settings.md is made from this file. `load_recipe` reads a recipe and
 """
 
 import dataclasses
-from importlib import util
+from importlib import metadata, util
 
 from albert_tf2 import settings
 from albert_tf2.config import AlbertConfig, load_model_config
@@ -534,8 +534,12 @@ def require_optimizer(recipe: PretrainRecipe | FinetuneRecipe) -> None:
 
 def lamb_missing() -> UserError:
     """Returns the error for a machine without LAMB."""
+    try:
+        here = f"; here is {metadata.version('tensorflow')}"
+    except metadata.PackageNotFoundError:  # under another name: -cpu
+        here = ""
     return UserError(
-        "LAMB comes with tf-models-official, for TensorFlow 2.15 to 2.20, "
-        f"which is not installed: {install_line('train')}, or pass --set "
-        "optimizer=adamw"
+        "LAMB comes with tf-models-official, for TensorFlow 2.15 to 2.20 "
+        f"(the tested lines: 2.15 and 2.20{here}): {install_line('train')} on "
+        "one of these, or pass --set optimizer=adamw"
     )

@@ -309,10 +309,8 @@ class Preprocessor(tf.Module):
         begin = tf.ones_like(kept[0])[:, tf.newaxis]  # [B, 1], after [CLS]
         type_ids = tf.zeros_like(position)
         offset = len(pool[0])
-        for number, (segment, length) in enumerate(
-            zip(segments, kept, strict=True)
-        ):
-            end = begin + length[:, tf.newaxis]
+        for number, segment in enumerate(segments):
+            end = begin + kept[number][:, tf.newaxis]
             first = tf.cast(segment.row_starts(), tf.int32)[:, tf.newaxis]
             inside = (position >= begin) & (position < end)
             index = tf.where(inside, first + offset + position - begin, index)

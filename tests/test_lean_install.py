@@ -40,11 +40,11 @@ def hide(monkeypatch):
         (quickstart, "--workdir {out}", LAMB, "LAMB comes with"),
         (
             quickstart,
-            "--workdir {out}",
+            "--workdir {out} --set optimizer=adamw",
             ["matplotlib"],
-            "the quickstart's picture needs matplotlib: pip install.*train",
+            "the quickstart's picture needs matplotlib: pip install.*plot",
         ),
-        (plot, "{here}", ["matplotlib"], "plot needs matplotlib: .*train"),
+        (plot, "{here}", ["matplotlib"], "plot needs matplotlib: .*plot"),
         (
             convert,
             "--input none --output {out} --to onnx",

@@ -294,9 +294,8 @@ def test_fresh_process_with_hub_layers(small, small_vocab):
         import sys
         import tensorflow as tf, tensorflow_hub as hub, tensorflow_text
         from tensorflow_hub.keras_layer import KerasLayer
-        if tf.__version__.startswith("2.15."):
-            keras = tf.keras  # as hub; tf_keras is another package there too
-        else:
+        keras = tf.keras  # as hub; tf_keras is another package there too
+        if hasattr(keras, "version"):  # Keras 3
             import tf_keras as keras
         preprocessor = hub.load(sys.argv[1])
         text = [keras.Input([], dtype=tf.string) for _ in range(2)]

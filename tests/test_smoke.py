@@ -6,6 +6,7 @@ are worth is the business of the other tests.
 
 import numpy as np
 import tensorflow as tf
+from lamb import OPTIMIZER
 
 from albert_tf2 import pretrain, quickstart
 from albert_tf2.data import build_pretraining_data, vocabulary
@@ -35,6 +36,7 @@ def test_text_records_training_export_hub_layer(tmp_path, capsys):
         + ["--eval_fraction", 0.1, "--num_workers", 1],
     )
     settings = {
+        "optimizer": OPTIMIZER,
         "train_steps": 2,
         "warmup_steps": 1,
         "eval_every": 2,

@@ -46,7 +46,8 @@ def write(found: Weights, folder: Path) -> dict[str, str]:
 
     @tf.function(input_signature=specs)
     def call(*tensors):
-        outputs = model(dict(zip(inputs, tensors, strict=True)), training=False)
+        given = {name: tensors[i] for i, name in enumerate(inputs)}
+        outputs = model(given, training=False)
         kept = {name: outputs[name] for name in wanted}
         if is_tuned:
             logits = task_head.logits(found, outputs)

@@ -20,7 +20,7 @@ MLM_EPSILON = 1e-5
 
 def _weighted(
     logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+) -> dict[str, tf.Tensor]:
     """Returns the sums of w * nll, of w and of w * [argmax is the label]."""
     labels = tf.reshape(labels, [-1])
     weights = tf.reshape(tf.cast(weights, tf.float32), [-1])
@@ -33,11 +33,11 @@ def _weighted(
     # alike would be right always. In bfloat16 3 % of the rows are such ties.
     guess = tf.argmax(logits, -1, output_type=labels.dtype)
     correct = tf.cast(guess == labels, tf.float32)
-    return (
-        tf.reduce_sum(weights * nll),
-        tf.reduce_sum(weights),
-        tf.reduce_sum(weights * correct),
-    )
+    return {
+        "nll": tf.reduce_sum(weights * nll),
+        "weight": tf.reduce_sum(weights),
+        "correct": tf.reduce_sum(weights * correct),
+    }
 
 
 def sentence_order_weights(labels: dict[str, tf.Tensor]) -> tf.Tensor:
@@ -71,12 +71,11 @@ def pretraining_sums(
         labels[features.SENTENCE_ORDER_LABELS],
         sentence_order_weights(labels),
     )
-    names = ("nll", "weight", "correct")
-    sums = {}
-    for head, values in (("mlm", mlm), ("sop", sop)):
-        for name, value in zip(names, values, strict=True):
-            sums[f"{head}_{name}"] = value
-    return sums
+    return {
+        f"{head}_{name}": value
+        for head, sums in (("mlm", mlm), ("sop", sop))
+        for name, value in sums.items()
+    }
 
 
 def batch_weights(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

@@ -12,6 +12,8 @@ There is no string, no host call and no dynamic shape in here: the same
 function compiles for a TPU (`tpu_check`).
 """
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from albert_tf2 import features
@@ -113,7 +115,7 @@ class PretrainStep:
             part = {name: value[number] for name, value in parts.items()}
             seed = dropout.step_seed(self.seed, step, part=number, parts=count)
             more, more_sums = self._part(part, weights, seed)
-            gradients = [a + b for a, b in zip(gradients, more, strict=True)]
+            gradients = tf.nest.map_structure(tf.add, gradients, more)
             sums += more_sums
         return gradients, sums
 
@@ -153,8 +155,13 @@ def loss_sums(
     return tf.stack([(sums | {"tokens": tokens})[name] for name in SUMS])
 
 
+def _named(sums: Sequence) -> dict:
+    """Gives each of `SUMS` its name."""
+    return {name: sums[i] for i, name in enumerate(SUMS)}
+
+
 def _metrics(sums: tf.Tensor, norm: tf.Tensor) -> tf.Tensor:
-    named = dict(zip(SUMS, tf.unstack(sums), strict=True))
+    named = _named(tf.unstack(sums, len(SUMS)))
     values = losses.means(named) | {
         "gradient_norm": norm,
         "tokens": named["tokens"],
@@ -184,7 +191,7 @@ class EvaluationStep:
 def evaluation_metrics(sums) -> dict[str, float]:
     """Turns the added results of `EvaluationStep` into means."""
     *sums, unigram_nll = (float(value) for value in sums)
-    named = dict(zip(SUMS, sums, strict=True))
+    named = _named(sums)
     result = {name: float(value) for name, value in losses.means(named).items()}
     return result | {
         "unigram_loss": unigram_nll / max(named["mlm_weight"], 1.0),

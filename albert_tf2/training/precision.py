@@ -97,7 +97,7 @@ class Update:
     def _apply(self, gradients):
         gradients, norm = tf.clip_by_global_norm(gradients, self.clip_norm)
         self.optimizer.apply_gradients(
-            zip(gradients, self.variables, strict=True),
+            [(gradients[i], v) for i, v in enumerate(self.variables)],
             experimental_aggregate_gradients=False,
         )
         return norm
