@@ -52,7 +52,8 @@ def test_everything_is_written_and_verified(checkpoint, tmp_path, capsys):
     ):
         assert f"verified: {fact}" in printed
     for name in export.WHAT:
-        assert (out / name / "1").is_dir()
+        # ONNX needs packages that nothing else needs: only by its name.
+        assert (out / name / "1").is_dir() == (name != "onnx")
     names = sorted(path.name for path in (out / "tflite" / "1").iterdir())
     assert [name for name in names if name.endswith(".tflite")] == sorted(
         f"embedding_{precision}_{kind}.tflite"
