@@ -73,6 +73,12 @@ def expected_embeddings(
     return {"embedding": unit(vectors.embed(PROBES))}
 
 
+def _need(holds: Any, found: Any = "") -> None:
+    """An `assert` that `python -O` does not take out."""
+    if not holds:
+        raise AssertionError(found)
+
+
 def check_preprocessor(folder: Path) -> Iterator[str]:
     """Yields what holds; raises `AssertionError` at what does not."""
     import tensorflow as tf
@@ -82,33 +88,35 @@ def check_preprocessor(folder: Path) -> Iterator[str]:
 
     loaded = tf.saved_model.load(str(folder))
     vocab_file = loaded.vocab_file.asset_path.numpy().decode()
-    assert Path(vocab_file).is_relative_to(folder), vocab_file
+    _need(Path(vocab_file).is_relative_to(folder), vocab_file)
     special = {
         name: int(value)
         for name, value in loaded.tokenize.get_special_tokens_dict().items()
     }
     tokenizer = Tokenizer(vocab_file)  # with the settings beside it
-    assert special["vocab_size"] == len(tokenizer.vocabulary)
+    _need(special["vocab_size"] == len(tokenizer.vocabulary))
     yield f"vocabulary of {special['vocab_size']} tokens inside"
 
     tokens = loaded.tokenize(tf.constant(PROBES))
     expected = [tokenizer.tokenize(text).ids for text in PROBES]
-    assert tokens.merge_dims(1, 2).to_list() == expected
+    _need(tokens.merge_dims(1, 2).to_list() == expected)
     yield f"ids equal the Python tokenizer's on {len(PROBES)} hard texts"
 
     cls, sep = special["start_of_sequence_id"], special["end_of_segment_id"]
     outputs = loaded(tf.constant(PROBES))[features.INPUT_WORD_IDS].numpy()
     for row, ids in zip(outputs, expected, strict=True):
         ids = [cls, *ids[: len(row) - 2], sep]
-        assert row.tolist() == ids + [special["padding_id"]] * (
-            len(row) - len(ids)
-        ), row
+        _need(
+            row.tolist()
+            == ids + [special["padding_id"]] * (len(row) - len(ids)),
+            row,
+        )
     for length in (8, 64):
         for segment in (tokens, tokens.merge_dims(1, 2)):
             for segments in ([segment], [segment, segment]):
                 pair = loaded.bert_pack_inputs(segments, seq_length=length)
-                assert pair[features.INPUT_MASK].shape == (len(PROBES), length)
-    assert loaded(tf.constant([], tf.string))[features.INPUT_MASK].shape[0] == 0
+                _need(pair[features.INPUT_MASK].shape == (len(PROBES), length))
+    _need(loaded(tf.constant([], tf.string))[features.INPUT_MASK].shape[0] == 0)
     yield "packs one and two segments, flat and in words, to any length"
 
 
@@ -124,7 +132,7 @@ def check_encoder(folder: Path) -> Iterator[str]:
         loaded.config_file.asset_path.numpy().decode()
     )
     vocab_file = loaded.vocab_file.asset_path.numpy().decode()
-    assert Path(vocab_file).is_relative_to(folder), vocab_file
+    _need(Path(vocab_file).is_relative_to(folder), vocab_file)
     Vocabulary.load(vocab_file, size=config.vocab_size)
     inputs = {
         name: tf.constant(value)
@@ -132,17 +140,17 @@ def check_encoder(folder: Path) -> Iterator[str]:
     }
     outputs = loaded(inputs)
     layers = outputs[features.ENCODER_OUTPUTS]
-    assert len(layers) == config.num_hidden_layers
-    assert outputs[features.SEQUENCE_OUTPUT].shape == (3, 9, config.hidden_size)
-    assert {value.dtype for value in [*layers, *_tensors(outputs)]} == {
-        tf.float32
-    }
+    _need(len(layers) == config.num_hidden_layers)
+    _need(outputs[features.SEQUENCE_OUTPUT].shape == (3, 9, config.hidden_size))
+    _need(
+        {value.dtype for value in [*layers, *_tensors(outputs)]} == {tf.float32}
+    )
     live = bool(
         config.hidden_dropout_prob or config.attention_probs_dropout_prob
     )
     trained = loaded(inputs, training=True)[features.SEQUENCE_OUTPUT]
     moved = np.abs(trained - outputs[features.SEQUENCE_OUTPUT]).max() > 1e-4
-    assert live == moved
+    _need(live == moved)
     count = sum(int(np.prod(v.shape)) for v in loaded.trainable_variables)
     yield f"{count:,} trainable parameters, dropout {'live' if live else '0'}"
 
@@ -158,7 +166,7 @@ def check_encoder(folder: Path) -> Iterator[str]:
     for name, value in expected.items():
         if name in outputs:
             difference = float(np.abs(outputs[name] - value).max())
-            assert difference < TOLERANCE, (name, difference)
+            _need(difference < TOLERANCE, (name, difference))
             yield f"{name} differs from the model in memory by {difference:.1e}"
 
 
@@ -193,7 +201,7 @@ def check_serving(folder: Path) -> Iterator[str]:
     np.testing.assert_allclose(same, 1, rtol=1e-4)
     for name, value in _expected(folder).items():
         difference = float(np.abs(embeddings - value).max())
-        assert difference < TOLERANCE, (name, difference)
+        _need(difference < TOLERANCE, (name, difference))
         yield f"{name} differs from the model in memory by {difference:.1e}"
     yield f"takes strings, returns embeddings of {embeddings.shape[-1]} numbers"
 
@@ -203,7 +211,7 @@ def _check_answers(folder: Path, loaded) -> Iterator[str]:
     import tensorflow as tf
 
     task_file = Path(loaded.task_file.asset_path.numpy().decode())
-    assert task_file.is_relative_to(folder), task_file
+    _need(task_file.is_relative_to(folder), task_file)
     task = paths.read_json(task_file, dict)
     expected = _expected(folder)
     given = {
@@ -216,19 +224,19 @@ def _check_answers(folder: Path, loaded) -> Iterator[str]:
         found = answers[name].numpy()
         if value.dtype.kind == "U":
             texts = np.char.decode(found.astype(bytes), "utf-8")
-            assert texts.tolist() == value.tolist(), name
+            _need(texts.tolist() == value.tolist(), name)
             whose = "model's own names" if name == "labels" else "predictor's"
             yield f"{name} are the {whose}"
             continue
         if value.dtype.kind == "i":
-            assert found.tolist() == value.tolist(), name
+            _need(found.tolist() == value.tolist(), name)
             yield f"{name} are the predictor's"
             continue
-        assert found.shape == value.shape, name
+        _need(found.shape == value.shape, name)
         if not value.size:  # no entity anywhere
             continue
         difference = float(np.abs(found - value).max())
-        assert difference < ANSWER_TOLERANCE, (name, difference)
+        _need(difference < ANSWER_TOLERANCE, (name, difference))
         yield f"{name} differ from the predictor's by {difference:.1e}"
     yield f"takes strings, answers for {task['kind']} ({task['task']})"
 

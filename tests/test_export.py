@@ -1,7 +1,9 @@
 """The `export` command: what it writes, what it refuses, what it leaves."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -161,3 +163,11 @@ def test_two_exports_are_the_same_bytes(checkpoint, tmp_path):
         if path.is_file() and path.read_bytes() != twin.read_bytes():
             different.add(path.name)
     assert different <= {"fingerprint.pb"}
+
+
+def test_no_proof_is_an_assert():
+    """`python -O` takes those out, and would print "verified" all the same."""
+    tree = ast.parse(Path(verify.__file__).read_text(encoding="utf-8"))
+    assert not [n for n in ast.walk(tree) if isinstance(n, ast.Assert)]
+    with pytest.raises(AssertionError, match="7"):
+        verify._need(False, 7)
