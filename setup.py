@@ -36,11 +36,11 @@ PACKAGES = {
 # tested (`.ci/line`). tensorflow-text 2.13 was never built for Python 3.11.
 # tensorflow-hub still imports pkg_resources, which setuptools 82 dropped.
 INSTALL_REQUIRES = [
-    "tensorflow>=2.12,!=2.13.*,<2.22",
-    "tensorflow-text>=2.12,<2.22",
+    "tensorflow>=2.14,<2.22",
+    "tensorflow-text>=2.14,<2.22",
     "tf-keras>=2.15,<2.22",
     "tensorflow-hub>=0.16.1",
-    "tensorboard>=2.12",  # TensorFlow 2.21 no longer brings it.
+    "tensorboard>=2.14",  # TensorFlow 2.21 no longer brings it.
     "jieba>=0.42.1",
     "numpy",
     "PyYAML>=6",
