@@ -111,6 +111,9 @@ def tile_count(words: int, max_ngram: int) -> int:
     shares = 1.0 / lengths / (1.0 / lengths).sum()
     mean = float(shares @ lengths)
     spread = float(shares @ (lengths - mean) ** 2) ** 0.5
+    # The count of drawn lengths that fill n words has mean n / mean and, for
+    # long rows, variance n * spread^2 / mean^3 (renewal theory); six standard
+    # deviations are passed once in 10^9.
     needed = words / mean + 6.0 * spread * (words / mean**3) ** 0.5
     return min(words, math.ceil(needed) + 1)
 

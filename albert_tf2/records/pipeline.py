@@ -115,6 +115,7 @@ class _Windows:
                 size = tf.reduce_sum(tf.gather(counts, parts))
 
                 def shuffle(block):
+                    # `seed` itself orders the parts of an epoch (`order`).
                     block = tf.random.experimental.stateless_shuffle(
                         block, [self.seed + 1, window]
                     )
