@@ -28,6 +28,7 @@ MODULES = (
     "pretrain",
     "plot",
     "finetune",
+    "compare",
     "predict",
     "serve",
     "convert",

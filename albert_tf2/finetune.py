@@ -273,7 +273,7 @@ def _train(
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Trains, predicts and scores; returns what results.json will hold."""
-    from albert_tf2.finetuning import encoders
+    from albert_tf2.finetuning import encoders, report
     from albert_tf2.finetuning.tuner import Tuner
     from albert_tf2.keras_api import keras
     from albert_tf2.training import run_folder
@@ -319,6 +319,7 @@ def _train(
                 predictions = tuner.predict(rows)
                 write_predictions(workdir, split, predictions)
                 results[split] = task.score(rows, predictions)
+                report.write(workdir, split, task, rows, predictions, say=say)
     return results | {"train_rows": len(data.train)}
 
 
@@ -388,6 +389,8 @@ def _best_of_seeds(
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Returns the figures of several seeds; copies the best one's model."""
+    from albert_tf2.finetuning import report
+
     results: dict[str, Any] = {"task": task.name, "runs": runs}
     for split in ("dev", "test"):
         figures = [run[split] for run in runs if run.get(split)]
@@ -400,7 +403,7 @@ def _best_of_seeds(
     best = _best(runs, task.metric)
     if not best.get("dev"):
         say("no dev rows tell which seed is best: the first one is taken")
-    for folder in ("model", "predictions"):
+    for folder in ("model", "predictions", report.FOLDER):
         source = paths.join(workdir, f"seed-{best['seed']}", folder)
         if not paths.exists(source):
             continue  # nothing was predicted

@@ -22,8 +22,8 @@ FACTS = (
     "recipes command_line"
 ).split()
 COMMANDS = (
-    "__main__ clue_submission convert finetune hub_example plot predict "
-    "pretrain quickstart serve tpu_check"
+    "__main__ clue_submission compare convert finetune hub_example plot "
+    "predict pretrain quickstart serve tpu_check"
 ).split()
 MAY_SEE = {
     # Layers for programs on Keras 3, on which no other room runs.

@@ -14,6 +14,7 @@ from albert_tf2.errors import UserError, shown
 from albert_tf2.recipes import Lengths
 from albert_tf2.tasks import reading as reading
 from albert_tf2.tasks.encoding import Example
+from albert_tf2.tasks.outcomes import Outcome
 from albert_tf2.text.tokenization import Tokenizer
 
 # Where the head reads, and how many numbers it gives:
@@ -185,6 +186,16 @@ class Task(abc.ABC):
         self, rows: Sequence[Any], predictions: Sequence[dict[str, Any]]
     ) -> dict[str, float]:
         """Compares predictions with the rows' answers; empty without any."""
+
+    def outcomes(
+        self, rows: Sequence[Any], predictions: Sequence[dict[str, Any]]
+    ) -> list[Outcome]:
+        """Returns right and answered classes of each labelled row.
+
+        Empty for tasks whose answers are no classes.
+        """
+        del rows, predictions
+        return []
 
     def overview(
         self, train: Sequence[Any], dev: Sequence[Any], test: Sequence[Any]

@@ -15,6 +15,7 @@ from albert_tf2 import paths
 from albert_tf2.errors import UserError
 from albert_tf2.tasks import base
 from albert_tf2.tasks import reading as reading
+from albert_tf2.tasks.outcomes import Outcome
 from albert_tf2.tasks.reading import BadRow
 from albert_tf2.tasks.text_rows import label_of
 from albert_tf2.tasks.text_task import TextTask
@@ -125,6 +126,20 @@ class Classification(TextTask):
             if row.label is not None
         ]
         return classification_metrics(pairs)
+
+    def outcomes(self, rows, predictions):
+        return [
+            Outcome(
+                number,
+                frozenset([(row.label, "")]),
+                frozenset([(prediction["label"], "")]),
+                prediction["probability"],
+            )
+            for number, (row, prediction) in enumerate(
+                zip(rows, predictions, strict=True)
+            )
+            if row.label is not None
+        ]
 
     def overview(self, train, dev, test):
         counts = Counter(row.label for row in train)

@@ -12,6 +12,7 @@ import numpy as np
 from albert_tf2.errors import UserError
 from albert_tf2.tasks import base, columns
 from albert_tf2.tasks.classification import label_order, shown_counts
+from albert_tf2.tasks.outcomes import Outcome
 from albert_tf2.tasks.reading import BadRow
 from albert_tf2.tasks.text_task import TextTask
 
@@ -83,6 +84,23 @@ class MultiLabel(TextTask):
             if row.label is not None
         ]
         return multi_label_metrics(pairs, self.labels)
+
+    def outcomes(self, rows, predictions):
+        return [
+            Outcome(
+                number,
+                frozenset((label, "") for label in row.label),
+                frozenset((label, "") for label in prediction["labels"]),
+                # Of the label that was least sure to stand or not to stand.
+                min(
+                    max(p, 1 - p) for p in prediction["probabilities"].values()
+                ),
+            )
+            for number, (row, prediction) in enumerate(
+                zip(rows, predictions, strict=True)
+            )
+            if row.label is not None
+        ]
 
     def overview(self, train, dev, test):
         counts = Counter(label for row in train for label in row.label)

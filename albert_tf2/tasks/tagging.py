@@ -21,6 +21,7 @@ from albert_tf2.tasks.bio import Entity
 from albert_tf2.tasks.classification import shown_counts
 from albert_tf2.tasks.encoding import Example, Window, pack, windows
 from albert_tf2.tasks.ner_files import TaggedRow
+from albert_tf2.tasks.outcomes import Outcome
 from albert_tf2.tasks.reading import BadRow
 
 CLUENER_TYPES = (
@@ -174,6 +175,31 @@ class Tagging(base.Task):
                 }
             )
         return predictions
+
+    def outcomes(self, rows, predictions):
+        def item(text, start, end, kind):
+            return kind, f"{start}-{end} {text[start:end]}"
+
+        return [
+            Outcome(
+                number,
+                frozenset(
+                    item(row.text, e.start, e.end, e.type) for e in row.entities
+                ),
+                frozenset(
+                    item(row.text, e["start"], e["end"], e["type"])
+                    for e in prediction["entities"]
+                ),
+                min(
+                    (e["probability"] for e in prediction["entities"]),
+                    default=0.0,
+                ),
+            )
+            for number, (row, prediction) in enumerate(
+                zip(rows, predictions, strict=True)
+            )
+            if row.entities is not None
+        ]
 
     def overview(self, train, dev, test):
         del dev, test
