@@ -1,7 +1,7 @@
-"""Draws the curves of a run into one PNG: losses, accuracies, rate, speed.
+"""Draws the curves of a run into one PNG: losses, figures, rate, speed.
 
-Reads `metrics.jsonl` and `evaluation.jsonl` of a pre-training run, also while
-it is running.
+Reads `metrics.jsonl` and `evaluation.jsonl` of a pre-training or fine-tuning
+run, also while it is running.
 
     python -m albert_tf2.plot run
 """
@@ -15,7 +15,7 @@ from albert_tf2.errors import UserError, require
 from albert_tf2.training import identity, run_folder
 
 OUTPUT = "curves.png"
-# title, key of both files, unit
+# Of pre-training: title, key of both files, unit.
 PANELS = (
     ("masked words: loss", "mlm_loss", "nats"),
     ("masked words: accuracy", "mlm_accuracy", "share"),
@@ -23,6 +23,13 @@ PANELS = (
     ("sentence order: accuracy", "sop_accuracy", "share"),
     ("learning rate", "learning_rate", ""),
     ("speed", "tokens_per_second", "tokens/s"),
+)
+# Of fine-tuning; the task's own figures follow.
+TUNING_PANELS = (
+    ("loss", "loss", ""),
+    ("learning rate", "learning_rate", ""),
+    ("norm of the gradients", "gradient_norm", ""),
+    ("speed", "steps_per_second", "steps/s"),
 )
 TRAIN_COLOR, HELD_OUT_COLOR, BASELINE_COLOR = "#4477aa", "#cc3311", "#777777"
 
@@ -37,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help=f"the PNG to write (default: WORKDIR/{OUTPUT})",
     )
     arguments = parser.parse_args(argv)
-    run_folder.expect(arguments.workdir, identity.PRETRAINING)
+    run_folder.expect(
+        arguments.workdir, identity.PRETRAINING, identity.FINETUNING
+    )
     output = arguments.output or paths.join(arguments.workdir, OUTPUT)
     print(draw(arguments.workdir, output))
     return 0
@@ -61,21 +70,26 @@ def draw(workdir: paths.PathLike, output: paths.PathLike) -> paths.PathLike:
     held_out = read_rows(paths.join(workdir, EVALUATION))
     if not training:
         raise UserError(
-            f"{metrics} has no rows yet: is this the workdir of a "
-            "pre-training run?"
+            f"{metrics} has no rows yet: is this the workdir of a run?"
         )
+    kind = run_folder.expect(workdir, identity.PRETRAINING, identity.FINETUNING)
+    panels: tuple[tuple[str, str, str], ...] = PANELS
+    if kind == identity.FINETUNING:
+        panels = (*TUNING_PANELS, *_figures(held_out))
     # Drawing needs no screen, and leaves a caller's own figures alone.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 9), layout="constrained")
+    rows = -(-len(panels) // 2)
+    figure = Figure(figsize=(12, 3 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, (title, key, unit) in zip(
-        figure.subplots(3, 2).flat, PANELS, strict=True
-    ):
+    places = figure.subplots(rows, 2).flat
+    for axes, (title, key, unit) in zip(places, panels, strict=False):
         _panel(axes, key, training, held_out)
         axes.set(title=title, xlabel="step", ylabel=unit)
-    figure.suptitle(f"{_name(workdir)}: pre-training")
+    for axes in places[len(panels) :]:
+        axes.remove()
+    figure.suptitle(f"{_name(workdir)}: {kind}")
     _, ending = os.path.splitext(paths.name(output))
     with paths.atomic_file(output, "wb") as stream:
         figure.savefig(stream, format=ending[1:] or "png", dpi=110)
@@ -89,8 +103,18 @@ def _name(workdir: paths.PathLike) -> str:
     return paths.name(os.path.abspath(paths.local(workdir)))
 
 
+def _figures(held_out: list[dict]) -> list[tuple[str, str, str]]:
+    """Returns a panel for each figure of a task; numbers of rows are none."""
+    return [
+        (f"dev: {key.replace('_', ' ')}", key, "")
+        for key, value in (held_out[0] if held_out else {}).items()
+        if isinstance(value, float)
+    ]
+
+
 def _panel(axes, key: str, training: list[dict], held_out: list[dict]) -> None:
-    axes.plot(*_series(training, key), color=TRAIN_COLOR, label="training")
+    if any(key in row for row in training):
+        axes.plot(*_series(training, key), color=TRAIN_COLOR, label="training")
     if held_out and key in held_out[0]:
         axes.plot(
             *_series(held_out, key),
@@ -109,7 +133,7 @@ def _panel(axes, key: str, training: list[dict], held_out: list[dict]) -> None:
         )
     if key == "sop_accuracy":
         axes.axhline(0.5, color=BASELINE_COLOR, linestyle=":", label="chance")
-    if key not in ("learning_rate", "tokens_per_second"):
+    if len(axes.lines) > 1:
         axes.legend(frameon=False, fontsize=8)
     axes.grid(alpha=0.25)
 

@@ -16,6 +16,8 @@ _DIGIT = "0-9０-９"
 _MARKS = "。！？；｡‼⁇⁈⁉"
 # Quotes and brackets that close behind the end of a sentence.
 _CLOSING = '”’」』）】》〉〕］〗｝")\\]}'
+# Behind a space, too: what a straight quote does there is open.
+_SURELY_CLOSING = _CLOSING.replace('"', "")
 # Each pattern looks back at the first character, which `_PATTERN` reads: a
 # set of characters at its beginning is what makes the search fast.
 _TITLE = "(?<=《)(?:[^《》\\n]|《[^《》\\n]*》){0,80}》"
@@ -35,7 +37,7 @@ _ENDS = "|".join(
 _PATTERN = re.compile(
     f"[《{_MARKS}…!?．]"
     f"(?:{_TITLE}|(?:{_ENDS})(?:[{_MARKS}．]|……++|[!?]++(?!=))*+"
-    f"(?P<closing>[{_CLOSING}]*+)"
+    f"(?P<closing>[{_CLOSING}]*+(?:[^\\S\\n]++[{_SURELY_CLOSING}]++)*+)"
     # Something follows on the line, and it is not the rest of the sentence.
     "(?P<end>(?![，、。！？；：…,;:])(?=[^\\S\\n]*\\S)))"
 )

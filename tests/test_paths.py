@@ -460,14 +460,22 @@ def test_a_patient_one_waits_and_says_so(tmp_path, capsys):
 
 
 def test_workers_that_outlive_a_killed_owner_do_not_hold_its_lock(tmp_path):
-    worker = "    import os\n    if not os.fork(): time.sleep(5); os._exit(0)\n"
+    # The worker says when it runs: just forked, it holds what its parent does.
+    worker = (
+        "    import os\n"
+        "    if not os.fork():\n"
+        "        print('working', flush=True)\n"
+        "        time.sleep(5)\n"
+        "        os._exit(0)\n"
+    )
     forked = HOLD.replace("    print", f"{worker}    print").format(
         what=f"paths.lock({str(tmp_path)!r})"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", forked], stdout=subprocess.PIPE, text=True
     )
-    assert process.stdout.readline() == "holding\n"
+    said = {process.stdout.readline() for _ in range(2)}
+    assert said == {"holding\n", "working\n"}
     end(process)
     with paths.lock(tmp_path):
         pass

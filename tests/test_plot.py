@@ -57,3 +57,32 @@ def test_folders_without_a_run_are_named(tmp_path):
         plot.main([str(tmp_path)])
     with pytest.raises(UserError, match="is not a folder"):
         plot.main([str(tmp_path / "none")])
+
+
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_fine_tuning_is_drawn_with_its_own_figures(
+    tmp_path, evaluated, monkeypatch
+):
+    from matplotlib.figure import Figure
+
+    titles = []
+    finished = Figure.savefig
+
+    def look(figure, *args, **kwargs):
+        titles.extend(axes.get_title() for axes in figure.axes)
+        finished(figure, *args, **kwargs)
+
+    monkeypatch.setattr(Figure, "savefig", look)
+    (tmp_path / "run.json").write_text('{"kind": "fine-tuning"}')
+    row = {"loss": 1.0, "learning_rate": 0.1, "gradient_norm": 2.0}
+    lines = [json.dumps({"step": step, **row}) for step in (1, 2)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    if evaluated:
+        figures = {"step": 2, "accuracy": 0.5, "macro_f1": 0.4, "rows": 8}
+        (tmp_path / "evaluation.jsonl").write_text(json.dumps(figures) + "\n")
+    plot.main([str(tmp_path)])
+    own = ["dev: accuracy", "dev: macro f1"] if evaluated else []
+    assert titles == [
+        *("loss", "learning rate", "norm of the gradients", "speed"),
+        *own,
+    ]

@@ -322,8 +322,8 @@ def test_folders_of_another_kind_are_named(tmp_path):
         run_folder.check(tmp_path / "s", finetuning())
     with pytest.raises(UserError, match="f holds a fine-tuning run"):
         evaluate(tmp_path / "f", tmp_path, "one_device")
-    with pytest.raises(UserError, match="f holds a fine-tuning run"):
-        plot.main([str(tmp_path / "f")])
+    with pytest.raises(UserError, match="s holds .*several seeds"):
+        plot.main([str(tmp_path / "s")])
     with pytest.raises(UserError, match="is not a folder"):
         plot.main([str(tmp_path / "nowhere")])
 

@@ -81,6 +81,8 @@ def test_joining_the_pieces_gives_the_text(text):
             assert split_sentences(line) == line
 
 
+@hypothesis.example("好． ）好")
+@hypothesis.example("好。」 』好")
 @hypothesis.given(texts)
 def test_no_piece_is_empty_or_a_closing_quote(text):
     for line in text.replace("\r", "").split("\n"):

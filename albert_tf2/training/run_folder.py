@@ -27,7 +27,7 @@ KINDS = {
     identity.PRETRAINING: "a pre-training run (`pretrain --evaluate` and "
     "`plot` read it, `finetune --init_checkpoint` starts from it)",
     identity.FINETUNING: "a fine-tuning run (its figures are in "
-    f"{RESULTS_FILE}, `predict --model` reads its model/)",
+    f"{RESULTS_FILE}, `plot` draws it, `predict --model` reads its model/)",
     identity.SEVERAL_SEEDS: "fine-tuning runs of several seeds (each in its "
     "seed-N/, the best model in model/)",
 }
@@ -82,15 +82,25 @@ def read(workdir: paths.PathLike) -> dict[str, Any] | None:
     return found
 
 
-def expect(workdir: paths.PathLike, kind: str) -> None:
-    """Raises a `UserError` that says what a folder holds, if not `kind`."""
+def expect(workdir: paths.PathLike, *kinds: str) -> str:
+    """Returns which of some kinds of run a folder holds.
+
+    The first one where nothing is written of it.
+
+    Raises:
+        UserError: Saying what it holds, if none of them.
+    """
     if not paths.is_dir(workdir):
         raise UserError(f"{workdir} is not a folder: check the path")
     found = read(workdir)
-    if found is not None and found["kind"] != kind:
+    if found is None:
+        return kinds[0]
+    if found["kind"] not in kinds:
         raise UserError(
-            f"{workdir} holds {KINDS[found['kind']]}, not a {kind} run"
+            f"{workdir} holds {KINDS[found['kind']]}, not a "
+            f"{' or '.join(kinds)} run"
         )
+    return found["kind"]
 
 
 def read_recipe(workdir: paths.PathLike, kind: str) -> Any:
