@@ -69,11 +69,11 @@ def compare(first: paths.PathLike, second: paths.PathLike, split: str) -> str:
     for workdir, found, alone in zip(
         (first, second), reports, (only_first, only_second), strict=True
     ):
-        low, high = found["interval"]
         lines.append(
-            f"{workdir}: {found['figure']} {found['value']:.4f} ({low:.4f} to "
-            f"{high:.4f}), {found['errors']:,} rows wrong, {alone:,} of them "
-            "right in the other"
+            f"{workdir}: {found['figure']} {found['value']:.4f} "
+            f"({found['low']:.4f} to {found['high']:.4f}), "
+            f"{found['errors']:,} rows wrong, {alone:,} of them right in the "
+            "other"
         )
     verdict = (
         "two equally good models would hardly differ as much"

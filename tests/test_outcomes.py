@@ -1,6 +1,7 @@
 """Right and wrong by class, intervals, two runs beside each other."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -138,6 +139,34 @@ def samples_row(text, entities):
     return TaggedRow(0, text, tuple(Entity(*entity) for entity in entities))
 
 
+@pytest.mark.parametrize(
+    "labels, fonts, shown",
+    [
+        (["no", "yes"], [], ["no", "yes"]),
+        (["体育", "财经"], [], ["0", "1"]),
+        (["体育", "财经"], ["SimHei"], ["体育", "财经"]),
+    ],
+)
+def test_the_picture_has_labels_that_can_be_read(
+    labels, fonts, shown, tmp_path, monkeypatch
+):
+    font_manager = pytest.importorskip("matplotlib.font_manager")
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(font_manager, "get_font_names", lambda: fonts)
+    drawn = []
+
+    def look(figure, stream, **_):
+        (axes,) = figure.axes
+        drawn.extend(t.get_text() for t in axes.get_yticklabels())
+        drawn.extend(t.get_text() for t in axes.texts)
+
+    monkeypatch.setattr(Figure, "savefig", look)
+    counts = np.array([[5, 1], [0, 3]])
+    report.draw_confusion(labels, counts, tmp_path / "a.png")
+    assert drawn == [*shown, "5", "1", "3"]
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, checkpoint):
     """Two runs on the same rows, and one on others; and what they said."""
@@ -179,7 +208,7 @@ def test_a_run_says_what_it_gets_wrong(runs):
     found, wrong = report.read(folder / "a", "dev")
     assert found["figure"] == "accuracy"
     assert found["value"] == pytest.approx(results["dev"]["accuracy"])
-    assert found["interval"][0] <= found["value"] <= found["interval"][1]
+    assert found["low"] <= found["value"] <= found["high"]
     counts = np.array(found["confusion"]["counts"])
     assert counts.sum() == found["rows"] == results["dev"]["rows"]
     assert counts.sum() - np.trace(counts) == found["errors"] == len(wrong)
@@ -219,3 +248,20 @@ def test_a_folder_without_a_report_is_told(tmp_path, runs):
         compare.main([str(tmp_path / "none"), str(folder / "a")])
     with pytest.raises(UserError, match="has no report of its dev rows"):
         compare.main([str(tmp_path), str(folder / "a")])
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("dev.json", "{}", "dev.json: `figure` is damaged"),
+        ("dev.json", "[]", "must hold an object"),
+        ("dev_errors.jsonl", "{}", "line 1: `row` is damaged"),
+        ("dev_errors.jsonl", '{"row": 0}\n{', "line 2: not valid JSON"),
+    ],
+)
+def test_damaged_reports_are_told(runs, tmp_path, name, content, message):
+    copy = tmp_path / "copy"
+    shutil.copytree(runs[0] / "a", copy)
+    (copy / "report" / name).write_text(content)
+    with pytest.raises(UserError, match=message):
+        report.read(copy, "dev")

@@ -13,7 +13,7 @@ from importlib import util
 from typing import Any
 
 from albert_tf2 import paths
-from albert_tf2.errors import UserError
+from albert_tf2.errors import UserError, install_line
 from albert_tf2.tasks import base, outcomes
 from albert_tf2.tasks.outcomes import Outcome
 
@@ -26,6 +26,21 @@ FIGURES = {
 }
 # More labels make a picture that nobody can read.
 MOST_DRAWN_LABELS = 40
+# Fonts that have Chinese characters: of Linux, Windows and macOS.
+CHINESE_FONTS = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC"),
+    *("WenQuanYi Micro Hei", "WenQuanYi Zen Hei"),
+    *("Microsoft YaHei", "SimHei", "PingFang SC", "Heiti SC"),
+)
+# What a comparison reads of a report.
+_COMPARED = {
+    "figure": str,
+    "value": float,
+    "low": float,
+    "high": float,
+    "rows": int,
+    "errors": int,
+}
 _TEXTS = ("text", "text_a", "text_b")
 
 
@@ -52,7 +67,8 @@ def write(
     report: dict[str, Any] = {
         "figure": figure,
         "value": outcomes.micro_f1(found),
-        "interval": [low, high],
+        "low": low,
+        "high": high,
         "confidence": outcomes.CONFIDENCE,
         "rows": len(found),
         "errors": len(wrong),
@@ -62,7 +78,14 @@ def write(
     if task.kind == base.CLASSIFICATION:
         labels, counts = outcomes.confusion(found, task.labels)
         report["confusion"] = {"labels": labels, "counts": counts.tolist()}
-        if len(labels) <= MOST_DRAWN_LABELS and util.find_spec("matplotlib"):
+        if len(labels) > MOST_DRAWN_LABELS:
+            say(f"no picture of the confusion: {len(labels)} labels are many")
+        elif not util.find_spec("matplotlib"):
+            say(
+                "no picture of the confusion: matplotlib is missing ("
+                f"{install_line('plot')})"
+            )
+        else:
             picture = paths.join(folder, f"{split}_confusion.png")
             draw_confusion(labels, counts, picture)
     with paths.atomic_file(errors_file(workdir, split)) as stream:
@@ -110,18 +133,31 @@ def read(
             "labelled ones (classes, several labels, or entities)"
         )
     report = paths.read_json(path, dict)
+    for key, kind in _COMPARED.items():
+        if type(report.get(key)) is not kind:
+            raise UserError(
+                f"{path}: `{key}` is damaged: fine-tune again in another "
+                "workdir"
+            )
     lines = paths.read_text(errors_file(workdir, split)).splitlines()
     wrong = set()
     for number, line in enumerate(lines, 1):
         where = f"{errors_file(workdir, split)}, line {number}"
-        wrong.add(paths.parse_json(line, where, dict)["row"])
+        row = paths.parse_json(line, where, dict).get("row")
+        if type(row) is not int:
+            raise UserError(f"{where}: `row` is damaged: fine-tune again")
+        wrong.add(row)
     return report, wrong
 
 
 def draw_confusion(
     labels: Sequence[str], counts: Any, output: paths.PathLike
 ) -> None:
-    """Draws counts [expected, found] as a PNG, each row in shares of itself."""
+    """Draws counts [expected, found] as a PNG, each row in shares of itself.
+
+    Labels in Chinese become their numbers where no font can write them.
+    """
+    from matplotlib import font_manager
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -137,9 +173,14 @@ def draw_confusion(
             axes.text(
                 column, row, str(count), ha="center", va="center", color=color
             )
-    places = range(len(labels))
-    axes.set_xticks(places, labels, rotation=90)
-    axes.set_yticks(places, labels)
+    installed = font_manager.get_font_names()
+    font = next((name for name in CHINESE_FONTS if name in installed), None)
+    if font is None and not all(map(str.isascii, labels)):
+        axes.set_title("labels by number, in the order of the .json beside it")
+        labels = [str(number) for number in range(len(labels))]
+    ways = {"family": font} if font else {}
+    axes.set_xticks(range(len(labels)), labels, rotation=90, **ways)
+    axes.set_yticks(range(len(labels)), labels, **ways)
     axes.set(xlabel="answered", ylabel="right")
     with paths.atomic_file(output, "wb") as stream:
         figure.savefig(stream, format="png", dpi=110)
