@@ -223,7 +223,16 @@ def test_terms_that_can_never_be_a_word_are_named(bulk):
 
 
 def test_finding_terms_is_quick(shared):
-    """At most some percent of a build, which takes 100 ms for a megabyte."""
+    """Quicker than looking at each character, however many terms."""
+
+    def least(act):
+        times = []
+        for _ in range(5):
+            begin = time.process_time()
+            act()
+            times.append(time.process_time() - begin)
+        return min(times)
+
     rng = random.Random(7)
     path = shared / "datasets" / "corpus" / "tech_lctt.txt"
     text = path.read_text("utf-8")[:700_000]  # 1.7 MB
@@ -233,11 +242,11 @@ def test_finding_terms_is_quick(shared):
         for _ in range(20_000)
     ]
     mixed = [term for term in many if not terms_module.is_joined(term)]
+    one_look = least(lambda: sum(1 for _ in text))
     for terms in (TERMS, mixed + TERMS):
         finder = terms_module.TermFinder(terms)
-        begin = time.process_time()
-        finder.find(text)
-        assert time.process_time() - begin < 0.05
+        ratio = least(lambda finder=finder: finder.find(text)) / one_look
+        assert ratio < 1, ratio
 
 
 def test_every_place_of_a_term_is_found():
