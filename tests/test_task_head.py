@@ -138,6 +138,29 @@ def test_a_wrong_head_is_not_kept(tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "name, key, value",
+    [
+        ("tnews", "labels", True),
+        ("tnews", "labels", ["体育", 3, "房产"]),
+        ("tnews", "labels", ["体育", "财经"]),
+        ("tnews", "kind", {}),
+        ("regression", "mean", "x"),
+        ("regression", "spread", None),
+    ],
+)
+def test_a_damaged_task_is_told(name, key, value, tmp_path):
+    folder = tuned_model(name, tmp_path / "tuned") / "model"
+    task = paths.read_json(folder / "task.json")
+    paths.write_json(folder / "task.json", {**task, key: value})
+    with pytest.raises(UserError, match=f"task.json: `{key}` is damaged"):
+        convert.main(
+            ["--input", str(folder), "--output", str(tmp_path / "out")]
+            + ["--to", "tf1"]
+        )
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_hub_encoder_has_no_place_for_it(tmp_path):
     folder = tuned_model("tnews", tmp_path / "run")
     with pytest.raises(UserError, match="no place for its head.*serving"):

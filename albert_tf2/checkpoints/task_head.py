@@ -7,6 +7,7 @@ goes along wherever this project reads the weights back.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 
 from albert_tf2 import features, paths
 from albert_tf2.checkpoints.weights import Weights
-from albert_tf2.errors import UserError
+from albert_tf2.errors import UserError, shown
 from albert_tf2.model import layers
 
 TASK_FILE = "task.json"
@@ -129,12 +130,29 @@ def read_task(found: Weights, task_file: Path) -> Weights:
     if not (has_head(found) and task_file.is_file()):
         return found
     task = paths.read_json(task_file, dict)
+    kind, labels = task.get("kind", found.task_kind), task.get("labels", [])
+    fits = {
+        "kind": isinstance(kind, str),
+        "labels": isinstance(labels, list)
+        and all(isinstance(label, str) for label in labels)
+        and len(labels) in (0, len(found.task_arrays[BIAS])),
+        "mean": _is_number(task.get("mean", 0.0)),
+        "spread": _is_number(task.get("spread", 1.0)),
+    }
+    for key, is_right in fits.items():
+        if not is_right:
+            raise UserError(
+                f"{task_file}: `{key}` is damaged, it is "
+                f"{shown(task.get(key))}: fine-tune again, or put the file "
+                "back that was written with the model"
+            )
     return dataclasses.replace(
-        found,
-        task=task,
-        task_kind=task.get("kind", found.task_kind),
-        task_labels=tuple(task.get("labels", ())),
+        found, task=task, task_kind=kind, task_labels=tuple(labels)
     )
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def rescaled(found: Weights) -> Weights:
