@@ -42,6 +42,7 @@ INSTALL_REQUIRES = [
     "tensorflow-hub>=0.16.1",
     "tensorboard>=2.14",  # TensorFlow 2.21 no longer brings it.
     "jieba>=0.42.1",
+    "google-crc32c>=1.5",
     "numpy",
     "PyYAML>=6",
     "tqdm>=4.60",

@@ -5,12 +5,14 @@ gigabytes. Printed are MB of text per CPU-second, wall time, peak memory (of
 the largest process, and of all together), and the files that each stage
 opens, counted by an audit hook in every process. The same counts are then
 given for a corpus of 300 GB, which follows from the numbers of files, parts
-and shards alone.
+and shards alone. With --master the same corpus is built once more on a Spark
+cluster: wall time of each stage, and whether the records are the same bytes.
 
 python benchmarks/builder_at_scale.py --input_file 'corpus/*.txt' --vocab_file vocab.txt --gigabytes 0.1 1 --workdir /big/disk
 """  # noqa: E501
 
 import contextlib
+import filecmp
 import json
 import mmap
 import os
@@ -26,7 +28,13 @@ from pathlib import Path
 from typing import Any
 
 from albert_tf2 import command_line
-from albert_tf2.data import build_pretraining_data, gather, recognition, workers
+from albert_tf2.data import (
+    build_pretraining_data,
+    gather,
+    recognition,
+    spark_build,
+    workers,
+)
 from albert_tf2.data import parts as parts_module
 from albert_tf2.data.build_config import BuildConfig
 from albert_tf2.data.read_config import ReadConfig
@@ -47,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--gigabytes", type=float, nargs="+", default=[0.1, 1.0])
     add("--num_workers", type=int, default=workers.available_cores())
     add("--segmenter", default=default_segmenter())
+    add("--master", help="of a Spark cluster: spark://host:7077 or local[2]")
     add("--workdir", help="where corpus, parts and records go, and vanish")
     add("--inside", help="used by the program itself")
     flags = parser.parse_args(argv)
@@ -96,16 +105,46 @@ def measure(flags: Any, gigabytes: float, folder: str) -> float:
             f"  {name:7} {stage['wall']:8.1f} s, {stage['cpu']:8.1f} CPU-s "
             f"({100 * stage['cpu'] / cpu:4.1f} %); opened: {opened}"
         )
+    if flags.master:
+        measure_spark(flags, folder)
     return megabytes / cpu
+
+
+def measure_spark(flags: Any, folder: str) -> None:
+    """Builds the corpus on a cluster, beside the records built here."""
+    session = spark_build._connect(flags.master, [])
+    try:
+        pool = TimedSpark(session.sparkContext)
+        begin = time.monotonic()
+        manifest = build_pretraining_data.build(
+            plan_of(flags, folder, "spark"), pool
+        )
+        wall = time.monotonic() - begin
+    finally:
+        session.stop()
+    names = [entry["name"] for entry in manifest["shards"]]
+    _, different, missing = filecmp.cmpfiles(
+        f"{folder}/out", f"{folder}/spark", names, shallow=False
+    )
+    stages = ", ".join(f"{name} {t:.1f} s" for name, t in pool.seconds.items())
+    print(
+        f"  on {flags.master}: {wall:.1f} s ({stages}); "
+        f"{len(different) + len(missing)} of {len(names)} shards differ"
+    )
+
+
+def plan_of(flags: Any, folder: str, name: str) -> Any:
+    """Plans the build of the corpus into `folder/name`."""
+    return build_pretraining_data.make_plan(
+        f"{folder}/corpus/*", flags.vocab_file, f"{folder}/{name}",
+        BuildConfig(segmenter=flags.segmenter),
+    )  # fmt: skip
 
 
 def build_and_count(flags: Any) -> int:
     """Builds in this process and its children, and writes figures.json."""
     folder = flags.inside
-    plan = build_pretraining_data.make_plan(
-        flags.input_file, flags.vocab_file, f"{folder}/out",
-        BuildConfig(segmenter=flags.segmenter),
-    )  # fmt: skip
+    plan = plan_of(flags, folder, "out")
     counter = Counter(plan.output_dir, f"{folder}/corpus")
     pool = Timed(flags.num_workers, counter)
     begin = time.monotonic()
@@ -193,6 +232,32 @@ class Timed(workers.Workers):
 
     def gather(self, plan: Any, continued: Any) -> Any:
         self.parts = len(os.listdir(plan.parts_folder)) - 1
+        with self._stage("shards"):
+            return super().gather(plan, continued)
+
+    def check_shards(self, output_dir: str, entries: Any) -> Any:
+        with self._stage("check"):
+            return super().check_shards(output_dir, entries)
+
+
+class TimedSpark(spark_build.SparkPool):
+    """A cluster whose stages are timed."""
+
+    def __init__(self, context: Any):
+        super().__init__(context)
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        begin = time.monotonic()
+        yield
+        self.seconds[name] = time.monotonic() - begin
+
+    def make_parts(self, plan: Any) -> Any:
+        with self._stage("parts"):
+            return super().make_parts(plan)
+
+    def gather(self, plan: Any, continued: Any) -> Any:
         with self._stage("shards"):
             return super().gather(plan, continued)
 

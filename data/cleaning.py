@@ -61,8 +61,8 @@ def _plain(found: re.Match) -> str:
 
 def count_repeated_lines(text: str) -> int:
     """Counts the long lines that stand earlier in the same document."""
-    lines = text.split("\n")
-    long = [s for line in lines if len(s := line.strip()) >= LONG_LINE]
+    lines = _stripped_lines(text)
+    long = [line for line in lines if len(line) >= LONG_LINE]
     if len(set(long)) == len(long):
         return 0
     return sum(_repeats(lines))
@@ -70,23 +70,23 @@ def count_repeated_lines(text: str) -> int:
 
 def drop_repeated_lines(text: str) -> str:
     """Leaves out the long lines that stand earlier in the same document."""
-    lines = text.split("\n")
-    kept = [
-        line
-        for line, repeats in zip(lines, _repeats(lines), strict=True)
-        if not repeats
-    ]
-    return "\n".join(kept)
+    repeats = _repeats(_stripped_lines(text))
+    lines = zip(text.split("\n"), repeats, strict=True)
+    return "\n".join(line for line, repeated in lines if not repeated)
+
+
+def _stripped_lines(text: str) -> list[str]:
+    return [line.strip() for line in text.split("\n")]
 
 
 def _repeats(lines: list[str]) -> list[bool]:
-    """Returns for each line whether it repeats one of its document."""
+    """Returns for each stripped line whether it repeats one of its document."""
     seen: set[str] = set()
     found = []
     for line in lines:
-        stripped = line.strip()
-        if not stripped:
+        if not line:
             seen.clear()
-        found.append(len(stripped) >= LONG_LINE and stripped in seen)
-        seen.add(stripped)
+        found.append(line in seen)
+        if len(line) >= LONG_LINE:
+            seen.add(line)
     return found

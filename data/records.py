@@ -8,12 +8,13 @@ A compact record is a row of pairs, not yet masked (`albert_tf2.features`):
 
 TensorFlow takes seconds and half a gigabyte in every process, so the few
 bytes around the payload are written here: the protobuf wire format, and the
-TFRecord frame with its masked CRC-32C, computed for many records at once.
+TFRecord frame with its masked CRC-32C.
 """
 
 import struct
 from collections.abc import Iterator, Sequence
 
+import google_crc32c
 import numpy as np
 
 from albert_tf2 import paths
@@ -39,29 +40,35 @@ def compact_example(tokens: bytes, segment_lengths: Sequence[int]) -> bytes:
     """Returns a serialized `tf.train.Example` with the two compact keys."""
     lengths = b"".join(map(_varint, segment_lengths))
     return _message(
-        1,
-        _entry(TOKENS, _message(1, _message(1, tokens)))
-        + _entry(SEGMENT_LENGTHS, _message(3, _message(1, lengths))),
+        _FIRST,
+        _entry(_TOKENS_KEY, _message(_FIRST, _message(_FIRST, tokens)))
+        + _entry(_LENGTHS_KEY, _message(_THIRD, _message(_FIRST, lengths))),
     )
 
 
-def _entry(key: str, feature: bytes) -> bytes:
-    """An entry of the map `Features.feature`."""
-    return _message(1, _message(1, key.encode()) + _message(2, feature))
+def _entry(key: bytes, feature: bytes) -> bytes:
+    """An entry of the map `Features.feature`; its key is encoded already."""
+    return _message(_FIRST, key + _message(_SECOND, feature))
 
 
-def _message(field: int, content: bytes) -> bytes:
+def _message(tag: bytes, content: bytes) -> bytes:
     """A length-delimited protobuf field."""
-    return bytes([field << 3 | 2]) + _varint(len(content)) + content
+    return tag + _varint(len(content)) + content
 
 
 def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    if value < len(_VARINTS):
+        return _VARINTS[value]
+    return bytes([value & 0x7F | 0x80]) + _varint(value >> 7)
+
+
+# Tags of length-delimited fields, and all numbers that records are full of.
+_FIRST, _SECOND, _THIRD = (bytes([field << 3 | 2]) for field in (1, 2, 3))
+_VARINTS = [bytes([value]) for value in range(0x80)]
+_VARINTS = [_varint(value) for value in range(1 << 12)]
+_TOKENS_KEY, _LENGTHS_KEY = (
+    _message(_FIRST, key.encode()) for key in (TOKENS, SEGMENT_LENGTHS)
+)
 
 
 def frame(payloads: Sequence[bytes]) -> list[bytes]:
@@ -69,15 +76,19 @@ def frame(payloads: Sequence[bytes]) -> list[bytes]:
 
     A frame is the length (uint64), its checksum, the payload, its checksum.
     """
-    heads = [struct.pack("<Q", len(payload)) for payload in payloads]
-    head_sums = masked_crc32c(heads).tolist()
-    sums = masked_crc32c(payloads).tolist()
-    return [
-        b"".join((head, struct.pack("<I", a), payload, struct.pack("<I", b)))
-        for head, a, payload, b in zip(
-            heads, head_sums, payloads, sums, strict=True
-        )
-    ]
+    frames = []
+    for payload in payloads:
+        length = struct.pack("<Q", len(payload))
+        sums = (_checksum(length), _checksum(payload))
+        frames.append(b"".join((length, sums[0], payload, sums[1])))
+    return frames
+
+
+def _checksum(data: bytes) -> bytes:
+    """CRC-32C, rotated and shifted, as TFRecord files mask it."""
+    crc = google_crc32c.value(data)
+    rotated = (crc >> 15 | crc << 17) & 0xFFFFFFFF
+    return struct.pack("<I", (rotated + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 FRAME_OVERHEAD = 16
@@ -121,54 +132,3 @@ def read_records(path: str) -> Iterator[bytes]:
                 )
             yield body[:-4]
             number += 1
-
-
-def _crc_table(width: int) -> np.ndarray:
-    """CRC-32C (Castagnoli, reflected) of every `width`-bit value."""
-    table: np.ndarray = np.arange(1 << width, dtype=np.uint32)
-    for _ in range(width):
-        table = (table >> 1) ^ np.where(table & 1, 0x82F63B78, 0).astype(
-            np.uint32
-        )
-    return table
-
-
-_CRC_TABLES: dict[int, np.ndarray] = {}
-
-
-def masked_crc32c(payloads: Sequence[bytes]) -> np.ndarray:
-    """Returns the TFRecord checksum of each payload: uint32 [R].
-
-    All payloads advance together, two bytes a step, the longest first, so
-    the work is a few NumPy operations per column instead of a Python loop
-    per byte.
-    """
-    for width in (8, 16):
-        if width not in _CRC_TABLES:
-            _CRC_TABLES[width] = _crc_table(width)
-    lengths = np.array([len(p) for p in payloads], np.int64)
-    order = np.argsort(-lengths, kind="stable")
-    halves = lengths[order] // 2
-    longest = int(halves[0]) if len(order) else 0
-    columns = np.zeros((len(order), longest), np.uint16)
-    for row, number in enumerate(order.tolist()):
-        payload = payloads[number]
-        pairs = len(payload) // 2
-        columns[row, :pairs] = np.frombuffer(payload, "<u2", pairs)
-    columns = np.ascontiguousarray(columns.T)  # [longest / 2, R]
-    active = np.searchsorted(-halves, -np.arange(longest), side="left")
-    crc = np.full(len(order), 0xFFFFFFFF, np.uint32)
-    table = _CRC_TABLES[16]
-    for column, rows in zip(columns, active.tolist(), strict=True):
-        part = crc[:rows]
-        crc[:rows] = table[(part ^ column[:rows]) & 0xFFFF] ^ (part >> 16)
-    odd = np.flatnonzero(lengths[order] % 2)
-    if len(odd):
-        last = np.array([payloads[i][-1] for i in order[odd]], np.uint32)
-        index = (crc[odd] ^ last) & 0xFF
-        crc[odd] = _CRC_TABLES[8][index] ^ (crc[odd] >> 8)
-    crc = ~crc
-    masked = ((crc >> 15) | (crc << 17)) + np.uint32(0xA282EAD8)
-    result = np.empty_like(masked)
-    result[order] = masked
-    return result

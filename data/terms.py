@@ -61,16 +61,16 @@ class TermFinder:
     def __init__(self, terms: Sequence[str]):
         """Indexes the terms, each of at least two characters."""
         self._by_anchor: dict[int, list[tuple[int, str]]] = {}
-        # Whether a character begins, or ends, some pair.
-        self._begins = np.zeros(0x110000, bool)
-        self._ends = np.zeros(0x110000, bool)
+        # Whether a character begins some pair (1), or ends one (2).
+        self._role = np.zeros(0x110000, np.uint8)
         for term in dict.fromkeys(terms):
             place = min(
                 range(len(term) - 1),
-                key=lambda i: _commonness(term[i]) + _commonness(term[i + 1]),
+                key=lambda i: _commonness(*term[i : i + 2]),
             )
             first, second = map(ord, term[place : place + 2])
-            self._begins[first] = self._ends[second] = True
+            self._role[first] |= 1
+            self._role[second] |= 2
             anchor = first << _BITS | second
             self._by_anchor.setdefault(anchor, []).append((place, term))
         self._anchors = np.array(sorted(self._by_anchor), np.int64)
@@ -84,9 +84,8 @@ class TermFinder:
         Matches may overlap; of those with one beginning the longest is first.
         """
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-        places = np.flatnonzero(
-            self._begins[codes[:-1]] & self._ends[codes[1:]]
-        )
+        roles = self._role[codes]
+        places = np.flatnonzero(roles[:-1] & roles[1:] >> 1)
         pairs = codes[places].astype(np.int64) << _BITS | codes[places + 1]
         likely = self._slots[_slots(pairs)]
         places, pairs = places[likely], pairs[likely]
@@ -108,8 +107,14 @@ def _slots(pairs: np.ndarray) -> np.ndarray:
     return (pairs * 0x9E3779B1 >> 16) & ((1 << _SLOT_BITS) - 1)
 
 
-def _commonness(character: str) -> int:
-    """Ranks how common a character is in Chinese text, roughly."""
+def _commonness(first: str, second: str) -> int:
+    """Ranks how common a pair of characters is in Chinese text, roughly."""
+    if is_chinese(first) and is_chinese(second):
+        return 10  # commoner than 用D and "用 ", in text that is Chinese
+    return _rank(first) + _rank(second)
+
+
+def _rank(character: str) -> int:
     if character.isspace():
         return 6
     if is_chinese(character):

@@ -11,7 +11,7 @@ a piece `##x` continues a word and any other token begins one. A term of a
 user dictionary is one word whatever it holds (卡拉OK, 50℃水浴, Windows 10).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -26,6 +26,10 @@ SEGMENTERS = ("rjieba", "jieba", "none")
 
 # A segmenter cuts a text into words that together spell the text.
 Cut = Callable[[str], list[str]]
+
+# A segmenter gets so many characters at a time. The words of a megabyte are
+# strings for 40 MB, which the system has to find and to clear each time.
+STRETCH = 1 << 14
 
 
 class Segmenter:
@@ -68,9 +72,11 @@ class Segmenter:
         starts = ~tokens.pieces
         if self._cut is None or not len(starts):
             return starts
-        words = self._cut(text)
-        lengths = np.fromiter(map(len, words), np.int32, len(words))
-        ends = np.cumsum(lengths)
+        lengths = [
+            np.fromiter(map(len, words), np.int32, len(words))
+            for words in map(self._cut, _stretches(text))
+        ]
+        ends = np.cumsum(np.concatenate(lengths))
         assert ends[-1] == len(text), "the segmenter lost characters"
         borders = np.zeros(len(text) + 1, bool)
         borders[ends] = True
@@ -78,10 +84,14 @@ class Segmenter:
         starts[1:] &= ~(between_chinese & ~borders[tokens.starts[1:]])
         if self._finder is not None:
             borders[0] = True
+            found = self._finder.find(text)
+            # One search for all: it turns both sides into one type first.
+            bounds = np.array([match[:2] for match in found], np.int32)
+            places = np.searchsorted(tokens.starts, bounds.reshape(-1, 2))
             done = 0
-            for match in self._finder.find(text):
+            for match, (first, last) in zip(found, places, strict=True):
                 if match.start >= done and self._join(
-                    match, borders, tokens, starts
+                    match, first, last, borders, tokens, starts
                 ):
                     done = match.end
         return starts
@@ -89,13 +99,25 @@ class Segmenter:
     def _join(
         self,
         match: Match,
+        first: int,
+        last: int,
         borders: np.ndarray,
         tokens: BulkTokens,
         starts: np.ndarray,
     ) -> bool:
-        """Makes a term one word, unless it is only a part of words."""
+        """Makes a term one word, unless it is only a part of words.
+
+        Args:
+            match: Where the term stands.
+            first, last: Its tokens are `first` to `last - 1`.
+            borders: bool [characters + 1], where the segmenter's words begin.
+            tokens: Those of the text.
+            starts: bool [N], where words begin; changed in place.
+
+        Returns:
+            Whether it is one word now.
+        """
         start, end, term = match
-        first, last = np.searchsorted(tokens.starts, [start, end])
         if first == last or tokens.pieces[first]:
             return False
         if last < len(starts) and tokens.pieces[last]:
@@ -111,6 +133,15 @@ class Segmenter:
             starts[last : last + 1] = True
         starts[first + 1 : last] = False
         return True
+
+
+def _stretches(text: str) -> Iterator[str]:
+    """Cuts a text behind line feeds, which are never inside a word."""
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start + STRETCH) + 1 or len(text)
+        yield text[start:end]
+        start = end
 
 
 def _is_all_chinese(term: str) -> bool:

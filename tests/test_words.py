@@ -48,6 +48,18 @@ def test_words_are_spans_of_any_length(bulk, name):
     assert words_of("", segmenter, bulk) == ""
 
 
+@pytest.mark.parametrize("name", ["jieba", "rjieba"])
+def test_the_segmenter_gets_whole_lines(bulk, monkeypatch, name):
+    if name == "rjieba":
+        pytest.importorskip("rjieba")
+    text = "技术培训\r\n使用语言模型，技术培训\n\n云计算" * 3
+    segmenter = words.Segmenter(name)
+    expected = words_of(text, segmenter, bulk)
+    monkeypatch.setattr(words, "STRETCH", 1)
+    assert [*words._stretches("\n\n一二\n三")] == ["\n\n", "一二\n", "三"]
+    assert words_of(text, segmenter, bulk) == expected
+
+
 def test_without_segmenter_a_word_is_its_pieces(bulk):
     assert words_of("使用ALBERT", words.Segmenter("none"), bulk) == (
         "|使 |用 |al ##bert"

@@ -250,13 +250,17 @@ class Tokenizer:
         self.settings = dataclasses.replace(
             settings, vocab_sha256=vocabulary.sha256
         )
-        # The most characters of a piece, by how it begins: `x` or `##x`.
-        self._longest: dict[str, int] = {}
+        # How many characters pieces have that begin alike, the most first:
+        # by `x` and `##x` for one character, by `xy` and `##xy` for more.
+        lengths: dict[str, set[int]] = {}
         for token in vocabulary.tokens:
             prefix = PIECE_PREFIX * token.startswith(PIECE_PREFIX)
             text = token.removeprefix(PIECE_PREFIX)
-            begin = prefix + text[:1]
-            self._longest[begin] = max(len(text), self._longest.get(begin, 0))
+            lengths.setdefault(prefix + text[:2], set()).add(len(text))
+        self._lengths = {
+            begin: sorted(found, reverse=True)
+            for begin, found in lengths.items()
+        }
 
     def save(self, folder: paths.PathLike) -> None:
         """Writes `vocab.txt` and `text_settings.json` into a folder.
@@ -314,13 +318,12 @@ class Tokenizer:
         start = 0
         while start < length:
             prefix = PIECE_PREFIX if start else ""
-            longest = self._longest.get(prefix + word[start], 0)
-            last = min(length, start + longest)
-            for end in range(last, start, -1):
-                token_id = ids.get(prefix + word[start:end])
-                if token_id is not None:
-                    pieces.append((token_id, start, end))
-                    start = end
+            begin = prefix + word[start : start + 2]
+            for size in (*self._lengths.get(begin, ()), 1):
+                token_id = ids.get(prefix + word[start : start + size])
+                if token_id is not None and start + size <= length:
+                    pieces.append((token_id, start, start + size))
+                    start += size
                     break
             else:
                 return unknown
