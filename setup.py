@@ -49,7 +49,8 @@ INSTALL_REQUIRES = [
     "setuptools<82",
 ]
 
-SERVE = ["fastapi>=0.103", "uvicorn>=0.27"]
+# pydantic 2 needs a typing_extensions that the extra `addons` cannot have.
+SERVE = ["fastapi>=0.115", "pydantic>=2.7,<3", "uvicorn>=0.30"]
 PLOT = ["matplotlib>=3.7"]
 HUGGINGFACE = ["torch>=2.4", "transformers>=4.40", "safetensors>=0.4"]
 ONNX = ["tf2onnx>=1.17", "onnx>=1.17", "onnxruntime>=1.20"]

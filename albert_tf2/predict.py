@@ -207,10 +207,8 @@ def _answer(predictor, args, entries: Sequence[Entry]) -> list[dict[str, Any]]:
             answer["n_best"] = answer["n_best"][: args.top_k]
         return found
     if args.mode == "fill-mask":
-        return [
-            {"masks": predictor.fill_mask(text, top_k=args.top_k)}
-            for text in asked
-        ]
+        masks = predictor.fill_masks(asked, top_k=args.top_k)
+        return [{"masks": of_text} for of_text in masks]
     cosines = predictor.similarity(
         *zip(*asked, strict=True), pooling=args.pooling
     )

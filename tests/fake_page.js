@@ -50,6 +50,10 @@ const shown = () => ({
   error: find("error").textContent,
   labels: inputs().map((n) => find(`name-${n.value}`).textContent),
   result: find("result").all().map((n) => n.textContent).filter((t) => t),
+  knows: find("labels").textContent,
+  example: find("example").hidden ? "" : find("example").textContent,
+  texts: ["a", "b", "c"].map((id) => find(id).value),
+  hidden: ["second", "third"].filter((id) => find(id).hidden),
   ...Object.fromEntries(["language", "model", "legend", "go", "label-a"].map(
     (id) => [id, find(id).textContent])),
 });

@@ -167,7 +167,7 @@ def test_help_lists_the_keys_of_a_recipe(module, recipe_class, monkeypatch):
     [
         ("albert_tf2.predict", "embed x --model m --top_k 0", "`top_k` must"),
         ("albert_tf2.predict", "embed x --model m --batch_size -1", "from 1"),
-        ("albert_tf2.serve", "--model m --port 70000", "from 1 to 65,535"),
+        ("albert_tf2.serve", "--model m --port 70000", "from 0 to 65,535"),
         ("albert_tf2.tpu_check", "--topology v5e:0x2", "v5e"),
         ("albert_tf2.tpu_check", f"--topology v5e:{'9' * 50}", "v5e"),
         (

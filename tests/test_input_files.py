@@ -38,11 +38,6 @@ def test_pairs(tmp_path):
     "content, pairs, reason",
     [
         (
-            "甲\t乙\n\n丙\t丁\n",
-            True,
-            "in.txt, line 2 is blank: this model takes",
-        ),
-        (
             "甲\t乙\n丙\n",
             True,
             "in.txt, line 2 holds '丙': this model takes two",
@@ -56,6 +51,12 @@ def test_lines_that_do_not_fit_are_named(tmp_path, content, pairs, reason):
     with pytest.raises(UserError) as error:
         read(tmp_path, content, pairs)
     assert reason in str(error.value)
+
+
+def test_a_blank_line_is_blank_whatever_the_model_takes(tmp_path):
+    for pairs in (True, False, None):
+        entries = read(tmp_path, "\n \t \n", pairs)
+        assert entries == [Entry(0, None), Entry(1, None)]
 
 
 def test_where_nothing_is_known_both_are_taken(tmp_path):
@@ -73,6 +74,7 @@ def test_where_nothing_is_known_both_are_taken(tmp_path):
         ({"question": "问", "context": "文"}, True, Entry(0, "问", "文")),
         ({"question": "问", "answer": "答"}, True, Entry(0, "问", "答")),
         ({"id": 1, "text": " "}, False, Entry(1, None)),
+        ({"id": 1, "text_a": "", "text_b": " "}, True, Entry(1, None)),
         ({"label": "1", "sentence1": "甲", "sentence2": "乙"}, None,
          Entry(0, "甲", "乙")),
     ],
@@ -89,6 +91,9 @@ def test_json_lines_keep_their_ids(tmp_path, record, pairs, expected):
         ('{"id": 5}', False, "line 1: holds no text"),
         ('{"text": "甲"}', True, "line 1: this model takes two texts"),
         ("[1]", False, "line 1: the line must hold an object"),
+        ('{"text_a": "甲", "text_b": ""}', True, "line 1: this model takes"),
+        ('{"text": "\\ud800"}', False, "line 1 holds half a character"),
+        ('{"id": "\\ud800", "text": "甲"}', None, "line 1 holds half a ch"),
     ],
 )
 def test_bad_json_lines(tmp_path, line, pairs, reason):
@@ -111,6 +116,8 @@ def test_arguments():
     ]
     with pytest.raises(UserError, match="text 2 holds '丙'"):
         input_files.from_arguments(["甲\t乙", "丙"], True)
+    with pytest.raises(UserError, match="text 1 holds half a character"):
+        input_files.from_arguments(["\udcff"], False)
 
 
 def test_what_a_model_is_tuned_for_is_known_before_it_loads(tmp_path):

@@ -74,8 +74,19 @@ def test_one_sentence_before_anything_starts(
 def test_the_service_says_what_it_wants(hide):
     from albert_tf2 import serve
 
-    hide("fastapi", "uvicorn")
-    with pytest.raises(UserError, match="needs fastapi, uvicorn: .*serve"):
+    hide("fastapi", "uvicorn", "pydantic")
+    expected = "needs fastapi, uvicorn, pydantic: .*serve"
+    with pytest.raises(UserError, match=expected):
+        serve.main(["--model", "none"])
+
+
+def test_the_service_refuses_a_pydantic_that_cannot_do(monkeypatch):
+    """The line with Addons holds it at 1."""
+    from albert_tf2 import serve
+
+    monkeypatch.setattr(serve, "require", lambda *_: None)
+    monkeypatch.setattr(serve.metadata, "version", lambda name: "1.10.26")
+    with pytest.raises(UserError, match="pydantic 2, and this .* 1.10.26: pip"):
         serve.main(["--model", "none"])
 
 

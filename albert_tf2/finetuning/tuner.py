@@ -85,6 +85,7 @@ class Tuner:
         # A TPU compiles one program for each shape.
         self.fixed_length = recipe.max_seq_length if is_tpu else None
         self._predict_step = feeding.make_predict_step(self.model, strategy)
+        self._example: list[Any] = []  # of the training rows
 
     def _check_length(self) -> None:
         most = self.loaded.positions
@@ -137,12 +138,15 @@ class Tuner:
         )
         if not examples:
             raise UserError(f"task {self.task.name}: no row to train on")
+        self._example = base.example_of(train_rows)
         run = Run(self, examples, train_rows, dev_rows)
         return run.execute(terminated, owner)
 
     def save_model(self, facts: dict[str, Any]) -> None:
         """Writes `workdir/model`, whole or not at all."""
         folder = paths.join(self.workdir, "model")
+        if self._example:
+            facts = {**facts, "example": self._example}
         try:
             encoders.save(
                 folder,

@@ -3,9 +3,9 @@
     花呗怎么还款<TAB>如何还花呗        a text per line, or a pair with a tab
     {"id": 7, "text": "花呗怎么还款"}   or JSON Lines, whose ids are kept
 
-Every line is checked before a model is loaded. Answer n belongs to line n: a
-blank line of single texts is answered by nothing (`null`), and where pairs are
-wanted it is an error.
+Every line is checked before a model is loaded. Answer n belongs to line n. A
+blank line, or a record whose texts are all blank, is answered by `null`; half
+of a pair is an error.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from albert_tf2 import paths
-from albert_tf2.errors import UserError
+from albert_tf2.errors import UserError, shown
 from albert_tf2.prediction.tuned_model import tuned_folder
 from albert_tf2.tasks import base, column_names, reading
 from albert_tf2.tasks.column_names import TEXT_A, TEXT_B
@@ -96,20 +96,20 @@ def from_file(path: str, pairs: bool | None) -> list[Entry]:
 
 def entry(number: int, line: str, pairs: bool | None, place: str) -> Entry:
     """Makes an entry of a line, or says what is wrong with it."""
+    _check_whole(line, place)
+    if not line.strip():
+        return Entry(number, None)
     text, tab, second = line.partition("\t")
     if pairs and not (text.strip() and second.strip()):
-        what = "is blank" if not line.strip() else f"holds {line!r}"
         raise UserError(
-            f"{place} {what}: this model takes two texts with a tab between "
-            "them"
+            f"{place} holds {shown(line)}: this model takes two texts with a "
+            "tab between them"
         )
     if tab and pairs is False:
         raise UserError(
             f"{place} holds a tab, which stands between the texts of a pair: "
-            f"this model takes single texts. Received: {line!r}"
+            f"this model takes single texts. Received: {shown(line)}"
         )
-    if not line.strip():
-        return Entry(number, None)
     return Entry(number, text, second) if tab else Entry(number, line)
 
 
@@ -119,6 +119,12 @@ def _json_entry(number: int, line: str, pairs, place: str) -> Entry:
         first, second = _texts(record)
     except BadRow as error:
         raise UserError(f"{place}: {error}") from None
+    name = next(filter(column_names.is_id, record), None)
+    entry_id = number if name is None else record[name]
+    for value in (first, second, entry_id):
+        _check_whole(value, place)
+    if not (first.strip() or (second or "").strip()):
+        return Entry(entry_id, None)
     if pairs is False:
         second = None
     if pairs and not (first.strip() and (second or "").strip()):
@@ -126,9 +132,18 @@ def _json_entry(number: int, line: str, pairs, place: str) -> Entry:
             f"{place}: this model takes two texts, such as `text_a` and "
             "`text_b`"
         )
-    name = next(filter(column_names.is_id, record), None)
-    entry_id = number if name is None else record[name]
     return Entry(entry_id, first if first.strip() else None, second)
+
+
+def _check_whole(text: Any, place: str) -> None:
+    """Refuses what JSON or a terminal lets through and no file can hold."""
+    try:
+        str(text).encode("utf-8")
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{place} holds half a character (a lone surrogate), or bytes "
+            f"that are not UTF-8. Received: {shown(text)}"
+        ) from None
 
 
 def _texts(record: dict[str, Any]) -> tuple[str, str | None]:
@@ -148,7 +163,7 @@ def _texts(record: dict[str, Any]) -> tuple[str, str | None]:
         ]
     for text in (*found[0], *found[1]):
         if not isinstance(text, str):
-            raise BadRow(f"a text must be a string. Received: {text!r}")
+            raise BadRow(f"a text must be a string. Received: {shown(text)}")
     if not found[0]:
         raise BadRow("holds no text: a field such as `text` or `text_a`")
     return " ".join(found[0]), found[1][0] if found[1] else None

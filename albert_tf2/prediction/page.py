@@ -19,11 +19,15 @@ TEXTS = {
         "score": "Score",
         "tag": "Find names",
         "answer": "Answer",
+        "choose": "Choose",
         "fill_mask": "Fill [MASK]",
         "similarity": "Compare",
         "text": "Text",
         "second": "Second text",
         "question": "Question",
+        "choices": "Choices, one on each line",
+        "labels": "It knows: {}",
+        "example": "The texts below are from its training set.",
         "masked": "Text with [MASK]",
         "cosine": "cosine",
         "points": "score",
@@ -42,11 +46,15 @@ TEXTS = {
         "score": "打分",
         "tag": "实体识别",
         "answer": "阅读理解",
+        "choose": "多项选择",
         "fill_mask": "填空 [MASK]",
         "similarity": "句子相似度",
         "text": "文本",
         "second": "第二个文本",
         "question": "问题",
+        "choices": "选项（每行一个）",
+        "labels": "标签：{}",
+        "example": "下面的文本取自它的训练集。",
         "masked": "带 [MASK] 的文本",
         "cosine": "余弦相似度",
         "points": "分数",
@@ -68,6 +76,17 @@ REFUSALS = [
         "文本超过 $1 个 token，截断处之后还有 [MASK]",
     ),
     (r"^the request is too large", "请求太大"),
+    (r"^a request may hold (\d+) \[MASK\]", "每个请求最多 $1 个 [MASK]"),
+    (
+        r"^this model takes (\d+) to (\d+) choices",
+        "该模型需要 $1 到 $2 个选项",
+    ),
+    (
+        r"^`[^`]*choices` must be a list of (\d+) to (\d+) choices",
+        "选项须为 $1 到 $2 个",
+    ),
+    (r"^too many requests are waiting", "排队的请求太多，请稍后再试"),
+    (r"^there was no answer within (\d+) s", "$1 秒内没有得到结果"),
     (
         r"^filling masks needs a pre-trained model",
         "填空需要带 MLM 头的预训练模型",
@@ -87,13 +106,19 @@ HTML = """<!doctype html>
 <h1>albert_tf2</h1>
 <button type="button" id="language" lang="zh">中文</button>
 <p id="model" aria-live="polite">Loading…</p>
+<p id="labels"></p>
 <form id="form">
+<p id="example" hidden></p>
 <fieldset id="modes"><legend id="legend">What to do</legend></fieldset>
 <label for="a" id="label-a">Text</label>
 <textarea id="a" rows="3" lang="zh" required></textarea>
 <div id="second">
 <label for="b" id="label-b">Second text</label>
 <textarea id="b" rows="3" lang="zh"></textarea>
+</div>
+<div id="third">
+<label for="c" id="label-c">Choices</label>
+<textarea id="c" rows="4" lang="zh"></textarea>
 </div>
 <button type="submit" id="go" disabled>Run</button>
 </form>
@@ -132,6 +157,7 @@ const MODES = {
   score: { a: "text", b: null },
   tag: { a: "text", b: null },
   answer: { a: "question", b: "text" },
+  choose: { a: "text", b: "question", c: "choices" },
   fill_mask: { a: "masked", b: null },
   similarity: { a: "text", b: "second" },
 };
@@ -140,9 +166,12 @@ const EXAMPLES = {
   score: ["一架飞机正在起飞", "飞机要起飞了"],
   tag: ["浙商银行企业信贷部叶老桂博士", ""],
   answer: ["首都是哪里？", "北京是中国的首都。"],
+  choose: ["今天下雨，我们没有去公园。", "他们为什么没去公园？",
+    ["下雨了", "太远了"]],
   fill_mask: ["今天天[MASK]很好", ""],
   similarity: ["我喜欢妈妈做的汤", "妈妈做的汤我很喜欢喝"],
 };
+const MOST_LABELS = 20;
 const get = (id) => document.getElementById(id);
 let info = {};
 let language = "en";
@@ -169,11 +198,19 @@ function speak(chosen) {
   get("go").textContent = say("run");
   get("model").textContent = !info.routes ? say("loading")
     : info.task ? say("tuned", info.task) : say("pretrained");
+  get("labels").textContent = info.labels && info.labels.length
+    ? say("labels", shortened(info.labels)) : "";
+  get("example").textContent = say("example");
   get("error").textContent = "";
   get("result").replaceChildren();
   for (const name of info.routes || [])
     get(`name-${name}`).textContent = say(name);
   if (info.routes) showFields(false);
+}
+
+function shortened(labels) {
+  const more = labels.length > MOST_LABELS ? ", …" : "";
+  return labels.slice(0, MOST_LABELS).join(", ") + more;
 }
 
 function mode() {
@@ -190,11 +227,29 @@ function showFields(fill) {
   get("second").hidden = second() === null;
   get("label-b").textContent =
     second() === null ? "" : say(second());
-  if (fill) [get("a").value, get("b").value] = EXAMPLES[mode()];
+  get("third").hidden = !MODES[mode()].c;
+  get("label-c").textContent = MODES[mode()].c ? say(MODES[mode()].c) : "";
+  if (fill) {
+    const own = isOwn();
+    const [a, b, c] = own ? info.example : EXAMPLES[mode()];
+    [get("a").value, get("b").value] = [a, b || ""];
+    get("c").value = (c || []).join("\\n");
+    get("example").hidden = !own;
+  }
+}
+
+// Whether what is asked is what the model was trained for, and an example kept.
+function isOwn() {
+  const isTask = info.task && mode() === info.routes[0];
+  return Boolean(isTask && info.example && info.example.length);
 }
 
 function request() {
   const a = get("a").value, b = get("b").value;
+  if (MODES[mode()].c) {
+    const choices = get("c").value.split("\\n").filter((line) => line.trim());
+    return { questions: [{ text: a, question: b, choices }] };
+  }
   return second() === null ? { texts: [a] } : { pairs: [[a, b]] };
 }
 
@@ -205,6 +260,10 @@ function rows(name, found) {
   if (name === "score") return [[say("points"), first.score.toFixed(4)]];
   if (name === "tag")
     return first.entities.map((e) => [`${e.text} (${e.type})`, e.probability]);
+  if (name === "choose") {
+    const choices = get("c").value.split("\\n").filter((line) => line.trim());
+    return choices.map((choice, i) => [choice, first.probabilities[i]]);
+  }
   if (name === "answer")
     return first.n_best.slice(0, 5).map(
       (n) => [n.text || say("no_answer"), n.probability]);
@@ -254,6 +313,7 @@ async function start() {
   get("language").addEventListener(
     "click", () => speak(language === "en" ? "zh" : "en"));
   info = await (await fetch("/info")).json();
+  info.routes = info.routes.filter((name) => name in MODES);
   for (const [i, name] of info.routes.entries()) {
     const label = document.createElement("label");
     const input = document.createElement("input");
@@ -279,6 +339,8 @@ async function start() {
     showFields(false);
     get("a").value = link.get("a");
     get("b").value = link.get("b") || "";
+    get("c").value = link.get("c") || "";
+    get("example").hidden = true;
     await run();
   }
 }

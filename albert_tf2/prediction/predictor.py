@@ -22,6 +22,7 @@ from albert_tf2.errors import UserError
 from albert_tf2.prediction.masked_words import MaskedWords
 from albert_tf2.prediction.sentence_vectors import POOLINGS, SentenceVectors
 from albert_tf2.prediction.similarity import Whitening
+from albert_tf2.prediction.texts import as_texts
 from albert_tf2.prediction.tuned_model import (
     LABEL_KINDS,
     TunedModel,
@@ -96,6 +97,14 @@ class Predictor:
             self._masked_words = MaskedWords(
                 masked_model, self.tokenizer, **lengths
             )
+
+    def example(self) -> list[Any]:
+        """Returns what one row of the training set asks; [] if none is kept.
+
+        A text, a pair, a question and its text, or a text, a question and a
+        list of choices.
+        """
+        return [] if self._tuned is None else self._tuned.example()
 
     def _need_tuned(self, *kinds: str) -> TunedModel:
         if self._tuned is None:
@@ -212,12 +221,34 @@ class Predictor:
             UserError: If the text holds no [MASK] or is too long, or if the
                 model has no masked-word head.
         """
+        return self.fill_masks([text], top_k=top_k)[0]
+
+    @property
+    def fills_masks(self) -> bool:
+        """Whether the model has its masked-word head."""
+        return self._masked_words is not None
+
+    def fill_masks(
+        self, texts: str | Iterable[str], *, top_k: int = 5
+    ) -> list[list[list[dict[str, Any]]]]:
+        """Proposes what stands at each [MASK] of each text, many at a time.
+
+        Args:
+            texts: Each of them as `fill_mask` takes it.
+            top_k: How many proposals for each [MASK].
+
+        Returns:
+            For each text what `fill_mask` returns.
+
+        Raises:
+            UserError: As `fill_mask` does, for any of the texts.
+        """
         if self._masked_words is None:
             raise UserError(
                 "filling masks needs a pre-trained model with its masked-"
                 "word head; this one has none"
             )
-        return self._masked_words.fill(text, top_k=top_k)
+        return self._masked_words.fill(as_texts(texts), top_k=top_k)
 
     def embed(
         self, texts: str | Iterable[str], *, pooling: str = "mean"

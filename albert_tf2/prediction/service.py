@@ -1,216 +1,326 @@
-"""The HTTP service as an ASGI application: routes, limits, headers."""
+"""The HTTP service as an ASGI application: routes over a batching model."""
 
+import asyncio
 import dataclasses
-import threading
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from albert_tf2.errors import UserError
+from albert_tf2.prediction import messages, page
+from albert_tf2.prediction.batching import Batcher, Busy
+from albert_tf2.prediction.guard import Guard, Limits, Names
+from albert_tf2.prediction.metrics import Metrics
 from albert_tf2.prediction.predictor import Predictor
 from albert_tf2.tasks import base
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-# What a model of a kind does beside comparing texts.
+__all__ = ["Limits", "Names", "Service"]
+
+# Seconds after which a client that was refused for want of room may try again.
+RETRY_AFTER = "1"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Route:
+    """What one path takes and gives.
+
+    Attributes:
+        message: The class of its requests.
+        answer: From the model, the items of a pass and what else was asked.
+        found: The class of one answer.
+        meaning: A sentence for OpenAPI.
+        sample: An item to warm up with; None has none.
+    """
+
+    message: type[messages.Message]
+    answer: Callable[..., Sequence[Any]]
+    found: Any
+    meaning: str
+    sample: Any = None
+
+
+def _similarity(model: Predictor, pairs: Sequence[Any]) -> list[float]:
+    found = model.similarity(*zip(*pairs, strict=True))
+    return [round(float(cosine), 6) for cosine in found]
+
+
+def _embed(model: Predictor, texts: Sequence[str], pooling: str) -> list[Any]:
+    vectors = model.embed(texts, pooling=pooling)
+    return np.round(vectors.astype(np.float64), 6).tolist()
+
+
 ROUTES = {
+    "classify": _Route(
+        messages.TextsOrPairs,
+        lambda model, items: model.classify(items),
+        messages.Classified,
+        "Labels texts or pairs of texts.",
+    ),
+    "score": _Route(
+        messages.TextsOrPairs,
+        lambda model, items: model.score(items),
+        messages.Scored,
+        "Scores texts or pairs of texts.",
+    ),
+    "tag": _Route(
+        messages.Texts,
+        lambda model, items: model.tag(items),
+        messages.Tagged,
+        "Finds names in texts.",
+        "今天",
+    ),
+    "answer": _Route(
+        messages.Pairs,
+        lambda model, items: model.answer(items),
+        messages.Answered,
+        "Answers questions: pairs of a question and a text.",
+        ("今天", "今天"),
+    ),
+    "choose": _Route(
+        messages.Questions,
+        lambda model, items: model.choose(items),
+        messages.Chosen,
+        "Picks one of several choices.",
+        ("今天", "今天", ["今天", "天"]),
+    ),
+    "fill_mask": _Route(
+        messages.MaskedTexts,
+        lambda model, items, top_k: model.fill_masks(items, top_k=top_k),
+        list[list[messages.Proposal]],
+        "Proposes what stands at each [MASK] of each text.",
+        "今[MASK]",
+    ),
+    "similarity": _Route(
+        messages.Pairs,
+        _similarity,
+        float,
+        "The cosine of each pair.",
+        ("今天", "今天"),
+    ),
+    "embed": _Route(
+        messages.EmbeddedTexts,
+        _embed,
+        list[float],
+        "A vector for each text.",
+        "今天",
+    ),
+}
+# What a model of a kind does beside comparing and embedding texts.
+OF_KIND = {
     base.CLASSIFICATION: "classify",
     base.MULTI_LABEL: "classify",
     base.REGRESSION: "score",
     base.TAGGING: "tag",
     base.SPAN: "answer",
+    base.CHOICE: "choose",
 }
-# The page uses nothing from elsewhere, and nobody may frame it.
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; connect-src 'self'; "
-    "script-src 'self'; style-src 'self'; frame-ancestors 'none'; "
-    "base-uri 'none'; form-action 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What one request may hold."""
-
-    max_body_bytes: int = 262_144
-    max_texts: int = 64
-    max_characters: int = 5_000  # per text
-    max_top_k: int = 50
-
-
-class BodyLimit:
-    """ASGI middleware: refuses bodies over a size, announced or not."""
-
-    def __init__(self, app: Any, max_bytes: int):
-        self.app = app
-        self.max_bytes = max_bytes
-
-    async def __call__(self, scope, receive, send):
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        body = b""
-        more = True
-        # Read whole before anything is parsed: the limit is small.
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-            if len(body) > self.max_bytes:
-                await _refuse(send, 413, "the request is too large")
-                return
-        given = [{"type": "http.request", "body": body, "more_body": False}]
-
-        async def replay():
-            return given.pop() if given else await receive()
-
-        await self.app(scope, replay, send)
-
-
-async def _refuse(send, status: int, reason: str) -> None:
-    headers = [(b"content-type", b"application/json")]
-    await send(
-        {"type": "http.response.start", "status": status, "headers": headers}
-    )
-    body = f'{{"detail": "{reason}"}}'.encode()
-    await send({"type": "http.response.body", "body": body})
-
-
-def create_app(
-    predictor: Predictor,
-    *,
-    limits: Limits | None = None,
-    hosts: Sequence[str] = LOOPBACK,
-) -> Any:
-    """Returns the service as an ASGI application.
-
-    Args:
-        predictor: The model.
-        limits: What a request may hold.
-        hosts: Names under which browsers may call it; others are refused, so
-            that a foreign page cannot reach it under a name of its own.
-    """
-    import fastapi
-    from fastapi.responses import JSONResponse, Response
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
-
-    from albert_tf2.prediction import page
-
-    limits = limits or Limits()
-    lock = threading.Lock()
-    app = fastapi.FastAPI(
-        title="albert_tf2", docs_url=None, redoc_url=None, openapi_url=None
-    )
-    app.add_middleware(BodyLimit, max_bytes=limits.max_body_bytes)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
-
-    @app.exception_handler(UserError)
-    def tell(request: fastapi.Request, error: UserError):
-        return JSONResponse({"detail": str(error)}, status_code=400)
-
-    @app.middleware("http")
-    async def add_headers(request, call_next):
-        response = await call_next(request)
-        response.headers.update(HEADERS)
-        return response
-
-    def serve_static(path: str, content: str, kind: str) -> None:
-        app.add_api_route(
-            path, lambda: Response(content, media_type=f"text/{kind}")
-        )
-
-    serve_static("/", page.HTML, "html")
-    serve_static("/page.js", page.SCRIPT, "javascript")
-    serve_static("/page.css", page.STYLE, "css")
-
-    @app.get("/info")
-    def info():
-        return describe(predictor)
-
-    def add(name: str, answer) -> None:
-        def route(request: dict[str, Any]):
-            with lock:
-                return answer(Request(request, limits))
-
-        app.add_api_route(f"/{name}", route, methods=["POST"])
-
-    add("classify", lambda r: predictor.classify(r.texts_or_pairs()))
-    add("score", lambda r: predictor.score(r.texts_or_pairs()))
-    add("tag", lambda r: predictor.tag(r.texts()))
-    add("answer", lambda r: predictor.answer(r.pairs()))
-    add(
-        "fill_mask",
-        lambda r: [
-            predictor.fill_mask(text, top_k=r.top_k()) for text in r.texts()
-        ],
-    )
-    add("similarity", lambda r: _similarity(predictor, r.pairs()))
-    return app
-
-
-def _similarity(predictor: Predictor, pairs) -> list[float]:
-    texts_a, texts_b = zip(*pairs, strict=True)
-    found = predictor.similarity(texts_a, texts_b)
-    return [round(float(cosine), 6) for cosine in found]
 
 
 def describe(predictor: Predictor) -> dict[str, Any]:
     """Says what the model can do: which routes, and whether in pairs."""
-    routes = ["similarity"]
+    routes = ["similarity", "embed"]
     task = predictor.task
     if task is None:
-        routes.insert(0, "fill_mask")
+        if predictor.fills_masks:
+            routes.insert(0, "fill_mask")
         return {"task": None, "routes": routes}
-    if task.kind in ROUTES:
-        routes.insert(0, ROUTES[task.kind])
+    if task.kind in OF_KIND:
+        routes.insert(0, OF_KIND[task.kind])
     return {
         "task": task.name,
         "routes": routes,
         "pairs": bool(getattr(task, "pairs", False)),
-        "labels": list(task.labels),
+        "labels": list(getattr(task, "types", ()) or task.labels),
+        "example": predictor.example(),
     }
 
 
-class Request:
-    """A request's JSON, read within limits."""
+class Service:
+    """A model behind routes: `app` is the ASGI application.
 
-    def __init__(self, values: dict[str, Any], limits: Limits):
-        self.values, self.limits = values, limits
+    Attributes:
+        app: To be served.
+        batcher: Its queue, to be closed at the end.
+        metrics: What it counted.
+    """
 
-    def texts(self) -> list[str]:
-        """Returns `texts`: a list of strings."""
-        return [self._text(text) for text in self._list("texts")]
+    def __init__(
+        self,
+        predictor: Predictor,
+        *,
+        limits: Limits | None = None,
+        names: Names | None = None,
+        batch_size: int = 64,
+        wait_seconds: float = 0.005,
+        gauges: Callable[[], dict[str, float]] = dict,
+    ):
+        """Builds the application, and starts the thread of the model.
 
-    def pairs(self) -> list[tuple[str, str]]:
-        """Returns `pairs`: a list of two strings each."""
-        pairs = []
-        for pair in self._list("pairs"):
-            if not isinstance(pair, list) or len(pair) != 2:
-                raise UserError("`pairs` must hold lists of two texts")
-            pairs.append((self._text(pair[0]), self._text(pair[1])))
-        return pairs
+        Args:
+            predictor: The model; from now on the service's alone.
+            limits: What a request may take.
+            names: Under which browsers may call it; others are refused, so
+                that a foreign page cannot reach it under a name of its own.
+            batch_size: Texts in a pass of the model; 1: no batching.
+            wait_seconds: See `Batcher`.
+            gauges: More of what `/metrics` shows at the moment.
+        """
+        self.limits = limits or Limits()
+        self.metrics = Metrics()
+        self._predictor = predictor
+        self._info = describe(predictor)
+        self._gauges = gauges
+        self.batcher = Batcher(
+            self._answer,
+            most_items=batch_size,
+            wait_seconds=wait_seconds,
+            seen=self.metrics.computed,
+        )
+        self._api = self._routes()
+        self.app = Guard(
+            self._api,
+            names=names or Names(),
+            limits=self.limits,
+            metrics=self.metrics,
+            routes=[route.path for route in self._api.routes],
+        )
 
-    def texts_or_pairs(self) -> list[Any]:
-        return self.pairs() if "pairs" in self.values else self.texts()
+    def _answer(self, kind: Any, items: list[Any]) -> Sequence[Any]:
+        name, *options = kind
+        return ROUTES[name].answer(self._predictor, items, *options)
 
-    def top_k(self) -> int:
-        value = self.values.get("top_k", 5)
-        most = self.limits.max_top_k
-        if type(value) is not int or not 1 <= value <= most:
-            raise UserError(f"`top_k` must be from 1 to {most}")
-        return value
+    def warm_up(self) -> None:
+        """Computes a little, so that the first client waits no longer."""
+        for name in self._info["routes"]:
+            item = ROUTES[name].sample
+            if name in ("classify", "score"):
+                item = ("今天", "今天") if self._info["pairs"] else "今天"
+            options = ROUTES[name].message.model_construct().kind()
+            # Another number of texts, and another length, once each: from
+            # then on TensorFlow's graphs take any.
+            for items in ([item], [item] * 3, [_longer(item)] * 2):
+                try:
+                    self._answer((name, *options), items)
+                except UserError:  # a text that this model does not take
+                    break
 
-    def _list(self, name: str) -> list[Any]:
-        values = self.values.get(name)
-        most = self.limits.max_texts
-        if not isinstance(values, list) or not 1 <= len(values) <= most:
-            raise UserError(f"`{name}` must be a list of 1 to {most} entries")
-        return values
+    def _routes(self) -> Any:
+        import fastapi
+        from fastapi.exceptions import RequestValidationError
+        from fastapi.responses import JSONResponse, Response
+        from starlette.exceptions import HTTPException
 
-    def _text(self, text: Any) -> str:
-        most = self.limits.max_characters
-        if isinstance(text, str) and text.strip() and len(text) <= most:
-            return text
-        raise UserError(f"a text must have 1 to {most} characters")
+        app = fastapi.FastAPI(
+            title="albert_tf2",
+            docs_url=None,
+            redoc_url=None,
+            responses={
+                "4XX": {"model": messages.Error},
+                "5XX": {"model": messages.Error},
+            },
+        )
+
+        def told(status: int, sentence: str, **headers: str) -> Any:
+            return JSONResponse(
+                {"detail": sentence}, status_code=status, headers=headers
+            )
+
+        @app.exception_handler(RequestValidationError)
+        async def tell_fault(request, error):
+            route = ROUTES.get(request.url.path.strip("/"))
+            known = list(route.message.model_fields) if route else []
+            return told(400, messages.fault(error.errors(), known))
+
+        @app.exception_handler(UserError)
+        async def tell_mistake(request, error):
+            return told(400, str(error))
+
+        @app.exception_handler(Busy)
+        async def tell_busy(request, error):
+            sentence = "too many requests are waiting: try again later"
+            return told(503, sentence, **{"retry-after": RETRY_AFTER})
+
+        @app.exception_handler(TimeoutError)
+        async def tell_slow(request, error):
+            seconds = f"{self.limits.work_seconds:g} s"
+            return told(504, f"there was no answer within {seconds}")
+
+        @app.exception_handler(HTTPException)
+        async def tell_http(request, error):
+            return told(error.status_code, str(error.detail))
+
+        @app.exception_handler(Exception)
+        async def tell_ours(request, error):
+            return told(500, "the service failed: its log says where")
+
+        def serve_static(path: str, content: str, kind: str) -> None:
+            async def static():
+                return Response(content, media_type=f"text/{kind}")
+
+            app.add_api_route(path, static, include_in_schema=False)
+
+        serve_static("/", page.HTML, "html")
+        serve_static("/page.js", page.SCRIPT, "javascript")
+        serve_static("/page.css", page.STYLE, "css")
+
+        @app.get("/info")
+        async def info() -> dict[str, Any]:
+            """What the model is, and what can be asked of it."""
+            return self._info
+
+        @app.get("/health")
+        async def health() -> dict[str, str]:
+            """Whether the service answers."""
+            return {"status": "ok"}
+
+        @app.get("/metrics", response_class=Response)
+        async def metrics():
+            """Counts and times in Prometheus' text form."""
+            text = self.metrics.text(
+                albert_waiting_items=self.batcher.waiting, **self._gauges()
+            )
+            media_type = "text/plain; version=0.0.4"
+            return Response(text, media_type=media_type)
+
+        for name, route in ROUTES.items():
+            app.add_api_route(
+                f"/{name}",
+                self._endpoint(name, route.message),
+                methods=["POST"],
+                response_model=list[route.found],  # type: ignore[name-defined]
+                summary=route.meaning,
+                name=name,
+            )
+        return app
+
+    def _endpoint(self, name: str, message: type[messages.Message]) -> Any:
+        from fastapi.responses import Response
+
+        async def endpoint(request):
+            items = request.items()
+            length = messages.check_cost(items)
+            async with asyncio.timeout(self.limits.work_seconds):
+                found = await self.batcher.ask(
+                    (name, *request.kind()), items, length=length
+                )
+            for number, answer in enumerate(found):
+                if isinstance(answer, dict):
+                    answer["id"] = number  # it was that of the whole pass
+            # Already what the class says: to check it again costs more
+            # than the model does.
+            body = json.dumps(found, ensure_ascii=False, allow_nan=False)
+            return Response(body.encode(), media_type="application/json")
+
+        endpoint.__annotations__["request"] = message
+        return endpoint
+
+
+def _longer(item: Any) -> Any:
+    """Returns an item whose texts have twenty times their length."""
+    if isinstance(item, str):
+        return item + "今天" * 20
+    return type(item)(
+        _longer(part) if isinstance(part, str) else part for part in item
+    )

@@ -47,6 +47,21 @@ class TunedModel:
 
         self.task, self.model, self.loaded, self.lengths = encoders.load(folder)
         self.batch_size = batch_size
+        self._folder = folder
+
+    def example(self) -> list[Any]:
+        """Returns a row of the training set as it is asked; [] if none is kept.
+
+        See `base.example_of`. Models of before it was kept have none.
+        """
+        task_file = paths.join(self._folder, base.TASK_FILE)
+        found = paths.read_json(task_file, dict).get("example")
+        texts = found if isinstance(found, list) else []
+        for text in texts:
+            several = text if isinstance(text, list) else [text]
+            if not all(isinstance(part, str) for part in several):
+                return []
+        return texts
 
     def classify(
         self, texts: str | Iterable[str | tuple[str, str]]

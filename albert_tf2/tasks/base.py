@@ -30,6 +30,11 @@ ONE_VECTOR = (CLASSIFICATION, MULTI_LABEL, REGRESSION)
 # Beside the weights of a fine-tuned model: `Task.describe`, and more.
 TASK_FILE = "task.json"
 
+# What a row asks, by the names of its fields, and how much of it is shown.
+_ASKED = {"text_a", "text_b", "text", "context", "question", "choices"}
+MOST_EXAMPLE = 300  # characters
+MOST_EXAMPLES = 1000  # rows that are looked at
+
 DEFAULT_FILES = {
     split: tuple(f"{split}{end}" for end in (".json", ".jsonl", ".txt", ".tsv"))
     for split in reading.SPLITS
@@ -256,6 +261,34 @@ def taken(
             "put the file back that was written with the model"
         )
     return tuple(value) if each is not None else value
+
+
+def example_of(rows: Sequence[Any]) -> list[Any]:
+    """Returns what a row asks, as `Predictor` takes it, for a page to show.
+
+    The first row that is short enough to be read at a glance:
+
+        a text [text]   a pair [text_a, text_b]   a question [question, text]
+        a choice [text, question, [choice, ...]]
+
+    Longer rows are cut where all of them are too long.
+    """
+    asked = [
+        [
+            list(value) if isinstance(value, tuple) else value
+            for field in dataclasses.fields(row)
+            if field.name in _ASKED
+            and (value := getattr(row, field.name)) is not None
+        ]
+        for row in rows[:MOST_EXAMPLES]
+    ]
+    if not asked:
+        return []
+    fits = (texts for texts in asked if len(str(texts)) <= MOST_EXAMPLE)
+    return next(fits, None) or [
+        text[:MOST_EXAMPLE] if isinstance(text, str) else text
+        for text in asked[0]
+    ]
 
 
 def by_label(
