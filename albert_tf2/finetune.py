@@ -21,6 +21,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import shlex
 import statistics
 from collections.abc import Callable, Sequence
 from importlib import resources
@@ -473,7 +474,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         vocab_file=args.vocab_file,
     )
     print(summary(results))
-    print(f"model: {paths.join(args.workdir, 'model')}")
+    model = paths.join(args.workdir, "model")
+    print(f"model: {model}")
+    print(f"next: python -m albert_tf2.serve --model {shlex.quote(model)}")
     return 0
 
 

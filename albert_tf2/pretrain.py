@@ -8,6 +8,7 @@ scheduler may start the same command again.
         --data_dir records --workdir run --set train_steps=1000
 """
 
+import shlex
 from collections.abc import Sequence
 
 from albert_tf2 import command_line
@@ -98,14 +99,36 @@ def _run(arguments, recipe: PretrainRecipe) -> int:
                 recipe.lamb_adaptation,
             )
         )
-    run.train_and_evaluate(
+    result = run.train_and_evaluate(
         recipe,
         arguments.data_dir,
         arguments.workdir,
         strategy,
         init_checkpoint=arguments.init_checkpoint,
     )
+    print(_summary(result, arguments.workdir))
     return 0
+
+
+def _summary(result, workdir: str) -> str:
+    """Says how a run ended, and what to do with the model."""
+    lines = [f"done: {result.step:,} steps; the model is in {workdir}"]
+    if result.first and result.last:
+        accuracy = result.last["mlm_accuracy"]
+        lines.append(
+            f"held-out masked words: loss {result.first['mlm_loss']:.2f} -> "
+            f"{result.last['mlm_loss']:.2f}, accuracy {accuracy:.1%}"
+        )
+    source = shlex.quote(str(workdir))
+    return "\n".join(
+        [
+            *lines,
+            "next: python -m albert_tf2.finetune --task lcqmc --data_dir "
+            f"LCQMC --init_checkpoint {source} --workdir runs/lcqmc",
+            "      python -m albert_tf2.hub_export.export --checkpoint "
+            f"{source} --export_dir exported",
+        ]
+    )
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -84,6 +85,11 @@ def one_device(problem):
         text=True,
     )
     assert run.returncode == 0, run.stderr[-2000:]
+    # TensorFlow's and XLA's own lines stand in no run's.
+    logged = re.findall(
+        r"^(?:[IWEF]\d{4} |WARNING: All log).*", run.stderr, re.M
+    )
+    assert not logged
     return workdir
 
 

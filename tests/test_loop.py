@@ -20,6 +20,7 @@ from albert_tf2.training.run_log import read_rows
 
 PLAN = dict(
     train_steps=12,
+    steps_per_epoch=4.0,
     log_every=4,
     eval_every=6,
     checkpoint_every=5,

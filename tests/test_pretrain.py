@@ -50,6 +50,8 @@ def test_train_then_evaluate_alone(problem, tmp_path, capsys):
     assert "learning rate: 0 to 0.02" in printed  # sqrt(4 / 1) times 1e-2
     assert "step 4: held-out loss" in printed
     assert "encoder/embeddings/word_embeddings" in printed
+    assert f"done: 4 steps; the model is in {tmp_path}/w" in printed
+    assert f"--checkpoint {tmp_path}/w --export_dir" in printed
     rows = read_rows(tmp_path / "w" / "metrics.jsonl")
     assert [row["step"] for row in rows] == [2, 4]
     assert pretrain.main(["--evaluate", *shared]) == 0

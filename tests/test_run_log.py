@@ -1,15 +1,19 @@
 """The rows of a run: each step once, always JSON, nothing lost."""
 
 import json
+import time
 
 import pytest
 import tensorflow as tf
 
+from albert_tf2.training import run_log
 from albert_tf2.training.run_log import RunLog, read_rows
+
+OPTIONS = {"train_steps": 12, "steps_per_epoch": 4.0, "progress": False}
 
 
 def opened(workdir, start_step, **options):
-    log = RunLog(workdir, **({"train_steps": 12, "progress": False} | options))
+    log = RunLog(workdir, **(OPTIONS | options))
     log.open(start_step)
     return log
 
@@ -145,8 +149,8 @@ def test_lines_say_speed_and_time_left_once_they_are_known(tmp_path):
     log.training({"step": 6, "loss": 0.5, "steps_per_second": 0.05}, {})
     log.close()
     assert told == [
-        "step 2/12  loss 0.7123",
-        "step 6/12  loss 0.5000  0.05 steps/s  2.0 min left",
+        "step 2/12  epoch 0.50/3.00  loss 0.7123",
+        "step 6/12  epoch 1.50/3.00  loss 0.5000  0.05 steps/s  2.0 min left",
     ]
 
 
@@ -173,3 +177,48 @@ def test_other_workers_write_nothing(tmp_path):
     log.say("nothing")
     log.close()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_tells_once_when_it_will_end(tmp_path, monkeypatch):
+    clock = [1000.0]
+    # Noon; the clock on the wall plays no part in the speed.
+    monkeypatch.setattr(run_log.time, "monotonic", lambda: clock[0])
+    noon = time.mktime((2026, 11, 28, 12, 0, 0, 0, 0, -1))
+    monkeypatch.setattr(run_log.time, "time", lambda: noon)
+    told = []
+    log = opened(tmp_path, -1, train_steps=310, say=told.append)
+    log.advance(10, {})  # compiles: its time tells nothing
+    for _ in range(3):
+        clock[0] += 30.0
+        log.advance(5, {})
+    log.close()
+    # 10 steps took 60 seconds, and 290 are left.
+    assert told == ["at this speed the run ends at 12:29, in 29 min"]
+
+
+@pytest.mark.parametrize(
+    "seconds, told",
+    [
+        (90, "at 23:01, in 2 min"),
+        (3600 - 1, "at 23:59, in 1 h 0 min"),
+        (26 * 3600, "at 2026-11-30 01:00, in 26 h 0 min"),
+    ],
+)
+def test_the_end_of_a_run_has_a_date_if_it_is_not_today(
+    monkeypatch, seconds, told
+):
+    late = time.mktime((2026, 11, 28, 23, 0, 0, 0, 0, -1))
+    monkeypatch.setattr(run_log.time, "time", lambda: late)
+    assert run_log._in(seconds) == told
+
+
+def test_epochs_stand_beside_steps(tmp_path, capsys):
+    told = []
+    log = opened(tmp_path, -1, say=told.append)
+    log.training({"step": 6, "loss": 0.5}, {})
+    log.close()
+    assert told == ["step 6/12  epoch 1.50/3.00  loss 0.5000"]
+    log = opened(tmp_path, -1, progress=True)
+    log.advance(6, {"loss": 0.5})
+    log.close()
+    assert "epoch=1.50/3.00" in capsys.readouterr().err

@@ -66,6 +66,7 @@ class Run:
             self,
             Plan(
                 train_steps=self.total,
+                steps_per_epoch=self.steps_per_epoch,
                 log_every=self.recipe.log_every,
                 eval_every=self.recipe.eval_every or self.steps_per_epoch,
                 checkpoint_every=self.recipe.checkpoint_every,

@@ -149,6 +149,7 @@ class Run:
             self,
             Plan(
                 train_steps=recipe.train_steps,
+                steps_per_epoch=self.records.records / recipe.global_batch_size,
                 log_every=recipe.log_every,
                 eval_every=recipe.eval_every,
                 checkpoint_every=recipe.checkpoint_every,

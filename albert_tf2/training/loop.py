@@ -85,6 +85,7 @@ class Plan:
     """When what happens, in steps, and what happens when it goes wrong."""
 
     train_steps: int
+    steps_per_epoch: float
     log_every: int
     eval_every: int
     checkpoint_every: int
@@ -130,6 +131,7 @@ class Loop:
         self._log = RunLog(
             workdir,
             train_steps=plan.train_steps,
+            steps_per_epoch=plan.steps_per_epoch,
             enabled=worker == 0,
             progress=progress,
             say=say,

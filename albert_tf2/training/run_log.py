@@ -3,17 +3,20 @@
 metrics.jsonl      a row per logged step: `step`, `loss`, rates, speed
 evaluation.jsonl   a row per evaluation on the held-out rows
 tensorboard/       the same numbers as scalars
-the terminal       a progress bar with rate, remaining time and losses, or
-                   a line per logged step
+the terminal       a progress bar with rate, epoch, remaining time and losses,
+                   or a line per logged step; after a minute, when it will end
 
 Each step has one row, a row is always JSON (a number that is none is null),
 and no row that could be read is ever dropped for one that could not.
 """
 
+import contextlib
 import json
 import math
+import os
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from albert_tf2 import paths
@@ -22,6 +25,8 @@ from albert_tf2.errors import UserError
 METRICS, EVALUATION = "metrics.jsonl", "evaluation.jsonl"
 # Lines that are no rows are kept beside the file, under this ending.
 DAMAGED = ".damaged"
+# The speed of so many seconds tells when a run will end.
+FORESIGHT_SECONDS = 60
 
 Row = dict[str, Any]
 
@@ -81,6 +86,7 @@ class RunLog:
         workdir: paths.PathLike,
         *,
         train_steps: int,
+        steps_per_epoch: float,
         enabled: bool = True,
         progress: bool = True,
         say: Callable[[str], None] = print,
@@ -90,18 +96,23 @@ class RunLog:
         Args:
             workdir: The run's folder.
             train_steps: The last step.
+            steps_per_epoch: How many steps see every row once.
             enabled: False on workers that share the folder.
             progress: Whether to show a bar, and not a line per logged step.
             say: Takes lines for the console while there is no bar.
         """
         self.workdir = workdir
         self.train_steps = train_steps
+        self.steps_per_epoch = steps_per_epoch
         self.enabled = enabled
         self._progress = progress
         self._say = say
         self._step = 0
         self._bar: Any = None
         self._writer: Any = None
+        # Since when, and since which step, the speed is measured.
+        self._since: tuple[float, int] | None = None
+        self._foretold = False
 
     def open(self, step: int) -> None:
         """Continues the files of a run.
@@ -116,6 +127,7 @@ class RunLog:
         self._drop_rows_after(step)
         import tensorflow as tf  # here: drawing reads rows without it
 
+        _hear_xla_out(tf)
         self._summary, self._errors = tf.summary, tf.errors
         self._writer = tf.summary.create_file_writer(
             paths.for_tensorflow(paths.join(self.workdir, "tensorboard"))
@@ -157,14 +169,37 @@ class RunLog:
     def advance(self, steps: int, losses: dict[str, float]) -> None:
         """Moves the bar and shows the newest losses."""
         self._step += steps
-        if not self.enabled or not self._progress:
+        if not self.enabled:
+            return
+        self._foretell()
+        if not self._progress:
             return
         if self._bar is None:
             self._bar = self._new_bar()
         else:
             self._bar.update(steps)
         shown = {name: f"{value:.3f}" for name, value in losses.items()}
+        shown = {"epoch": self._epoch(self._step)} | shown
         self._bar.set_postfix(shown, refresh=False)
+
+    def _epoch(self, step: int) -> str:
+        last = self.train_steps / self.steps_per_epoch
+        return f"{step / self.steps_per_epoch:.2f}/{last:.2f}"
+
+    def _foretell(self) -> None:
+        """Says once, when the speed is known, at what time the run ends."""
+        if self._foretold:
+            return
+        now = time.monotonic()
+        if self._since is None:  # after the first steps, which compile
+            self._since = now, self._step
+            return
+        seconds, steps = now - self._since[0], self._step - self._since[1]
+        if seconds < FORESIGHT_SECONDS or steps <= 0:
+            return
+        self._foretold = True
+        left = (self.train_steps - self._step) * seconds / steps
+        self.say(f"at this speed the run ends {_in(left)}")
 
     def _new_bar(self):
         # After the first steps: what compiling them prints cannot break it,
@@ -206,7 +241,7 @@ class RunLog:
             left = f"  {speed:.2f} steps/s  {minutes:.1f} min left"
         self.say(
             f"step {row['step']}/{self.train_steps}  "
-            f"loss {row['loss']:.4f}{left}"
+            f"epoch {self._epoch(row['step'])}  loss {row['loss']:.4f}{left}"
         )
 
     def evaluation(self, row: Row) -> None:
@@ -238,3 +273,42 @@ class RunLog:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+
+def _in(seconds: float) -> str:
+    """Says at what time, and in what time, something is done."""
+    now = time.time()
+    end = time.localtime(now + seconds)
+    is_today = end[:3] == time.localtime(now)[:3]
+    clock = time.strftime("%H:%M" if is_today else "%Y-%m-%d %H:%M", end)
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"at {clock}, in {f'{hours} h ' if hours else ''}{minutes} min"
+
+
+def _hear_xla_out(tf: Any) -> None:
+    """Lets XLA say to nobody what it says once in every process.
+
+    Its first lines come with the first program that it compiles and heed no
+    log level of TensorFlow's: they would stand in the middle of a run's.
+    """
+    with _nobody_hears(), tf.device("CPU:0"):
+        tf.function(lambda x: x + 1.0, jit_compile=True)(tf.constant(0.0))
+
+
+@contextlib.contextmanager
+def _nobody_hears() -> Iterator[None]:
+    """Sends to nowhere what C++ writes to the terminal meanwhile."""
+    sys.stderr.flush()
+    try:
+        terminal = os.dup(2)
+    except OSError:  # it has been closed
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        os.close(nowhere)
