@@ -4,7 +4,7 @@ Tasks: lcqmc bq atec pawsx afqmc tnews iflytek cmnli ocnli xnli wsc csl
 chnsenticorp (classification), cmrc2018 drcd (answers in a text), cluener msra
 weibo resume peoples_daily (names), c3 chid (multiple choice). Your own files:
 classification, multi_label, regression (tables of texts or pairs: CSV, TSV,
-JSON Lines, Parquet), ner and qa.
+JSON Lines, Parquet), ner, qa and sentence_vectors.
 
 The workdir receives model/ (for `python -m albert_tf2.predict`), predictions/
 with a row per row of dev and test, results.json, metrics.jsonl and curves for

@@ -12,7 +12,8 @@ Texts stand on the command line (two of them are a pair where the model takes
 pairs), or one per line in --input_file, where a tab parts a pair; a .jsonl file
 keeps its ids. Answer n belongs to line n; a blank line is answered by null.
 Answers are JSON Lines, on the screen or in --output_file. --interactive reads
-from the keyboard.
+from the keyboard. --query searches what `embed` wrote, named by --vectors,
+without embedding it again.
 
     python -m albert_tf2.predict similarity --model albert_tiny_zh \\
       "我喜欢妈妈做的汤" "妈妈做的汤我很喜欢喝"
@@ -94,9 +95,15 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--pooling",
         choices=POOLINGS,
-        default="mean",
         help="similarity, embed: what stands for a text: the mean of its "
-        "tokens' vectors, that of [CLS], or the pooler's (default: mean)",
+        "tokens' vectors, that of [CLS], or the pooler's (default: mean, or "
+        "what a model for sentence vectors was tuned with)",
+    )
+    add(
+        "--vectors",
+        metavar="FILE.npy",
+        help="similarity with --query: the vectors of --input_file, which "
+        "embed wrote, so that its texts are not embedded again",
     )
     add(
         "--whiten_with",
@@ -146,6 +153,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         raise UserError(
             "give texts, or --input_file, or --interactive: exactly one. "
             f"Received: {sources} of them"
+        )
+    if args.vectors and not (args.query and args.input_file):
+        raise UserError(
+            "--vectors belong to the texts of --input_file, which --query is "
+            "compared with: similarity --query TEXT --input_file FILE "
+            "--vectors FILE.npy"
         )
     if args.mode == "embed" and not (args.output_file or "").endswith(".npy"):
         raise UserError("embed needs --output_file with a name in .npy")
@@ -216,15 +229,22 @@ def _answer(predictor, args, entries: Sequence[Entry]) -> list[dict[str, Any]]:
 
 
 def _most_similar(predictor, args, entries) -> Iterator[dict[str, Any]]:
-    entries = [entry for entry in entries if entry.text is not None]
+    candidates: Any = None
+    if args.vectors:
+        candidates = read_vectors(args.vectors, len(entries), args.input_file)
+    else:
+        entries = [entry for entry in entries if entry.text is not None]
+        candidates = [entry.text for entry in entries]
     ranked = predictor.most_similar(
         args.query,
-        [entry.text for entry in entries],
+        candidates,
         top_k=args.top_k,
         pooling=args.pooling,
     )
     for index, cosine in ranked:
         entry = entries[index]
+        if entry.text is None:
+            continue  # its vector is 0
         yield {
             "similarity": round(cosine, 6),
             "id": entry.entry_id,
@@ -270,6 +290,33 @@ def set_whitening(predictor: Predictor, args: Any) -> None:
     )
     if args.save_whitening:
         whitening.save(args.save_whitening)
+
+
+def read_vectors(path: str, count: int, texts: str) -> Any:
+    """Opens the vectors of a file of texts: [N, H], read as they are needed.
+
+    Raises:
+        UserError: If they are not a row for each of `count` texts.
+    """
+    import numpy as np
+
+    try:
+        vectors = np.load(paths.fetched(path), mmap_mode="r")
+        if not isinstance(vectors, np.ndarray) or vectors.ndim != 2:
+            raise ValueError("no table of numbers")
+        if vectors.dtype.kind != "f":
+            raise ValueError(f"they are of type {vectors.dtype}")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} holds no vectors ({error}): write them with `embed "
+            f"--input_file {texts} --output_file {path}`"
+        ) from None
+    if len(vectors) != count:
+        raise UserError(
+            f"{path} has {len(vectors):,} vectors, and {texts} {count:,} "
+            "lines: embed the file again"
+        )
+    return vectors
 
 
 def write_embeddings(

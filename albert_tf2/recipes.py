@@ -19,7 +19,9 @@ from albert_tf2.settings import (
     MAX_SEED,
     MAX_STEPS,
     OPTIMIZERS,
+    POOLINGS,
     PRECISIONS,
+    VECTOR_LOSSES,
     setting,
 )
 
@@ -502,6 +504,20 @@ class FinetuneRecipe(Lengths):
         None,
         "Task `multi_label`: what stands between the labels of a cell, "
         "`space` for a space; null: found.",
+    )
+
+    pooling: str = setting(
+        "mean",
+        "Task `sentence_vectors`: what a text's vector is: the mean of its "
+        "tokens' vectors, that of [CLS], or the pooler's.",
+        choices=POOLINGS,
+    )
+    vector_loss: str | None = setting(
+        None,
+        "Task `sentence_vectors`: `cosent` learns from pairs with labels "
+        "(Su 2022), `simcse` from texts alone (2104.08821); null: by the "
+        "training file.",
+        choices=VECTOR_LOSSES,
     )
 
     precision: str = setting(

@@ -27,6 +27,10 @@ LAMB_ADAPTATIONS = ("paper", "google")
 ON_ERROR = ("fail", "skip")
 OPTIMIZERS = ("lamb", "adamw")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+# What stands for a text: the mean of its tokens' vectors, that of [CLS], or
+# the pooler's.
+POOLINGS = ("mean", "cls", "pooled")
+COSENT, SIMCSE = VECTOR_LOSSES = ("cosent", "simcse")
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 
 # Bounds that several classes share. They are there to catch slips: what is

@@ -14,13 +14,16 @@ traced length and loses what `hub.KerasLayer` asks for.
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
 from albert_tf2 import features, paths
 from albert_tf2.checkpoints import names
 from albert_tf2.checkpoints.native import CONFIG_FILE
+from albert_tf2.model import pooling
 from albert_tf2.model.albert import AlbertPretrainer
+from albert_tf2.tasks.base import TASK_FILE
 from albert_tf2.text.tokenization import Tokenizer
 
 from .preprocessor import add_text_assets
@@ -120,6 +123,7 @@ def build_encoder(
     staging: str,
     *,
     heads: Sequence[str] = HEADS,
+    task: dict[str, Any] | None = None,
 ) -> tf.__internal__.tracking.AutoTrackable:
     """Returns the SavedModel's root.
 
@@ -128,9 +132,24 @@ def build_encoder(
         tokenizer: What the preprocessor does.
         staging: An empty folder, for the assets.
         heads: The heads to publish, of "mlm" and "sop".
+        task: What `task.json` says of a model for sentence vectors.
     """
     encoder = pretrainer.encoder
-    encode = traced(encoder, features.ENCODER_INPUTS)
+
+    def vectors(inputs, training):
+        assert task is not None, "only then it is traced"
+        outputs = dict(encoder(inputs, training=training))
+        vector = pooling.sentence_vector(
+            outputs, inputs[features.INPUT_MASK], task["pooling"]
+        )
+        return outputs | {
+            features.POOLED_OUTPUT: vector,
+            features.DEFAULT: vector,
+        }
+
+    encode = traced(
+        encoder if task is None else vectors, features.ENCODER_INPUTS
+    )
 
     def mlm(inputs, training):
         inputs = dict(inputs)
@@ -167,6 +186,10 @@ def build_encoder(
     config_file = f"{staging}/{CONFIG_FILE}"
     pretrainer.config.to_json(config_file)
     root.config_file = tf.saved_model.Asset(config_file)
+    if task is not None:
+        task_file = f"{staging}/{TASK_FILE}"
+        paths.write_json(task_file, task)
+        root.task_file = tf.saved_model.Asset(task_file)
     # Of TF Hub's API, for programs that know no `text_settings_file`.
     root.do_lower_case = tf.Variable(
         tokenizer.settings.do_lower_case, trainable=False
@@ -192,6 +215,7 @@ def export_encoder(
     *,
     heads: Sequence[str] = HEADS,
     dropout: float | None = None,
+    task: dict[str, Any] | None = None,
     overwrite: bool = False,
 ) -> paths.PathLike:
     """Writes the encoder SavedModel and returns its folder.
@@ -203,6 +227,8 @@ def export_encoder(
         heads: The heads to publish: those that were trained.
         dropout: The rate for fine-tuning; None keeps the configuration's
             (0 in the released Chinese models).
+        task: What `task.json` says of a model for sentence vectors: its
+            vector, of length 1, becomes the `pooled_output`.
         overwrite: Replace an existing folder.
 
     Raises:
@@ -213,7 +239,9 @@ def export_encoder(
         pretrainer = with_dropout(pretrainer, dropout)
     with paths.atomic_directory(export_dir, overwrite=overwrite) as folder:
         with paths.temporary_folder("export") as staging:
-            root = build_encoder(pretrainer, tokenizer, staging, heads=heads)
+            root = build_encoder(
+                pretrainer, tokenizer, staging, heads=heads, task=task
+            )
             tf.saved_model.save(
                 root,
                 str(folder),

@@ -11,7 +11,8 @@ loading a moved copy in a fresh process:
     cards/1/          what was measured; Kaggle's upload folders
 
 Of a fine-tuned model (runs/x or runs/x/model) serving, tflite and onnx hold
-the head, and answer as `Predictor` does.
+the head, and answer as `Predictor` does. Of one for sentence vectors the
+encoder's pooled_output is the vector.
 
 Try it:
 
@@ -83,7 +84,8 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="PART[,PART]",
         help=f"what to write: {', '.join(WHAT)}, or all, which is all but "
         f"{', '.join(ONLY_BY_NAME)} (default: "
-        f"{','.join(WHAT[:2])}; of a fine-tuned model: serving)",
+        f"{','.join(WHAT[:2])}, also of a model for sentence vectors; of "
+        "other fine-tuned models: serving)",
     )
     add(
         "--vocab_file",

@@ -29,6 +29,7 @@ PIPELINE_TAGS = {
     base.TAGGING: "token-classification",
     base.SPAN: "question-answering",
     base.CHOICE: "multiple-choice",
+    base.VECTORS: "sentence-similarity",
 }
 # Of the serving model's signature, where a text or a pair is not all.
 INPUTS = {
@@ -54,7 +55,7 @@ def gather(
     _, method = GRAPHS[tuned.task.kind]
     parts = [
         part
-        for part in ("serving", "tflite", "onnx")
+        for part in ("encoder", "serving", "tflite", "onnx")
         if paths.is_dir(paths.join(export_dir, part, version))
     ]
     return {
@@ -134,7 +135,12 @@ def _lines(name: str, facts: dict[str, Any]) -> Iterator[str]:
 
 def _labels(task: dict[str, Any]) -> Iterator[str]:
     names = task.get("types") or task["labels"]
-    if task["kind"] == base.REGRESSION:
+    if task["kind"] == base.VECTORS:
+        yield (
+            f"None: a vector of length 1 for each text (pooling "
+            f"{task['pooling']}); products of two are cosines."
+        )
+    elif task["kind"] == base.REGRESSION:
         low_high = task.get("steps") or []
         yield "Scores" + (
             f" on the scale {low_high[0]} to {low_high[-1]}."

@@ -4,6 +4,7 @@
                     -> label, probability [B], labels, probabilities [B, n]
     multi_label     the same -> labels, probabilities, chosen [B, n]
     regression      the same -> score [B], and nearest [B] on a scale
+    sentence_vectors  text [B] -> embedding [B, H] (see `vector_graph`)
 
 The answers are those of `prediction.TunedModel`: the same cuts, the same
 length, the labels by name. Labels stand in every row, because TF Serving's row
@@ -35,6 +36,8 @@ def text_names(task: base.Task) -> tuple[str, ...]:
 
 def text_answers(task: base.Task) -> Answers:
     """Returns what the logits of a text task mean."""
+    if task.kind == base.VECTORS:
+        return lambda vectors: {"embedding": vectors}
     if task.kind == base.REGRESSION:
         return lambda logits: _scores(task, logits)
     if task.kind == base.MULTI_LABEL:

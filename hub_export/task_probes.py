@@ -47,6 +47,8 @@ def _texts(tuned: TunedModel, texts: list[str]) -> Probes:
     pairs = getattr(tuned.task, "pairs", None)
     rows = list(zip(texts, others, strict=True)) if pairs else texts
     given = {"text_a": texts, "text_b": others} if pairs else {"text": texts}
+    if tuned.task.kind == base.VECTORS:
+        return given, {"embedding": tuned.embed(texts)}
     if tuned.task.kind == base.REGRESSION:
         return given, {"score": [a["score"] for a in tuned.score(rows)]}
     found = [a["probabilities"] for a in tuned.classify(rows)]

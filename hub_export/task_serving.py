@@ -1,10 +1,10 @@
 """A fine-tuned model as one SavedModel: strings in, answers with names out.
 
     serving_default, and the predictor's own word for it: classify, score,
-    tag, answer, choose
+    tag, answer, choose, embed
 
-Inputs and outputs are those of `task_graphs`, `tagging_graph`, `span_graph`
-and `choice_graph`. The assets hold `vocab.txt`,
+Inputs and outputs are those of `task_graphs`, `vector_graph`, `tagging_graph`,
+`span_graph` and `choice_graph`. The assets hold `vocab.txt`,
 `text_settings.json` and `task.json`, so nothing but the folder is needed.
 """
 
@@ -21,12 +21,14 @@ from .serving import write_warmup
 from .span_graph import SpanGraph
 from .tagging_graph import TaggingGraph
 from .task_graphs import TextGraph
+from .vector_graph import VectorGraph
 
 # By kind: what makes the graph, and the predictor's word for what it does.
 GRAPHS: dict[str, tuple[type, str]] = {
     base.CLASSIFICATION: (TextGraph, "classify"),
     base.MULTI_LABEL: (TextGraph, "classify"),
     base.REGRESSION: (TextGraph, "score"),
+    base.VECTORS: (VectorGraph, "embed"),
     base.TAGGING: (TaggingGraph, "tag"),
     base.SPAN: (SpanGraph, "answer"),
     base.CHOICE: (ChoiceGraph, "choose"),
@@ -55,6 +57,9 @@ def export_task_serving(
                 *root.specs()
             )
             signatures = {"serving_default": answer, method: answer}
-            tf.saved_model.save(root, str(folder), signatures=signatures)
+            published = dict(signatures)
+            if isinstance(root, VectorGraph):
+                published |= root.more_signatures()
+            tf.saved_model.save(root, str(folder), signatures=published)
             write_warmup(folder, signatures, root.requests)
     return export_dir

@@ -10,7 +10,7 @@
 64 is the model's own length. Every file answers one text or pair at a time,
 and holds `labels.txt`, `task.json` and the vocabulary inside (see
 `tflite_archive`). Outputs are `probabilities` [1, n], each label by itself
-where a text may have several, or `score` [1].
+where a text may have several, `score` [1], or `embedding` [1, H].
 
 Those of ids run with `ai_edge_litert` alone, those of strings with tf.text's
 operations too (see `tflite.interpreter`).
@@ -40,6 +40,7 @@ FORMS = {
     base.CLASSIFICATION: ("classifier", "probabilities"),
     base.MULTI_LABEL: ("classifier", "probabilities"),
     base.REGRESSION: ("regression", "score"),
+    base.VECTORS: ("vectors", "embedding"),
 }
 VARIANTS = (
     ("fp32", False),

@@ -6,19 +6,26 @@ numbers, is refused with the reason: nothing is left out silently.
 
 import argparse
 import dataclasses
+import warnings
 from collections.abc import Iterator
 
 from albert_tf2 import paths
 from albert_tf2.errors import UserError
 from albert_tf2.tasks import base
 
+# Where `finetuning.encoders` keeps a hub encoder.
+HUB_FOLDER = "hub_encoder"
+
 # In the order of the work.
-PARTS = ("preprocessor", "serving", "tflite", "onnx", "cards")
+PARTS = ("preprocessor", "encoder", "serving", "tflite", "onnx", "cards")
 ONLY_BY_NAME = ("onnx",)  # it needs packages that nothing else needs
 NO_PLACE = {
     "encoder": "a hub encoder has no place for the head: publish the "
     "checkpoint that the model was tuned from",
 }
+NO_ENCODER = (
+    "it was tuned on a hub encoder, whose graph is not this project's to change"
+)
 NO_TFLITE = (
     "TFLite has no operations for what a model for {kind} does with its numbers"
 )
@@ -33,7 +40,10 @@ FLAGS = (
 
 
 def parts_of(what: list[str] | None, source: str, folder: str) -> list[str]:
-    """Returns the parts to write; None asks for the serving model.
+    """Returns the parts to write.
+
+    None asks for the serving model, or for preprocessor and encoder of one
+    for sentence vectors.
 
     Args:
         what: What --what asked for; may hold "all".
@@ -44,10 +54,15 @@ def parts_of(what: list[str] | None, source: str, folder: str) -> list[str]:
         UserError: For a part that has no place for the head, or for what the
             task does.
     """
-    if what is None:
-        return ["serving"]
     reasons = dict(NO_PLACE)
     kind = paths.read_json(paths.join(folder, base.TASK_FILE), dict).get("kind")
+    if kind == base.VECTORS:
+        reasons = {}
+        if paths.is_dir(paths.join(folder, HUB_FOLDER)):
+            reasons["encoder"] = NO_ENCODER
+    if what is None:
+        own = kind == base.VECTORS and "encoder" not in reasons
+        return ["preprocessor", "encoder"] if own else ["serving"]
     if kind not in base.ONE_VECTOR:
         reasons["tflite"] = NO_TFLITE.format(kind=kind)
     if "all" in what:
@@ -139,6 +154,11 @@ def export(
             for line in export_onnx(folder, target, overwrite=args.overwrite):
                 yield f"  verified: {line}"
             continue
+        if name == "encoder":
+            expected = _export_encoder(tuned, folder, target, args.overwrite)
+            for line in verify.verify(target, name, expected):
+                yield f"  verified: {line}"
+            continue
         if name == "cards":
             export_task_card(
                 tuned,
@@ -163,3 +183,32 @@ def export(
             expected = expected_answers(tuned)
         for line in verify.verify(target, name, expected):
             yield f"  verified: {line}"
+
+
+def _export_encoder(tuned, folder: str, target: str, overwrite: bool):
+    """Writes the encoder of a model for sentence vectors.
+
+    Returns:
+        What it must answer: `verify.probe_inputs` as the model pools them.
+    """
+    from albert_tf2 import features
+    from albert_tf2.checkpoints import read_weights, weights
+
+    from . import verify
+    from .encoder import export_encoder
+
+    with warnings.catch_warnings():
+        # That it has no pre-training heads is right.
+        warnings.simplefilter("ignore")
+        pretrainer = weights.to_model(read_weights(folder))
+    export_encoder(
+        pretrainer,
+        tuned.loaded.tokenizer,
+        target,
+        heads=(),
+        task=tuned.describe(),
+        overwrite=overwrite,
+    )
+    inputs = verify.probe_inputs(pretrainer.config.vocab_size)
+    vectors = tuned.model(inputs, training=False).numpy()
+    return {features.POOLED_OUTPUT: vectors}

@@ -18,6 +18,7 @@ import tensorflow as tf
 from albert_tf2 import finetune, paths
 from albert_tf2.errors import Preempted, UserError
 from albert_tf2.finetuning import encoders, step, tuner
+from albert_tf2.finetuning import model as tuned_model
 from albert_tf2.finetuning import run as finetuning_run
 from albert_tf2.finetuning.model import draws_own_dropout
 from albert_tf2.keras_api import keras
@@ -174,7 +175,7 @@ def test_a_loss_that_is_lost_stops_the_run(
     folder, checkpoint, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(
-        step,
+        tuned_model,
         "loss_sum",
         lambda kind, logits, labels, weights: logits[0, 0] * float("nan"),
     )

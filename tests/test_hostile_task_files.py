@@ -21,6 +21,7 @@ WRITERS = {
     "regression": samples.write_scores,
     "ner": samples.write_spans,
     "qa": samples.write_own_questions,
+    "sentence_vectors": samples.write_lcqmc,
 }
 VALUES = [
     *(None, True, 0, -1, 1.5, "", [], {}, [None], [[1]], "文", {"text": [1]}),

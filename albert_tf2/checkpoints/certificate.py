@@ -65,6 +65,10 @@ def run(
     found = {name: outputs[name].numpy() for name in kept}
     if tuned is not None and task_head.has_head(tuned):
         found[task_head.LOGITS] = task_head.logits(tuned, found).numpy()
+    if tuned is not None and task_head.pooling_of(tuned):
+        found[task_head.EMBEDDING] = task_head.embedding(
+            tuned, found, inputs[features.INPUT_MASK]
+        ).numpy()
     return found
 
 
@@ -177,7 +181,12 @@ def _share(
 
 
 def _task(found: Weights) -> dict[str, Any] | None:
-    """Returns what the fine-tuned head is for; None without one."""
+    """Returns what a fine-tuned model is for; None for others."""
+    if task_head.pooling_of(found):
+        return {
+            "kind": found.task_kind,
+            "pooling": task_head.pooling_of(found),
+        }
     if not task_head.has_head(found):
         return None
     return {"kind": found.task_kind, "labels": list(found.task_labels)}

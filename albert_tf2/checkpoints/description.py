@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from albert_tf2 import paths
-from albert_tf2.checkpoints import names
+from albert_tf2.checkpoints import names, task_head
 from albert_tf2.checkpoints.weights import Weights
 from albert_tf2.text.tokenization import Vocabulary
 
@@ -50,6 +50,9 @@ def describe(found: Weights) -> str:
 
 def _task(found: Weights) -> list[tuple[str, str]]:
     """Says what a fine-tuned head is for."""
+    pooling = task_head.pooling_of(found)
+    if pooling:
+        return [("task", f"{found.task_kind}, pooling {pooling}")]
     if not found.task_arrays:
         return []
     name = found.task.get("task", "of another program")

@@ -8,7 +8,11 @@ from typing import Any
 import numpy as np
 
 from albert_tf2 import paths
-from albert_tf2.checkpoints import huggingface_tasks, weights
+from albert_tf2.checkpoints import (
+    huggingface_tasks,
+    sentence_transformers,
+    weights,
+)
 from albert_tf2.checkpoints.locate import INDEX_ENDING, SAFETENSORS
 from albert_tf2.checkpoints.weights import Weights
 from albert_tf2.errors import UserError, install_line
@@ -119,6 +123,7 @@ def write_folder(
     if found.vocab_file is not None:
         values = {**values, **_special_ids(found)}
         _write_tokenizer(found, folder)
+    sentence_transformers.write(found, folder)
     head, more, about = huggingface_tasks.head(found)
     tensors, values = {**tensors, **more}, {**values, **about}
     save_file(dict(tensors), folder / SAFETENSORS, metadata={"format": "pt"})

@@ -127,8 +127,10 @@ def tuned_variables_by_name(model: Any) -> dict[str, "tf.Variable"]:
         name: path
         for name, path in attribute_paths(model.encoder.config).items()
         if path.startswith("encoder/")
-    } | TASK_PATHS
-    if model.head.layer_norm is None:
+    }
+    if model.head is not None:  # sentence vectors have none
+        places |= TASK_PATHS
+    if model.head is None or model.head.layer_norm is None:
         places = {k: v for k, v in places.items() if "head/layer_norm" not in v}
     return {name: _at(model, path) for name, path in places.items()}
 

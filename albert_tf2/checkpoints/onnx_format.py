@@ -1,8 +1,9 @@
 """ONNX, through tf2onnx: every layout, any batch size and length.
 
 The graph takes the model's own inputs, int32 [B, T] and [B, P], and returns
-its outputs by name; of a fine-tuned one `task_logits` too, with labels and
-`task.json` among the model's properties. tf2onnx was chosen over torch's
+its outputs by name; of a fine-tuned one `task_logits` too, or the `embedding`
+of one for sentence vectors, with labels and `task.json` among the model's
+properties. tf2onnx was chosen over torch's
 exporter because it starts from this project's model: pre-LN and the factorized
 embeddings stay as they are, where a detour through Hugging Face would refuse
 or unfold them.
@@ -53,6 +54,10 @@ def write(found: Weights, folder: Path) -> dict[str, str]:
             logits = task_head.logits(found, outputs)
             kept[task_head.LOGITS] = logits
             kept |= task_head.meaning(found, logits)
+        if task_head.pooling_of(found):
+            kept[task_head.EMBEDDING] = task_head.embedding(
+                found, outputs, given[features.INPUT_MASK]
+            )
         return kept
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
@@ -64,7 +69,7 @@ def write(found: Weights, folder: Path) -> dict[str, str]:
         output_path=str(folder / FILE_NAME),
     )
     found.config.to_json(folder / "albert_config.json")
-    if is_tuned:
+    if is_tuned or task_head.pooling_of(found):
         _add_task(found, folder)
     # Constants of the graph carry no variable's name.
     table = [*names.attribute_paths(found.config), *names.TASK_PATHS]

@@ -18,6 +18,7 @@ from albert_tf2 import features, paths
 from albert_tf2.checkpoints.weights import Weights
 from albert_tf2.errors import UserError, shown
 from albert_tf2.model import layers
+from albert_tf2.settings import POOLINGS
 
 TASK_FILE = "task.json"
 LABELS_FILE = "labels.txt"
@@ -28,11 +29,34 @@ WEIGHTS, BIAS = "output_weights", "output_bias"
 GAMMA, BETA = "loss/LayerNorm/gamma", "loss/LayerNorm/beta"
 # Kinds whose head reads every token, so that no pooler is needed.
 PER_TOKEN = ("tagging", "span")
+# The kind that has no head: what counts is the vector of a text.
+VECTORS = "sentence_vectors"
+EMBEDDING = "embedding"
 
 
 def has_head(found: Weights) -> bool:
     """Whether the weights are those of a fine-tuned model."""
     return WEIGHTS in found.task_arrays
+
+
+def pooling_of(found: Weights) -> str | None:
+    """Returns how a model for sentence vectors pools; None for others."""
+    if found.task_kind != VECTORS:
+        return None
+    return found.task.get("pooling")
+
+
+def embedding(found: Weights, outputs: Mapping[str, Any], input_mask: Any):
+    """Returns the vectors of a model for sentence vectors: float32 [B, H].
+
+    Args:
+        found: Its weights.
+        outputs: Of its encoder: arrays, or tensors of a graph.
+        input_mask: int32 [B, T].
+    """
+    from albert_tf2.model import pooling
+
+    return pooling.sentence_vector(outputs, input_mask, found.task["pooling"])
 
 
 def has_layer_norm(found: Weights) -> bool:
@@ -127,17 +151,21 @@ def write_labels(found: Weights, folder: Path) -> None:
 
 def read_task(found: Weights, task_file: Path) -> Weights:
     """Adds what a `task.json` beside the weights says of their head."""
-    if not (has_head(found) and task_file.is_file()):
+    if not task_file.is_file():
         return found
     task = paths.read_json(task_file, dict)
     kind, labels = task.get("kind", found.task_kind), task.get("labels", [])
+    if not has_head(found) and kind != VECTORS:
+        return found
+    outputs = len(found.task_arrays[BIAS]) if has_head(found) else 0
     fits = {
         "kind": isinstance(kind, str),
         "labels": isinstance(labels, list)
         and all(isinstance(label, str) for label in labels)
-        and len(labels) in (0, len(found.task_arrays[BIAS])),
+        and len(labels) in (0, outputs),
         "mean": _is_number(task.get("mean", 0.0)),
         "spread": _is_number(task.get("spread", 1.0)),
+        "pooling": kind != VECTORS or task.get("pooling") in POOLINGS,
     }
     for key, is_right in fits.items():
         if not is_right:

@@ -31,9 +31,11 @@ from albert_tf2.checkpoints.native import CONFIG_FILE, PREFIX
 from albert_tf2.config import AlbertConfig, load_model_config
 from albert_tf2.errors import UserError
 from albert_tf2.finetuning.model import TaskHead, TaskModel
+from albert_tf2.finetuning.vectors import VectorModel
 from albert_tf2.keras_api import keras
 from albert_tf2.model.albert import AlbertEncoder
 from albert_tf2.tasks import base, registry
+from albert_tf2.tasks.sentence_vectors import SentenceVectors
 from albert_tf2.text import vocabulary_change
 from albert_tf2.text.text_settings import TextSettings
 from albert_tf2.text.tokenization import VOCAB_FILE, Tokenizer, Vocabulary
@@ -194,6 +196,10 @@ def build(
     seed: int | None = None,
 ) -> TaskModel:
     """Puts the task's head on an encoder; its first weights from a seed."""
+    if isinstance(task, SentenceVectors):
+        return VectorModel(
+            loaded.encoder, task.pooling, task.loss, name=task.kind
+        )
     config = loaded.config
     head = TaskHead(
         task.num_outputs,
@@ -228,7 +234,7 @@ def save(
             temporary / TASK_FILE,
             {
                 **task.describe(),
-                "hidden_size": int(model.head.output_weights.shape[-1]),
+                "hidden_size": loaded.hidden_size,
                 "lengths": dataclasses.asdict(lengths),
                 **(facts or {}),
             },

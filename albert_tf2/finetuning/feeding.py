@@ -29,7 +29,7 @@ def label_arrays(
         length: T.
         class_weights: [n], for classification.
     """
-    if kind in (base.MULTI_LABEL, base.REGRESSION):
+    if kind in (base.MULTI_LABEL, base.REGRESSION, base.VECTORS):
         return _number_arrays(examples, size)
     shape = {base.TAGGING: [size, length], base.SPAN: [size, 2]}.get(
         kind, [size]

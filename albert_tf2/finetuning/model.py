@@ -6,6 +6,8 @@ regression       pooled   [B, H]    -> [B, 1], a scaled score
 choice           pooled   [B*C, H]  -> logits [B, C]
 tagging          sequence [B, T, H] -> logits [B, T, n]
 span             sequence [B, T, H] -> logits [B, T, 2]
+
+Sentence vectors have no head: see `vectors.py`.
 """
 
 from typing import Any
@@ -98,19 +100,23 @@ class TaskModel(keras.Model):
     """
 
     def __init__(
-        self, encoder: keras.layers.Layer, head: TaskHead, kind: str, **kwargs
+        self,
+        encoder: keras.layers.Layer,
+        head: TaskHead | None,
+        kind: str,
+        **kwargs,
     ):
         """Joins the parts.
 
         Args:
             encoder: An `AlbertEncoder`, or a `hub.KerasLayer` of one.
-            head: The head.
+            head: The head; None where a subclass does without.
             kind: One of the kinds in `base`.
             **kwargs: For the Keras base class.
         """
         super().__init__(**kwargs)
         self.encoder = encoder
-        self.head = head
+        self.head: Any = head
         self.kind = kind
 
     def call(
@@ -139,6 +145,12 @@ class TaskModel(keras.Model):
             logits = tf.reshape(logits, [batch, choices])
             logits = tf.where(present, logits, ABSENT)
         return logits
+
+    def loss_sum(
+        self, logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
+    ) -> tf.Tensor:
+        """See the function `loss_sum`."""
+        return loss_sum(self.kind, logits, labels, weights)
 
 
 def draws_own_dropout(encoder: keras.layers.Layer) -> bool:

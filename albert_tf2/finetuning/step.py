@@ -10,7 +10,7 @@ update is that of the batch, wherever its rows were.
 import tensorflow as tf
 
 from albert_tf2 import features
-from albert_tf2.finetuning.model import TaskModel, loss_sum
+from albert_tf2.finetuning.model import TaskModel
 from albert_tf2.keras_api import keras
 from albert_tf2.model import dropout, fusion
 from albert_tf2.training.distribution import all_reduce
@@ -82,8 +82,8 @@ class FinetuneStep:
             tf.GradientTape() as tape,
         ):
             logits = self.model(inputs, training=True)
-            loss = loss_sum(
-                self.model.kind, logits, batch["labels"], batch["weights"]
+            loss = self.model.loss_sum(
+                logits, batch["labels"], batch["weights"]
             )
             loss /= batch["total_weight"]
             scaled = self._update.scaled(loss)

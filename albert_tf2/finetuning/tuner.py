@@ -21,6 +21,7 @@ from albert_tf2.errors import UserError
 from albert_tf2.finetuning import encoders, feeding
 from albert_tf2.finetuning.run import Run
 from albert_tf2.recipes import FinetuneRecipe
+from albert_tf2.settings import SIMCSE
 from albert_tf2.tasks import base
 from albert_tf2.training.snapshots import reason_of
 
@@ -71,6 +72,12 @@ class Tuner:
                     f"recipe: `{name}` must be a multiple of the {replicas} "
                     f"replicas. Received: `{name}={getattr(recipe, name)}`"
                 )
+        if task.kind == base.VECTORS and replicas > 1:
+            raise UserError(
+                f"task {task.name} compares all rows of a batch with each "
+                f"other, on one device, and here are {replicas}: --strategy "
+                "one_device"
+            )
         with strategy.scope():
             self.loaded = load_encoder()
             self._check_length()
@@ -94,6 +101,19 @@ class Tuner:
                 "recipe: `max_seq_length` must be at most the model's "
                 f"{most} positions. Received: "
                 f"`max_seq_length={self.recipe.max_seq_length}`"
+            )
+
+    def _check_dropout(self) -> None:
+        """SimCSE's two views of a text differ by nothing but dropout."""
+        config = self.loaded.config
+        if getattr(self.model, "vector_loss", None) != SIMCSE or config is None:
+            return
+        if not (
+            config.hidden_dropout_prob or config.attention_probs_dropout_prob
+        ):
+            raise UserError(
+                "SimCSE needs dropout, and this model has none: --set "
+                "hidden_dropout_prob=0.1 --set attention_probs_dropout_prob=0.1"
             )
 
     def predict(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
@@ -139,6 +159,7 @@ class Tuner:
         if not examples:
             raise UserError(f"task {self.task.name}: no row to train on")
         self._example = base.example_of(train_rows)
+        self._check_dropout()
         run = Run(self, examples, train_rows, dev_rows)
         return run.execute(terminated, owner)
 

@@ -1,6 +1,10 @@
-"""One vector for a whole sequence: the mean over its real tokens."""
+"""One vector for a whole sequence: of its tokens, of [CLS], or the pooler's."""
+
+from collections.abc import Mapping
 
 import tensorflow as tf
+
+from albert_tf2 import features
 
 
 def sum_of_tokens(sequence: tf.Tensor, input_mask: tf.Tensor) -> tf.Tensor:
@@ -21,3 +25,45 @@ def mean_of_tokens(sequence: tf.Tensor, input_mask: tf.Tensor) -> tf.Tensor:
     """Returns the mean of what `sum_of_tokens` adds up: float32 [B, H]."""
     count = tf.reduce_sum(tf.cast(input_mask, tf.float32), axis=1)  # [B]
     return sum_of_tokens(sequence, input_mask) / count[:, tf.newaxis]
+
+
+def pooled(
+    outputs: Mapping[str, tf.Tensor], input_mask: tf.Tensor, pooling: str
+) -> tf.Tensor:
+    """Returns what stands for each text: [B, H].
+
+    Args:
+        outputs: An encoder's.
+        input_mask: int32 [B, T], 0 for padding.
+        pooling: One of `settings.POOLINGS`.
+    """
+    if pooling == "pooled":
+        return outputs[features.POOLED_OUTPUT]
+    sequence = outputs[features.SEQUENCE_OUTPUT]  # [B, T, H]
+    if pooling == "cls":
+        return sequence[:, 0]
+    return mean_of_tokens(sequence, input_mask)
+
+
+def sentence_vector(
+    outputs: Mapping[str, tf.Tensor], input_mask: tf.Tensor, pooling: str
+) -> tf.Tensor:
+    """Returns the vector of a model that was tuned for vectors.
+
+    It has length 1; a row without any token is 0, and so is its gradient.
+
+    Args:
+        outputs: An encoder's.
+        input_mask: int32 [B, T], 0 for padding.
+        pooling: One of `settings.POOLINGS`.
+
+    Returns:
+        float32 [B, H].
+    """
+    if pooling == "mean":
+        # The mean's divisor would cancel, and be 0 for a row of padding.
+        sequence = tf.cast(outputs[features.SEQUENCE_OUTPUT], tf.float32)
+        vectors = sum_of_tokens(sequence, input_mask)
+    else:
+        vectors = tf.cast(pooled(outputs, input_mask, pooling), tf.float32)
+    return tf.math.l2_normalize(vectors, axis=-1)

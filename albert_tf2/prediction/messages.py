@@ -120,7 +120,8 @@ class MaskedTexts(Texts):
 class EmbeddedTexts(Texts):
     """Texts, and what of the model stands for each."""
 
-    pooling: Literal[POOLINGS] = "mean"  # type: ignore[valid-type]
+    # None: the mean, or what a model for sentence vectors was tuned with.
+    pooling: Literal[POOLINGS] | None = None  # type: ignore[valid-type]
 
     def kind(self) -> tuple[Any, ...]:
         return (self.pooling,)

@@ -13,6 +13,7 @@ Each kind of work has a class of its own: `TunedModel`, `MaskedWords`,
 
 import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,16 +21,17 @@ import numpy as np
 from albert_tf2 import paths
 from albert_tf2.errors import UserError
 from albert_tf2.prediction.masked_words import MaskedWords
-from albert_tf2.prediction.sentence_vectors import POOLINGS, SentenceVectors
+from albert_tf2.prediction.sentence_vectors import SentenceVectors
 from albert_tf2.prediction.similarity import Whitening
 from albert_tf2.prediction.texts import as_texts
 from albert_tf2.prediction.tuned_model import (
     LABEL_KINDS,
     TunedModel,
     tuned_folder,
+    vector_pooling,
     wrong_kind,
 )
-from albert_tf2.settings import MAX_BATCH, MAX_LENGTH, check_number
+from albert_tf2.settings import MAX_BATCH, MAX_LENGTH, POOLINGS, check_number
 from albert_tf2.tasks import base
 
 __all__ = ["POOLINGS", "Predictor"]
@@ -65,7 +67,7 @@ class Predictor:
             batch_size: Texts in a step.
             max_seq_length: In tokens, [CLS] and [SEP] included. Longer texts
                 are cut, when embedding. A fine-tuned model knows its own
-                length for its task.
+                length for its task, one for sentence vectors for these.
 
         Raises:
             UserError: If the source is missing, damaged or of another kind,
@@ -84,13 +86,22 @@ class Predictor:
             loaded, masked_model = _load_pretrained(str(source), vocab_file)
         self.task: base.Task | None = getattr(self._tuned, "task", None)
         self.tokenizer = loaded.tokenizer
+        pooling = vector_pooling(self.task)
+        if self._tuned is not None and pooling is not None:
+            max_seq_length = self._tuned.lengths.max_seq_length
+        if loaded.hub_folder is not None and self.task is None:
+            pooling = _exported_pooling(loaded.hub_folder)
         self.max_seq_length = min(max_seq_length, loaded.positions)
         lengths = {
             "max_seq_length": self.max_seq_length,
             "positions": loaded.positions,
         }
         self._vectors = SentenceVectors(
-            loaded.encoder, self.tokenizer, batch_size=batch_size, **lengths
+            loaded.encoder,
+            self.tokenizer,
+            batch_size=batch_size,
+            tuned_pooling=pooling,
+            **lengths,
         )
         self._masked_words: MaskedWords | None = None
         if masked_model is not None:
@@ -251,18 +262,19 @@ class Predictor:
         return self._masked_words.fill(as_texts(texts), top_k=top_k)
 
     def embed(
-        self, texts: str | Iterable[str], *, pooling: str = "mean"
+        self, texts: str | Iterable[str], *, pooling: str | None = None
     ) -> np.ndarray:
         """Returns a vector for each text: float32 [N, H].
 
         Args:
             texts: Sentences.
             pooling: "mean" of the tokens' outputs, "cls" for that of [CLS],
-                "pooled" for the pooler's. After `whiten`, vectors are
-                whitened.
+                "pooled" for the pooler's; None takes the mean, or what a
+                model for sentence vectors was tuned with, whose vectors have
+                length 1. After `whiten`, vectors are whitened.
 
         Raises:
-            UserError: If `pooling` is none of them.
+            UserError: If `pooling` is none of them, or not the tuned one.
         """
         return self._vectors.embed(texts, pooling=pooling)
 
@@ -280,7 +292,7 @@ class Predictor:
         texts: str | Iterable[str],
         *,
         dimensions: int | None = None,
-        pooling: str = "mean",
+        pooling: str | None = None,
     ) -> Whitening:
         """Fits whitening on sentences and applies it from now on.
 
@@ -309,7 +321,7 @@ class Predictor:
         texts_a: str | Iterable[str],
         texts_b: str | Iterable[str],
         *,
-        pooling: str = "mean",
+        pooling: str | None = None,
     ) -> np.ndarray:
         """Returns the cosine of each pair: float32 [N].
 
@@ -331,7 +343,7 @@ class Predictor:
         candidates: str | Iterable[str] | np.ndarray,
         *,
         top_k: int = 5,
-        pooling: str = "mean",
+        pooling: str | None = None,
     ) -> list[tuple[int, float]]:
         """Ranks candidates: (index, cosine), best first.
 
@@ -348,6 +360,15 @@ class Predictor:
         return self._vectors.most_similar(
             query, candidates, top_k=top_k, pooling=pooling
         )
+
+
+def _exported_pooling(hub_folder: Path) -> str | None:
+    """Returns "pooled" for an encoder that was published for its vectors."""
+    task_file = hub_folder / "assets" / base.TASK_FILE
+    if not task_file.is_file():
+        return None
+    kind = paths.read_json(task_file, dict).get("kind")
+    return "pooled" if kind == base.VECTORS else None
 
 
 def _load_pretrained(source: str, vocab_file: paths.PathLike | None):

@@ -7,8 +7,13 @@ import numpy as np
 
 from albert_tf2 import features
 from albert_tf2.errors import UserError, check_choice
-from albert_tf2.prediction.similarity import Whitening, cosines, unit
+from albert_tf2.prediction.similarity import (
+    Whitening,
+    cosines,
+    nearest,
+)
 from albert_tf2.prediction.texts import as_texts
+from albert_tf2.settings import POOLINGS
 from albert_tf2.tasks.encoding import (
     Example,
     collate,
@@ -18,7 +23,7 @@ from albert_tf2.tasks.encoding import (
 )
 from albert_tf2.text.tokenization import Tokenizer
 
-POOLINGS = ("mean", "cls", "pooled")
+DEFAULT_POOLING = "mean"
 
 
 class SentenceVectors:
@@ -37,6 +42,7 @@ class SentenceVectors:
         max_seq_length: int,
         positions: int,
         batch_size: int,
+        tuned_pooling: str | None = None,
     ):
         """Keeps the parts; a graph is traced with the first texts.
 
@@ -46,7 +52,10 @@ class SentenceVectors:
             max_seq_length: Longer texts are cut.
             positions: See `collate`.
             batch_size: Texts in a step.
+            tuned_pooling: The pooling of an encoder that was tuned for
+                vectors: they have length 1, and no other pooling makes sense.
         """
+        self._tuned_pooling = tuned_pooling
         self._encoder = encoder
         self.tokenizer = tokenizer
         self.max_seq_length = max_seq_length
@@ -56,10 +65,10 @@ class SentenceVectors:
         self.whitening: Whitening | None = None
 
     def embed(
-        self, texts: str | Iterable[str], *, pooling: str = "mean"
+        self, texts: str | Iterable[str], *, pooling: str | None = None
     ) -> np.ndarray:
         """See `Predictor.embed`."""
-        check_choice("pooling", pooling, POOLINGS)
+        pooling = self._pooling(pooling)
         vocabulary = self.tokenizer.vocabulary
         examples = [
             Example(i, (pack([ids], vocabulary, self.max_seq_length),))
@@ -79,20 +88,29 @@ class SentenceVectors:
         stacked = np.stack(vectors)
         return stacked if self.whitening is None else self.whitening(stacked)
 
+    def _pooling(self, asked: str | None) -> str:
+        """Returns what stands for a text: as asked, or the usual."""
+        pooling = asked or self._tuned_pooling or DEFAULT_POOLING
+        check_choice("pooling", pooling, POOLINGS)
+        if self._tuned_pooling not in (None, pooling):
+            raise UserError(
+                f"this model was tuned for vectors by `pooling="
+                f"{self._tuned_pooling}`, and others of it mean nothing. "
+                f"Received: `pooling={pooling}`"
+            )
+        return pooling
+
     def _step(self, pooling: str):
         import tensorflow as tf
 
-        from albert_tf2.model.pooling import mean_of_tokens
+        from albert_tf2.model.pooling import pooled, sentence_vector
+
+        pool = pooled if self._tuned_pooling is None else sentence_vector
 
         @tf.function(reduce_retracing=True)
         def step(inputs):
             outputs = self._encoder(inputs, training=False)
-            if pooling == "pooled":
-                return outputs[features.POOLED_OUTPUT]
-            sequence = outputs[features.SEQUENCE_OUTPUT]  # [B, T, H]
-            if pooling == "cls":
-                return sequence[:, 0]
-            return mean_of_tokens(sequence, inputs[features.INPUT_MASK])
+            return pool(outputs, inputs[features.INPUT_MASK], pooling)
 
         if pooling not in self._steps:
             self._steps[pooling] = lambda inputs: step(
@@ -105,7 +123,7 @@ class SentenceVectors:
         texts: str | Iterable[str],
         *,
         dimensions: int | None = None,
-        pooling: str = "mean",
+        pooling: str | None = None,
     ) -> Whitening:
         """See `Predictor.whiten`."""
         self.whitening = None
@@ -119,7 +137,7 @@ class SentenceVectors:
         texts_a: str | Iterable[str],
         texts_b: str | Iterable[str],
         *,
-        pooling: str = "mean",
+        pooling: str | None = None,
     ) -> np.ndarray:
         """See `Predictor.similarity`."""
         first, second = as_texts(texts_a), as_texts(texts_b)
@@ -137,14 +155,14 @@ class SentenceVectors:
         candidates: str | Iterable[str] | np.ndarray,
         *,
         top_k: int = 5,
-        pooling: str = "mean",
+        pooling: str | None = None,
     ) -> list[tuple[int, float]]:
         """See `Predictor.most_similar`."""
         if not isinstance(candidates, np.ndarray):
             candidates = self.embed(candidates, pooling=pooling)
         if not len(candidates):
             return []
-        vector = unit(self.embed([query], pooling=pooling))[0]
-        scores = unit(candidates) @ vector
-        best = np.argsort(-scores, kind="stable")[:top_k]
-        return [(int(i), float(scores[i])) for i in best]
+        (found,) = nearest(
+            self.embed([query], pooling=pooling), candidates, top_k=top_k
+        )
+        return found

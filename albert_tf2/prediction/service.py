@@ -46,7 +46,9 @@ def _similarity(model: Predictor, pairs: Sequence[Any]) -> list[float]:
     return [round(float(cosine), 6) for cosine in found]
 
 
-def _embed(model: Predictor, texts: Sequence[str], pooling: str) -> list[Any]:
+def _embed(
+    model: Predictor, texts: Sequence[str], pooling: str | None
+) -> list[Any]:
     vectors = model.embed(texts, pooling=pooling)
     return np.round(vectors.astype(np.float64), 6).tolist()
 

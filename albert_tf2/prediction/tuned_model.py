@@ -5,9 +5,12 @@ import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from albert_tf2 import paths
 from albert_tf2.checkpoints import download
 from albert_tf2.errors import UserError, shown
+from albert_tf2.prediction.sentence_vectors import SentenceVectors
 from albert_tf2.prediction.texts import as_texts, as_tuple
 from albert_tf2.tasks import base
 from albert_tf2.tasks.choice_files import ChoiceRow
@@ -28,6 +31,11 @@ def tuned_folder(source: paths.PathLike) -> str | None:
         if paths.is_file(paths.join(folder, base.TASK_FILE)):
             return folder
     return None
+
+
+def vector_pooling(task: base.Task | None) -> str | None:
+    """Returns the pooling of a model for sentence vectors; None for others."""
+    return getattr(task, "pooling", None)
 
 
 class TunedModel:
@@ -76,6 +84,23 @@ class TunedModel:
         """See `Predictor.score`."""
         self.need(base.REGRESSION)
         return self.run(self._text_rows(texts))
+
+    def embed(self, texts: str | Iterable[str]) -> np.ndarray:
+        """Returns the vectors of a model for sentence vectors: [N, H]."""
+        self.need(base.VECTORS)
+        return self.sentence_vectors.embed(texts)
+
+    @functools.cached_property
+    def sentence_vectors(self) -> SentenceVectors:
+        """The encoder, which embeds with what it was tuned for."""
+        return SentenceVectors(
+            self.loaded.encoder,
+            self.loaded.tokenizer,
+            max_seq_length=self.lengths.max_seq_length,
+            positions=self.loaded.positions,
+            batch_size=self.batch_size,
+            tuned_pooling=vector_pooling(self.task),
+        )
 
     def _text_rows(
         self, texts: str | Iterable[str | tuple[str, str]]

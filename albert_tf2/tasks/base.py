@@ -24,8 +24,9 @@ SPAN = "span"  # sequence -> [B, T, 2]
 CHOICE = "choice"  # pooled of each choice -> [B, C]
 MULTI_LABEL = "multi_label"  # pooled -> [B, n], each label by itself
 REGRESSION = "regression"  # pooled -> [B, 1]
-# Kinds that answer a text or a pair from the one vector of it.
-ONE_VECTOR = (CLASSIFICATION, MULTI_LABEL, REGRESSION)
+VECTORS = "sentence_vectors"  # no head: the vector of a text -> [B, H]
+# Kinds that answer a text or a pair from the one vector of it, or by it.
+ONE_VECTOR = (CLASSIFICATION, MULTI_LABEL, REGRESSION, VECTORS)
 
 # Beside the weights of a fine-tuned model: `Task.describe`, and more.
 TASK_FILE = "task.json"
@@ -43,19 +44,23 @@ DEFAULT_FILES = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Given:
-    """What a recipe says about the user's own files; nothing: find out.
+    """What a recipe says about a task; nothing: as the files tell.
 
     Attributes:
         columns: What the columns are (see `columns.py`).
         labels: The classes, or the types of entities.
         delimiter: Between the cells of a table.
         label_separator: Between several labels in a cell.
+        pooling: What a text's vector is.
+        vector_loss: How vectors are learned.
     """
 
     columns: Sequence[str] = ()
     labels: Sequence[str] = ()
     delimiter: str | None = None
     label_separator: str | None = None
+    pooling: str = "mean"
+    vector_loss: str | None = None
 
 
 class Task(abc.ABC):

@@ -62,6 +62,7 @@ class OwnTable:
         columns: Sequence[str] = (),
         delimiter: str | None = None,
         label_separator: str | None = None,
+        may_lack_labels: bool = False,
     ):
         """Describes the files.
 
@@ -70,13 +71,17 @@ class OwnTable:
             columns: The recipe's; empty finds them.
             delimiter: Between cells; None finds it.
             label_separator: Between the labels of a cell; None finds it.
+            may_lack_labels: Whether a training file without labels, such as
+                lines of text, is one, too.
         """
         columns_.check_asked(columns)
         self.label = label
         self.asked = tuple(columns)
         self.delimiter = _as_meant(delimiter)
         self.separator = _as_meant(label_separator)
-        self._dialect: tables.Dialect | None = None
+        self.may_lack_labels = may_lack_labels
+        # What nothing cuts is a text per line, if anything was known before.
+        self._dialect = tables.Dialect("delimited") if may_lack_labels else None
         self._columns: columns_.Columns | None = None
         self._labels: tuple[str, ...] = ()
         self._training: _Found | None = None
@@ -99,6 +104,8 @@ class OwnTable:
         # The rows are looked at again, with their faults, by `records`.
         self._training = _Found(path, table, found, begins)
         places = found.places(LABEL)
+        if not places and self.may_lack_labels:
+            return []
         if not places:
             raise UserError(
                 f"{path}: has no column of labels ({found.told()}); name the "

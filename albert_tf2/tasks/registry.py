@@ -29,6 +29,7 @@ from albert_tf2.tasks.multi_label import MultiLabel
 from albert_tf2.tasks.multiple_choice import C3, ChID
 from albert_tf2.tasks.reading_comprehension import ReadingComprehension
 from albert_tf2.tasks.regression import Regression
+from albert_tf2.tasks.sentence_vectors import SentenceVectors
 from albert_tf2.tasks.tagging import CLUENER_TYPES, Tagging
 from albert_tf2.tasks.text_task import KnownLayout
 
@@ -106,6 +107,7 @@ _MAKERS: dict[str, Maker] = {
     "classification": Classification.of_own_files,
     "multi_label": MultiLabel.of_own_files,
     "regression": Regression.of_own_files,
+    "sentence_vectors": SentenceVectors.of_own_files,
     "ner": _tagging(files=file_names.NAMES),
     "qa": _fixed(
         ReadingComprehension,
@@ -162,6 +164,8 @@ def create(
     columns: Sequence[str] = (),
     delimiter: str | None = None,
     label_separator: str | None = None,
+    pooling: str = "mean",
+    vector_loss: str | None = None,
 ) -> base.Task:
     """Returns a task by name.
 
@@ -172,6 +176,8 @@ def create(
         columns: For the user's own tables (see `columns.py`).
         delimiter: Between the cells of such a table; None finds it.
         label_separator: Between several labels in a cell; None finds it.
+        pooling: Of sentence vectors (see `settings.POOLINGS`).
+        vector_loss: How they are learned; None decides by the files.
     """
     name = ALIASES.get(name, name)
     given = base.Given(
@@ -179,6 +185,8 @@ def create(
         columns=tuple(columns),
         delimiter=delimiter,
         label_separator=label_separator,
+        pooling=pooling,
+        vector_loss=vector_loss,
     )
     return _maker(name)(name, given)
 

@@ -147,6 +147,22 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.clip(a @ b / length, -1.0, 1.0))
 
 
+def area_under_curve(scores: np.ndarray, is_positive: np.ndarray) -> float:
+    """Returns the chance that a positive row scores above another one.
+
+    Equal scores count half; 0.5 is useless.
+
+    Args:
+        scores: [N].
+        is_positive: bool [N], some of each.
+    """
+    positive = int(is_positive.sum())
+    negative = len(scores) - positive
+    # The Mann-Whitney form.
+    above = ranks(scores)[is_positive].sum() - positive * (positive + 1) / 2
+    return float(above / (positive * negative))
+
+
 def ranks(values: np.ndarray) -> np.ndarray:
     """Returns the ranks [N] from 1; equal values share their mean rank."""
     _, places, counts = np.unique(

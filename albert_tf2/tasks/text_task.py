@@ -128,20 +128,28 @@ class TextTask(base.Task):
             placeholder=_unreadable if test else None,
         )
         if rows:
-            pairs = any(row.text_b is not None for row in rows)
-            if self.pairs not in (None, pairs):
-                kinds = ("single texts", "pairs of texts")
-                raise UserError(
-                    f"{path} holds {kinds[pairs]}, and the files before it "
-                    f"{kinds[not pairs]}"
-                )
-            self.pairs = pairs
+            self.check_file(path, rows)
         return [
             row
             if row.row_id is not None
             else dataclasses.replace(row, row_id=index)
             for index, row in enumerate(rows)
         ]
+
+    def check_file(self, path: str, rows: list[TextRow]) -> None:
+        """Takes what the rows of a file are together: texts, or pairs.
+
+        Raises:
+            UserError: If the files before it were of the other kind.
+        """
+        pairs = any(row.text_b is not None for row in rows)
+        if self.pairs not in (None, pairs):
+            kinds = ("single texts", "pairs of texts")
+            raise UserError(
+                f"{path} holds {kinds[pairs]}, and the files before it "
+                f"{kinds[not pairs]}"
+            )
+        self.pairs = pairs
 
     def describe(self):
         return {**super().describe(), "pairs": self.pairs}

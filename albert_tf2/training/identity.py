@@ -99,7 +99,7 @@ RULES = {
             "columns delimiter label_separator",
             "rows are read otherwise",
         ),
-        (RESOLVED, "labels", ""),
+        (RESOLVED, "labels pooling vector_loss", ""),
     ),
 }
 RULES[SEVERAL_SEEDS] = RULES[FINETUNING]
