@@ -6,6 +6,9 @@ Clients ask in turns of a few seconds, all kinds of load in each round, so that
 a busy machine is as busy for each. A client asks, reads the whole answer and
 asks again at once. All of them run in this one process, on the same cores.
 
+The last rows are the model without a service, one text and fifty at a time: no
+service of it on this machine can do more.
+
 Without --model: a classifier of the given architecture with random weights,
 which is as fast as any.
 
@@ -26,7 +29,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,14 +147,9 @@ class Client(asyncio.Protocol):
         self.stopped.set_result(error)
 
 
-def requests(seed: int, route: str) -> Any:
+def requests(seed: int, route: str) -> Iterator[bytes]:
     """Yields requests of one text each, for ever."""
-    rng = random.Random(seed)
-    while True:
-        count = rng.randint(*LENGTHS)
-        text = "".join(
-            chr(FIRST_HAN + rng.randrange(HAN)) for _ in range(count)
-        )
+    for text in texts(seed):
         body = json.dumps({"texts": [text]}).encode()
         yield (
             b"POST /%b HTTP/1.1\r\nHost: localhost\r\n"
@@ -188,6 +186,35 @@ async def load(
 def percentile(values: Sequence[float], share: float) -> float:
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def texts(seed: int) -> Iterator[str]:
+    """Yields texts, for ever."""
+    rng = random.Random(seed)
+    while True:
+        count = rng.randint(*LENGTHS)
+        yield "".join(chr(FIRST_HAN + rng.randrange(HAN)) for _ in range(count))
+
+
+def alone(model: str, seconds: float) -> None:
+    """Prints what the model does without a service."""
+    from albert_tf2.prediction.predictor import Predictor
+
+    predictor = Predictor(model)
+    stream = texts(0)
+    for count in (1, CLIENTS[-1]):
+        for _ in range(5):
+            predictor.classify(list(itertools.islice(stream, count)))
+        began, cpu, done = time.perf_counter(), time.process_time(), 0
+        while time.perf_counter() - began < seconds:
+            predictor.classify(list(itertools.islice(stream, count)))
+            done += count
+        wall = time.perf_counter() - began
+        cpu = (time.process_time() - cpu) / done * 1000
+        print(
+            f"| the model alone | | {done / wall:.0f} | | | | {count} | "
+            f"{cpu:.2f} |"
+        )
 
 
 def measure(args: argparse.Namespace, model: str) -> None:
@@ -236,12 +263,14 @@ def measure(args: argparse.Namespace, model: str) -> None:
             f"{max(taken) * 1000:.1f} | {len(taken) / cell['passes']:.1f} | "
             f"{cell['cpu'] / len(taken) * 1000:.2f} |"
         )
+    if args.route == "classify":
+        alone(model, args.seconds)
     many = found["batched", CLIENTS[-1]]
-    alone = found["batched", 1]
+    one = found["batched", 1]
     single = found["one by one", CLIENTS[-1]]
-    median = statistics.median(alone["taken"])
+    median = statistics.median(one["taken"])
     print(
-        f"\n{CLIENTS[-1]} clients: {many['rate'] / alone['rate']:.1f} x the "
+        f"\n{CLIENTS[-1]} clients: {many['rate'] / one['rate']:.1f} x the "
         f"requests of one client, {many['rate'] / single['rate']:.1f} x those "
         f"of {CLIENTS[-1]} clients one by one; p95 is "
         f"{percentile(many['taken'], 0.95) / median:.1f} x the median of one "

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from albert_tf2.prediction import batching
 from albert_tf2.prediction.batching import Batcher, Busy
 
 
@@ -74,7 +75,8 @@ def test_a_pass_holds_one_kind_and_about_one_length(model, start):
         ("a", ["short"], 3),
         ("b", ["other"], 3),
         ("a", ["long"], 500),
-        ("a", ["short too"], 20),
+        ("a", ["short too"], 16),
+        ("a", ["less short"], 17),
         ("a", ["as long"], 400),
     ]
     asyncio.run(behind_a_pass(model, start(), questions))
@@ -82,7 +84,16 @@ def test_a_pass_holds_one_kind_and_about_one_length(model, start):
         ("a", ["short", "short too"]),
         ("b", ["other"]),
         ("a", ["long", "as long"]),
+        ("a", ["less short"]),
     ]
+
+
+def test_short_lengths_are_told_apart_and_long_ones_roughly():
+    ends = [16, 32, 48, 64, 128, 256, 512]
+    buckets = [batching.bucket(length) for length in ends]
+    assert sorted(set(buckets)) == buckets
+    assert [batching.bucket(end + 1) for end in ends[:-1]] == buckets[1:]
+    assert batching.bucket(65) == batching.bucket(128)
 
 
 def test_a_pass_is_not_too_large_unless_one_request_is(model, start):

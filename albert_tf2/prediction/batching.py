@@ -3,14 +3,14 @@
 A pass over thirty short texts takes little longer than one over a single text.
 One thread owns the model, and nothing else calls it:
 
-    waiting   classify 9   classify 12   tag 200   classify 11   (characters)
+    waiting   classify 9   classify 12   tag 200   classify 11   (tokens)
     a pass    classify 9   classify 12             classify 11   together
     the next                             tag 200
 
 It takes what has waited longest, and with it what is of the same kind and of
-about the same length. While it computes, the next requests gather. When it
-falls idle it waits for as many as there were last, for `wait_seconds` at most:
-a client alone waits for nobody.
+about the same length, for all are padded to the longest. While it computes, the
+next requests gather. When it falls idle it waits for as many as there were
+last, for `wait_seconds` at most: a client alone waits for nobody.
 """
 
 import asyncio
@@ -20,8 +20,23 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
-# Texts up to this length are as good as one length.
-SHORT = 16
+# Texts are padded to a multiple of this many tokens.
+STEP = 16
+# Up to so many steps texts of each are computed by themselves; beyond, those
+# of up to twice as many together.
+FINE_STEPS = 4
+
+
+def bucket(length: int) -> int:
+    """Numbers the lengths that share a pass.
+
+    tokens  1-16  17-32  33-48  49-64  65-128  129-256
+    bucket     1      2      3      4       7        8
+    """
+    steps = -(-length // STEP)
+    if steps <= FINE_STEPS:
+        return steps
+    return FINE_STEPS + (steps - 1).bit_length()
 
 
 class Busy(Exception):
@@ -99,13 +114,13 @@ class Batcher:
         Args:
             kind: The kind of question; only equal kinds share a pass.
             items: What is asked.
-            length: Of the longest item, in characters.
+            length: Of the longest item, in tokens or nearly so.
 
         Raises:
             Busy: If too much waits already, or after `close`.
         """
         work = _Work(
-            (kind, max(length, SHORT).bit_length()),
+            (kind, bucket(length)),
             items,
             asyncio.get_running_loop().create_future(),
             time.monotonic(),

@@ -237,7 +237,11 @@ def all_characters(items: Sequence[Any]) -> int:
 
 
 def check_cost(items: Sequence[Any]) -> int:
-    """Refuses what would take too long; returns the length of the longest.
+    """Refuses what would take too long.
+
+    Returns:
+        The tokens of the longest item, if each character is one: with [CLS]
+        and a [SEP] behind each text.
 
     Raises:
         UserError: If the texts together are too long.
@@ -248,7 +252,8 @@ def check_cost(items: Sequence[Any]) -> int:
             f"a request may hold {MAX_ALL_CHARACTERS} characters (a text "
             f"counts once for each choice). Received: {sum(lengths)}"
         )
-    return max(lengths)
+    specials = 2 if isinstance(items[0], str) else 3
+    return max(lengths) + specials
 
 
 def fault(errors: Sequence[Any], known: Sequence[str]) -> str:

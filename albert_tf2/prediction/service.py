@@ -257,6 +257,17 @@ class Service:
         async def tell_ours(request, error):
             return told(500, "the service failed: its log says where")
 
+        # First, for routes are tried in turn.
+        for name, route in ROUTES.items():
+            app.add_api_route(
+                f"/{name}",
+                self._endpoint(name, route.message),
+                methods=["POST"],
+                response_model=list[route.found],  # type: ignore[name-defined]
+                summary=route.meaning,
+                name=name,
+            )
+
         def serve_static(path: str, content: str, kind: str) -> None:
             async def static():
                 return Response(content, media_type=f"text/{kind}")
@@ -286,15 +297,6 @@ class Service:
             media_type = "text/plain; version=0.0.4"
             return Response(text, media_type=media_type)
 
-        for name, route in ROUTES.items():
-            app.add_api_route(
-                f"/{name}",
-                self._endpoint(name, route.message),
-                methods=["POST"],
-                response_model=list[route.found],  # type: ignore[name-defined]
-                summary=route.meaning,
-                name=name,
-            )
         return app
 
     def _endpoint(self, name: str, message: type[messages.Message]) -> Any:
