@@ -228,3 +228,23 @@ def test_names_that_cannot_be_registered(poems, name):
     registry.register("poems", poems_class)  # the same once more
     with pytest.raises(UserError, match="there is a task `poems` already"):
         registry.register("poems", Classification)
+
+
+def test_a_short_row_is_shown_as_it_is_asked():
+    """What `Predictor` takes, of the first row that is short enough."""
+    from albert_tf2.tasks.choice_files import ChoiceRow
+    from albert_tf2.tasks.ner_files import TaggedRow
+    from albert_tf2.tasks.question_files import QuestionRow
+    from albert_tf2.tasks.text_rows import TextRow
+
+    long = "长" * 1_000
+    for rows, expected in (
+        ([], []),
+        ([TextRow(0, "甲", None, "1")], ["甲"]),
+        ([TextRow(0, long, "乙"), TextRow(1, "甲", "乙")], ["甲", "乙"]),
+        ([TextRow(0, long)], [long[: base.MOST_EXAMPLE]]),
+        ([TaggedRow(0, "甲")], ["甲"]),
+        ([QuestionRow("0", "问", "文")], ["问", "文"]),
+        ([ChoiceRow(0, "文", "问", ("甲", "乙"))], ["文", "问", ["甲", "乙"]]),
+    ):
+        assert base.example_of(rows) == expected

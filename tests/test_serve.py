@@ -1,41 +1,27 @@
-"""The HTTP service: answers, limits, and the page in a real browser."""
+"""The HTTP service over a real model: answers, limits, what it says of both."""
 
 import asyncio
 import json
-import os
 import re
-import shutil
-import socket
-import subprocess
-import sys
-import tempfile
-import time
 import types
-import urllib.parse
-import urllib.request
-from pathlib import Path
 
 import numpy as np
 import pytest
-import task_samples as samples
 
 fastapi = pytest.importorskip("fastapi", reason="the extra `serve` is missing")
 testclient = pytest.importorskip("fastapi.testclient", reason="needs httpx")
 
+from toy_models import tuned, write_pretrained  # noqa: E402
+
 from albert_tf2.errors import UserError  # noqa: E402
 from albert_tf2.prediction import page, service  # noqa: E402
 from albert_tf2.prediction.predictor import Predictor  # noqa: E402
+from albert_tf2.prediction.tuned_model import TunedModel  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    from albert_tf2.checkpoints import save_pretrained
-    from albert_tf2.model.albert import AlbertPretrainer
-
-    folder = tmp_path_factory.mktemp("served")
-    vocab_file = samples.write_vocab(folder)
-    model = AlbertPretrainer(samples.small_config(vocab_file))
-    return save_pretrained(model, folder / "model", vocab_file=vocab_file)
+    return write_pretrained(tmp_path_factory.mktemp("served"))
 
 
 @pytest.fixture(scope="module")
@@ -88,27 +74,6 @@ def test_bad_requests(client, path, body, status, reason):
     answer = client.post(path, json=body)
     assert answer.status_code == status, answer.text
     assert reason in answer.json()["detail"]
-
-
-def tuned(name, folder, target, **facts):
-    """Writes an untrained model of a task: its outputs are all we need."""
-    from albert_tf2.finetuning import encoders
-    from albert_tf2.tasks import base, registry
-
-    task = registry.create(name, labels=facts.pop("labels", ()))
-    for key in ("pairs", "types"):
-        if key in facts:
-            setattr(task, key, facts.pop(key))
-    loaded = encoders.load_encoder(str(folder))
-    encoders.save(
-        target,
-        model=encoders.build(task, loaded, seed=0),
-        task=task,
-        loaded=loaded,
-        lengths=base.Lengths(max_seq_length=32, max_query_length=8),
-        facts=facts,
-    )
-    return target
 
 
 @pytest.mark.parametrize(
@@ -255,18 +220,6 @@ def test_page_is_self_contained(client):
     assert "innerHTML" not in client.get("/page.js").text
 
 
-def test_the_page_says_everything_in_both_languages():
-    english, chinese = page.TEXTS["en"], page.TEXTS["zh"]
-    assert english.keys() == chinese.keys()
-    for key, text in english.items():
-        assert text.count("{}") == chinese[key].count("{}"), key
-    said = set(re.findall(r'say\("(\w+)"', page.SCRIPT))
-    said |= set(re.findall(r'\b[abc]: "(\w+)"', page.SCRIPT))
-    said |= set(re.findall(r"^  (\w+): \{", page.SCRIPT, re.M))
-    said |= set(re.findall(r'\? "(second)"', page.SCRIPT))
-    assert said == english.keys()
-
-
 def test_refusals_that_the_page_can_cause_are_known(client, predictor):
     reasons = []
     for path, body in (
@@ -294,139 +247,20 @@ def test_refusals_that_the_page_can_cause_are_known(client, predictor):
         assert len(known) == 1, reason
 
 
-def ask_the_page(tmp_path, language, answers):
-    """Returns what the page shows, and what after its language's button."""
-    script, given = tmp_path / "page.js", tmp_path / "answers.json"
-    script.write_text(page.SCRIPT, "utf-8")
-    given.write_text(json.dumps(answers), "utf-8")
-    program = Path(__file__).with_name("fake_page.js")
-    command = ["node", program, script, language, given]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-@pytest.mark.skipif(not shutil.which("node"), reason="no node to run page.js")
-def test_the_page_speaks_the_browsers_language(tmp_path):
-    answers = {
-        "/info": [200, {"task": None, "routes": ["fill_mask", "similarity"]}],
-        "/similarity": [200, [0.5]],
-        "hash": "#mode=similarity&a=甲&b=乙",
-    }
-    chinese, english = ask_the_page(tmp_path, "zh-CN", answers)
-    assert (chinese["lang"], english["lang"]) == ("zh", "en")
-    assert chinese["labels"] == ["填空 [MASK]", "句子相似度"]
-    assert english["labels"] == ["Fill [MASK]", "Compare"]
-    assert chinese["result"] == ["余弦相似度", "0.5000"]
-    assert (chinese["model"], english["model"]) == (
-        "预训练模型",
-        "A pre-trained model",
-    )
-    assert (chinese["language"], english["language"]) == ("English", "中文")
-    refused = [400, {"detail": "a text must have 1 to 40 characters"}]
-    chinese, _ = ask_the_page(
-        tmp_path, "zh-TW", {**answers, "/similarity": refused}
-    )
-    assert chinese["error"] == "文本长度须为 1 到 40 个字符"
-    del answers["/similarity"]
-    english, _ = ask_the_page(tmp_path, "de", answers)
-    assert english["error"] == page.TEXTS["en"]["offline"]
-
-
-@pytest.mark.skipif(not shutil.which("node"), reason="no node to run page.js")
-def test_the_page_shows_an_example_of_the_models_own(tmp_path):
-    info = {
-        "task": "tnews",
-        "routes": ["classify", "similarity", "embed"],
-        "pairs": False,
-        "labels": [f"l{i}" for i in range(21)],
-        "example": ["今天天气很好"],
-    }
-    chinese, english = ask_the_page(
-        tmp_path, "zh", {"/info": [200, info], "hash": ""}
-    )
-    assert chinese["labels"] == ["分类", "句子相似度"]
-    assert chinese["knows"].startswith("标签：l0, l1, l2")
-    assert english["knows"].endswith("l19, …")
-    assert chinese["texts"] == ["今天天气很好", "", ""]
-    assert chinese["hidden"] == ["second", "third"]
-    assert chinese["example"] == page.TEXTS["zh"]["example"]
-    assert english["example"] == page.TEXTS["en"]["example"]
-    info |= {"task": "c3", "routes": ["choose", "similarity"], "labels": []}
-    info["example"] = ["文", "问", ["甲", "乙"]]
-    shown, _ = ask_the_page(tmp_path, "en", {"/info": [200, info], "hash": ""})
-    assert shown["texts"] == ["文", "问", "甲\n乙"] and not shown["hidden"]
-    link = urllib.parse.urlencode(
-        {"mode": "choose", "a": "文", "b": "问", "c": "甲\n乙"}
-    )
-    answers = {
-        "/info": [200, info],
-        "/choose": [200, [{"probabilities": [0.25, 0.75]}]],
-        "hash": f"#{link}",
-    }
-    shown, _ = ask_the_page(tmp_path, "en", answers)
-    assert shown["result"] == ["甲", "0.2500", "乙", "0.7500"]
-    assert shown["example"] == ""
-    # A model of before an example was kept: that of the page.
-    del info["example"]
-    shown, _ = ask_the_page(tmp_path, "en", {"/info": [200, info], "hash": ""})
-    assert shown["texts"][0] and shown["example"] == ""
-
-
-def browser() -> str | None:
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    return next(filter(None, map(shutil.which, names)), None)
-
-
-@pytest.mark.large
-def test_page_in_a_browser(folder, predictor):
-    """The command line serves; a headless browser fills in and reads."""
-    program = browser()
-    if program is None:
-        pytest.skip("no chromium on this machine to show the page in")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "albert_tf2.serve", "--model", str(folder)]
-        + ["--port", str(port)]
-    )
-    try:
-        _wait_for(f"{address}/info", process)
-        texts = {"a": "今天天气很好", "b": "今天天气不错"}
-        link = urllib.parse.urlencode({"mode": "similarity", **texts})
-        with tempfile.TemporaryDirectory() as profile:
-            shown = subprocess.run(
-                [
-                    program,
-                    "--headless",
-                    "--disable-gpu",
-                    "--no-sandbox",
-                    f"--user-data-dir={profile}",
-                    "--dump-dom",
-                    "--virtual-time-budget=20000",
-                    f"{address}/#{link}",
-                ],  # fmt: skip
-                capture_output=True,
-                text=True,
-                timeout=120,
-                env={**os.environ, "HOME": profile},
-            ).stdout
-    finally:
-        process.terminate()
-        process.wait(20)
-    (cosine,) = predictor.similarity([texts["a"]], [texts["b"]])
-    assert "A pre-trained model" in shown
-    assert f"<td>{cosine:.4f}</td>" in shown, shown[-3000:]
-
-
-def _wait_for(address: str, process: subprocess.Popen) -> None:
-    for _ in range(240):
-        assert process.poll() is None, "the service ended"
-        try:
-            urllib.request.urlopen(address, timeout=5)
-            return
-        except OSError:
-            time.sleep(0.5)
-    raise AssertionError(f"{address} does not answer")
+@pytest.mark.parametrize(
+    "kept, shown",
+    [
+        (["甲", "乙"], ["甲", "乙"]),
+        (["文", "问", ["甲", "乙"]], ["文", "问", ["甲", "乙"]]),
+        (None, []),
+        ("甲", []),
+        ({"a": 1}, []),
+        ([5], []),
+        (["甲", [5]], []),
+    ],
+)
+def test_an_example_that_is_damaged_is_not_shown(tmp_path, kept, shown):
+    model = TunedModel.__new__(TunedModel)
+    model._folder = tmp_path
+    (tmp_path / "task.json").write_text(json.dumps({"example": kept}))
+    assert model.example() == shown
