@@ -18,17 +18,16 @@ scheduler may start the same command again.
 
 import argparse
 import dataclasses
+import functools
 import hashlib
-import json
-import math
 import shlex
-import statistics
 from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import Any
 
 from albert_tf2 import command_line, paths
 from albert_tf2.errors import UserError
+from albert_tf2.finetuning import chosen, sweep
 from albert_tf2.recipes import (
     FinetuneRecipe,
     load_recipe,
@@ -88,6 +87,14 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         default="fail",
         help="what to do about a bad row: stop, or count it and go on "
         "(default: fail)",
+    )
+    parser.add_argument(
+        "--sweep",
+        action="append",
+        default=[],
+        metavar="KEY=A,B,C",
+        help="train with each of these values of a key of the recipe and take "
+        "the best on the dev rows; several --sweep try all combinations",
     )
     command_line.add_strategy(parser)
     return parser.parse_args(argv)
@@ -304,6 +311,7 @@ def _train(
                 strategy=strategy,
                 say=say,
             )
+            tuner.open_teacher(data.train)
             what = dataclasses.replace(
                 what,
                 model=tuner.loaded.config,
@@ -318,20 +326,10 @@ def _train(
             rows = getattr(data, split)
             if rows:
                 predictions = tuner.predict(rows)
-                write_predictions(workdir, split, predictions)
+                report.write_predictions(workdir, split, predictions)
                 results[split] = task.score(rows, predictions)
                 report.write(workdir, split, task, rows, predictions, say=say)
     return results | {"train_rows": len(data.train)}
-
-
-def write_predictions(
-    workdir: paths.PathLike, split: str, predictions: list[dict[str, Any]]
-) -> None:
-    """Writes `predictions/<split>.jsonl`: a line per row, in their order."""
-    path = paths.join(workdir, "predictions", f"{split}.jsonl")
-    with paths.atomic_file(path) as stream:
-        for prediction in predictions:
-            stream.write(json.dumps(prediction, ensure_ascii=False) + "\n")
 
 
 def fine_tune_seeds(
@@ -390,48 +388,18 @@ def _best_of_seeds(
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Returns the figures of several seeds; copies the best one's model."""
-    from albert_tf2.finetuning import report
-
     results: dict[str, Any] = {"task": task.name, "runs": runs}
     for split in ("dev", "test"):
-        figures = [run[split] for run in runs if run.get(split)]
-        results[split] = {
-            name: _mean_and_spread([run[name] for run in figures])
-            for name in (figures[0] if figures else ())
-        }
+        results[split] = chosen.of_seeds([run.get(split) for run in runs])
     if not write:
         return results
-    best = _best(runs, task.metric)
+    best = chosen.best(runs, task.metric)
     if not best.get("dev"):
         say("no dev rows tell which seed is best: the first one is taken")
-    for folder in ("model", "predictions", report.FOLDER):
-        source = paths.join(workdir, f"seed-{best['seed']}", folder)
-        if not paths.exists(source):
-            continue  # nothing was predicted
-        goal = paths.join(workdir, folder)
-        with paths.atomic_directory(goal, overwrite=True) as temporary:
-            paths.copy_folder(source, temporary)
+    chosen.take(paths.join(workdir, f"seed-{best['seed']}"), workdir)
     results["best_seed"] = best["seed"]
     paths.write_json(paths.join(workdir, RESULTS_FILE), results)
     return results
-
-
-def _mean_and_spread(values: list[float]) -> dict[str, Any]:
-    # `stdev` fails on NaN, where `fmean` gives it back.
-    known = all(map(math.isfinite, values))
-    return {
-        "mean": statistics.fmean(values),
-        "spread": statistics.stdev(values) if known else math.nan,
-        "values": values,
-    }
-
-
-def _best(runs: list[dict[str, Any]], metric: str) -> dict[str, Any]:
-    """Returns the first run of the best figure on the dev rows."""
-    figures = [run.get("dev", {}).get(metric, -math.inf) for run in runs]
-    # A figure may be undefined, and that is worse than any.
-    figures = [-math.inf if math.isnan(value) else value for value in figures]
-    return runs[figures.index(max(figures))]
 
 
 def summary(results: dict[str, Any]) -> str:
@@ -453,7 +421,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from albert_tf2.tasks import registry
 
     recipe = read_recipe(args.task, args.config, args.set)
-    require_optimizer(recipe)
+    points = sweep.points(recipe, args.sweep)
+    for point in points:
+        require_optimizer(point.recipe)
     task = registry.from_recipe(args.task, recipe)
     for split in ("train", "dev", "test"):
         path = getattr(args, f"{split}_file")
@@ -461,9 +431,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             task.use_file(split, path)
     # All files are read before TensorFlow loads: a bad row shows at once.
     data = read_data(task, args.data_dir, recipe, on_error=args.on_error)
+    if args.sweep and not data.dev:
+        raise UserError(
+            "--sweep chooses by the dev rows, and there are none: name them "
+            "with --dev_file"
+        )
     from albert_tf2.training.distribution import create_strategy
 
-    run = fine_tune if recipe.num_seeds == 1 else fine_tune_seeds
+    run: Callable[..., dict[str, Any]] = (
+        fine_tune if recipe.num_seeds == 1 else fine_tune_seeds
+    )
+    if args.sweep:
+        run = functools.partial(sweep.run, points=points, tune=run)
     results = run(
         task,
         data,

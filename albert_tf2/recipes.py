@@ -358,6 +358,13 @@ class FinetuneRecipe(Lengths):
     global_batch_size: int = setting(
         32, "Rows of a step, over all devices.", least=1, most=MAX_BATCH
     )
+    gradient_accumulation_steps: int = setting(
+        1,
+        "Parts into which a device cuts its rows, to average their "
+        "gradients; more parts need less memory.",
+        least=1,
+        most=MAX_BATCH,
+    )
     eval_batch_size: int = setting(
         64,
         "Rows of a step without training, over all devices.",
@@ -438,6 +445,54 @@ class FinetuneRecipe(Lengths):
         below=1.0,
     )
 
+    layer_decay: float = setting(
+        1.0,
+        "What each group of layers has of the rate of the one above, from the "
+        "head down to the embeddings (2003.10555); blocks that share weights "
+        "are one group. 1: all the same.",
+        above=0.0,
+        most=1.0,
+    )
+    r_drop: float = setting(
+        0.0,
+        "Weight of the divergence between two passes with other dropout "
+        "(2106.14448); costs a second pass. 0: one pass.",
+        least=0.0,
+        most=1e6,
+    )
+    adversarial: float = setting(
+        0.0,
+        "Length of the step by which each text's embedded words are moved "
+        "against the model, whose loss is added (1605.07725); costs a second "
+        "pass. 0: none.",
+        least=0.0,
+        most=1e6,
+    )
+    ema_decay: float = setting(
+        0.0,
+        "Decay of the moving average of the weights, which is what is "
+        "evaluated and kept, by step t at most (1 + t) / (10 + t). 0: the "
+        "weights themselves.",
+        least=0.0,
+        below=1.0,
+    )
+    teacher: str | None = setting(
+        None,
+        "What to learn from beside the labels (1503.02531): the folder of a "
+        "fine-tuned model, or logits of the training rows (.npy, .jsonl).",
+    )
+    distillation_temperature: float = setting(
+        2.0,
+        "With `teacher`: both logits are divided by it.",
+        above=0.0,
+        most=1000.0,
+    )
+    distillation_weight: float = setting(
+        0.5,
+        "With `teacher`: its share of the loss; the labels have the rest.",
+        least=0.0,
+        most=1.0,
+    )
     class_weights: str = setting(
         "none",
         "`balanced`: a row weighs the inverse of its class's frequency.",
@@ -538,6 +593,17 @@ class FinetuneRecipe(Lengths):
         least=1,
         most=1000,
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.global_batch_size % self.gradient_accumulation_steps:
+            raise settings.broken(
+                self,
+                "`global_batch_size` must be divisible by "
+                "`gradient_accumulation_steps`",
+                "global_batch_size",
+                "gradient_accumulation_steps",
+            )
 
 
 def require_optimizer(recipe: PretrainRecipe | FinetuneRecipe) -> None:

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from albert_tf2 import finetune, paths
 from albert_tf2.errors import Preempted, UserError
-from albert_tf2.finetuning import encoders, step, tuner
+from albert_tf2.finetuning import encoders, regularizers, step, tuner
 from albert_tf2.finetuning import model as tuned_model
 from albert_tf2.finetuning import run as finetuning_run
 from albert_tf2.finetuning.model import draws_own_dropout
@@ -80,13 +80,24 @@ DROPOUT = {
 }
 
 
+# Settings for the last points, each off by default.
+MORE = {
+    "gradient_accumulation_steps": 2,
+    "layer_decay": 0.7,
+    "r_drop": 0.5,
+    "adversarial": 0.3,
+    "ema_decay": 0.9,
+}
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {"classifier_dropout": 0.1},
         DROPOUT | {"optimizer": "lamb", "precision": "mixed_float16"},
+        MORE,
     ],
-    ids=["adamw", "dropout everywhere, lamb, float16"],
+    ids=["adamw", "dropout everywhere, lamb, float16", "all that is off"],
 )
 def test_a_stopped_run_equals_an_uninterrupted_one(
     folder, checkpoint, tmp_path, monkeypatch, changes
@@ -185,6 +196,109 @@ def test_a_loss_that_is_lost_stops_the_run(
     assert not list((tmp_path / "w").glob("checkpoints/*"))
 
 
+def test_averaged_weights_are_judged_and_kept(
+    folder, checkpoint, tmp_path, monkeypatch
+):
+    """And training goes on from the weights themselves."""
+    evaluate, judged = tuner.Tuner.evaluate, []
+
+    def watched(self, rows):
+        judged.append(self.model.get_weights())
+        return evaluate(self, rows)
+
+    monkeypatch.setattr(tuner.Tuner, "evaluate", watched)
+    run(folder, checkpoint, tmp_path / "a", ema_decay=0.9, max_train_steps=3)
+    monkeypatch.undo()
+    run(folder, checkpoint, tmp_path / "b", max_train_steps=3)
+    model, averages = [], []
+    for name in ("a", "b"):
+        saved = tf.train.load_checkpoint(str(tmp_path / name / "checkpoints"))
+        values = {
+            key: saved.get_tensor(key)
+            for key in saved.get_variable_to_shape_map()
+            if key.endswith("VARIABLE_VALUE")
+        }
+        model.append({k: v for k, v in values.items() if k[:6] == "model/"})
+        averages.append([k for k in values if k.startswith("averages/")])
+    assert model[0].keys() == model[1].keys() and model[0]
+    for key, value in model[0].items():
+        np.testing.assert_array_equal(value, model[1][key])
+    kept = weights_of(tmp_path / "a")
+    assert len(averages[0]) == len(kept) and not averages[1]
+    for a, b in zip(judged[-1], kept, strict=True):
+        np.testing.assert_array_equal(a, b)
+    apart = zip(kept, weights_of(tmp_path / "b"), strict=True)
+    assert all((a != b).any() for a, b in apart)
+
+
+@pytest.mark.parametrize(
+    "changes, reason",
+    [
+        (
+            {"r_drop": 1.0, "classifier_dropout": 0.0},
+            "nothing is dropped here: set hidden_dropout_prob=0.1",
+        ),
+        (
+            {"gradient_accumulation_steps": 3, "global_batch_size": 4},
+            "must be divisible by `gradient_accumulation_steps`",
+        ),
+        ({"teacher": "nowhere"}, "teacher nowhere is neither the folder of"),
+    ],
+)
+def test_settings_that_make_no_sense(
+    folder, checkpoint, tmp_path, changes, reason
+):
+    with pytest.raises(UserError) as error:
+        run(folder, checkpoint, tmp_path / "w", **changes)
+    assert reason in str(error.value)
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"r_drop": 1.0}, {"teacher": "x"}, {"gradient_accumulation_steps": 2}],
+)
+def test_what_is_not_for_sentence_vectors(changes):
+    recipe = FinetuneRecipe(**changes)
+    task = types.SimpleNamespace(kind="sentence_vectors", name="vectors")
+    (name,) = changes
+    with pytest.raises(UserError, match=f"`{name}` is not for task vectors"):
+        regularizers.check(task, recipe, None)
+
+
+class Strange(keras.layers.Layer):
+    """Stands for a hub encoder: nothing is known of its layers."""
+
+    def call(self, inputs, training=None):
+        return {
+            "pooled_output": tf.zeros([tf.shape(inputs["input_mask"])[0], 8])
+        }
+
+
+@pytest.mark.parametrize(
+    "changes, reason",
+    [
+        ({"layer_decay": 0.9}, "`layer_decay` needs the layers of the"),
+        ({"adversarial": 0.1}, "`adversarial` moves the embedded words"),
+    ],
+)
+def test_a_hub_encoder_is_not_looked_into(
+    folder, checkpoint, tmp_path, changes, reason
+):
+    tokenizer = encoders.load_encoder(str(checkpoint)).tokenizer
+    with pytest.raises(UserError) as error:
+        tuner.Tuner(
+            registry.create("lcqmc"),
+            load_encoder=lambda: encoders.LoadedEncoder(
+                Strange(), tokenizer, 64
+            ),
+            recipe=FinetuneRecipe(**(RECIPE | changes)),
+            workdir=tmp_path,
+            strategy=tf.distribute.OneDeviceStrategy("/cpu:0"),
+        )
+    assert reason in str(error.value)
+
+
 def figures_at(monkeypatch, figures):
     """Replaces what evaluations find, in the order in which they come."""
     found = iter(figures)
@@ -279,6 +393,7 @@ def test_a_recipes_settings_reach_the_step(
     folder, checkpoint, tmp_path, monkeypatch
 ):
     settings = {"clip_norm": 0.3, "jit_compile": True, "seed": 11}
+    settings |= {"r_drop": 0.7, "adversarial": 0.4}
     made = tuner_of(
         folder,
         checkpoint,
@@ -287,15 +402,36 @@ def test_a_recipes_settings_reach_the_step(
         warmup_proportion=0.25,
         max_train_steps=8,
         num_train_epochs=100,
+        gradient_accumulation_steps=2,
+        ema_decay=0.9,
+        layer_decay=0.5,
+        distillation_temperature=3.0,
+        distillation_weight=0.4,
         **settings,
     )
     given = {}
     monkeypatch.setattr(
         finetuning_run, "FinetuneStep", lambda *_, **more: given.update(more)
     )
+    optimizer, shares = finetuning_run.recipe_optimizer, []
+
+    def watched(*arguments, factors):
+        shares.append(factors)
+        return optimizer(*arguments, factors=factors)
+
+    monkeypatch.setattr(finetuning_run, "recipe_optimizer", watched)
     example = types.SimpleNamespace(row=0, length=5)
     trained = finetuning_run.Run(made, [example], [], [])
-    assert given == settings | {"fuses": False}
+    assert set(shares[0].values()) == {1.0, 0.5, 0.25}
+    assert given.pop("averages").decay == 0.9
+    assert given == settings | {
+        "fuses": False,
+        "accumulation_steps": 2,
+        "distillation_temperature": 3.0,
+        "distillation_weight": 0.0,  # nobody teaches
+    }
+    finetuning_run.Run(made, [example], [], [], [np.zeros(2)])
+    assert given["distillation_weight"] == 0.4
     # Warm-up and decay count from step 0: rate * step / 2, then the rest.
     rates = [float(trained.schedule(step)) for step in (1, 2, 4, 8)]
     np.testing.assert_allclose(rates, [0.25, 0.375, 0.25, 0.0])

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from albert_tf2.finetuning.model import TaskModel
+from albert_tf2.finetuning.model import ABSENT, TaskModel
 from albert_tf2.tasks import base
 from albert_tf2.tasks.encoding import Example, collate, prediction_order
 from albert_tf2.tasks.tagging import IGNORED
@@ -56,6 +56,36 @@ def _number_arrays(
     weights = np.zeros_like(labels)
     weights[: len(examples)] = 1.0
     return {"labels": labels, "weights": weights}
+
+
+def logit_array(
+    task: base.Task,
+    logits: Sequence[np.ndarray],
+    *,
+    size: int,
+    length: int,
+) -> np.ndarray:
+    """Returns a teacher's logits of a batch as the model gives its own.
+
+    Args:
+        task: What is learned.
+        logits: Of at most `size` examples; [n] or, token by token, [t, n].
+        size: B; missing examples have logits of 0, and no weight.
+        length: T.
+
+    Returns:
+        Float32 [B, n]; [B, C] for choices, [B, T, n] token by token. What a
+        row does not have, a choice or an answer's place, is `ABSENT`.
+    """
+    per_token = task.kind in (base.TAGGING, base.SPAN)
+    n = task.choices if task.kind == base.CHOICE else task.num_outputs
+    shape = [size, *([length] if per_token else []), n]
+    array = np.zeros(shape, np.float32)
+    for b, values in enumerate(logits):
+        if task.kind in (base.CHOICE, base.SPAN):
+            array[b] = ABSENT
+        array[b, : len(values)] = values
+    return array
 
 
 class OnReplicas:

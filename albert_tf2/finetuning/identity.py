@@ -10,7 +10,7 @@ from albert_tf2 import paths
 from albert_tf2.checkpoints.fingerprint import fingerprint
 from albert_tf2.config import load_model_config
 from albert_tf2.errors import UserError
-from albert_tf2.finetuning import encoders
+from albert_tf2.finetuning import encoders, teacher
 from albert_tf2.recipes import FinetuneRecipe
 from albert_tf2.tasks import base
 from albert_tf2.text.tokenization import Vocabulary
@@ -38,17 +38,24 @@ def identity_of(
         init_checkpoint: What it starts from (see `encoders.load_encoder`).
         vocab_file: The vocabulary, where it is named.
         strategy: What it runs on.
-        kind: FINETUNING or SEVERAL_SEEDS.
+        kind: FINETUNING, SEVERAL_SEEDS or SWEEP.
     """
     try:
         start = Fingerprint(*_fingerprint(init_checkpoint))
     except UserError as error:
         # A finished run does without it; any other will say this.
         start = Fingerprint(str(error), None)
+    data = {split: Fingerprint(*entry) for split, entry in sources.items()}
+    if recipe.teacher is not None:
+        # By what it is: its path may be another one tomorrow.
+        try:
+            data["teacher"] = Fingerprint(*teacher.fingerprint(recipe.teacher))
+        except UserError as error:
+            data["teacher"] = Fingerprint(str(error), None)
     return Identity(
         kind=kind,
         recipe=recipe,
-        data={split: Fingerprint(*entry) for split, entry in sources.items()},
+        data=data,
         task=task.describe(),
         vocabulary=Vocabulary.load(vocab_file) if vocab_file else None,
         init_checkpoint=start,

@@ -102,6 +102,16 @@ def write(
     )
 
 
+def write_predictions(
+    workdir: paths.PathLike, split: str, predictions: list[dict[str, Any]]
+) -> None:
+    """Writes `predictions/<split>.jsonl`: a line per row, in their order."""
+    path = paths.join(workdir, "predictions", f"{split}.jsonl")
+    with paths.atomic_file(path) as stream:
+        for prediction in predictions:
+            stream.write(json.dumps(prediction, ensure_ascii=False) + "\n")
+
+
 def errors_file(workdir: paths.PathLike, split: str) -> str:
     """Returns where the wrong rows of a split are written."""
     return paths.join(workdir, FOLDER, f"{split}_errors.jsonl")

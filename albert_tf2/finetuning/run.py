@@ -4,6 +4,7 @@ The order of the rows and the dropout follow from the seed and the step, so a
 run that was interrupted goes on as if it had not been (`training.loop`).
 """
 
+import contextlib
 import math
 import time
 from collections import Counter
@@ -15,8 +16,9 @@ import tensorflow as tf
 
 from albert_tf2 import paths
 from albert_tf2.errors import UserError
-from albert_tf2.finetuning import feeding
+from albert_tf2.finetuning import feeding, layer_rates
 from albert_tf2.finetuning.model import draws_own_dropout
+from albert_tf2.finetuning.regularizers import Averages
 from albert_tf2.finetuning.step import METRICS, FinetuneStep
 from albert_tf2.model import fusion
 from albert_tf2.recipes import FinetuneRecipe
@@ -43,10 +45,12 @@ class Run:
 
     metrics = METRICS
 
-    def __init__(self, tuner, examples, train_rows, dev_rows):
+    def __init__(self, tuner, examples, train_rows, dev_rows, taught=None):
+        # `taught`: a teacher's logits of each example.
         self.tuner, self.recipe = tuner, tuner.recipe
         self.model, self.strategy = tuner.model, tuner.strategy
         self.examples, self.dev_rows = examples, dev_rows
+        self.taught: list[np.ndarray] | None = taught
         self.lengths = np.array([example.length for example in examples])
         batch_size = self.recipe.global_batch_size
         self.steps_per_epoch = math.ceil(len(examples) / batch_size)
@@ -76,6 +80,7 @@ class Run:
             ),
             tuner.workdir,
             best=self.best,
+            more={"averages": self.averages.values} if self.averages else {},
             workers=Workers(self.strategy),
             shared_folder=False,  # each has its own, `worker-N/`
             progress=False,
@@ -84,6 +89,10 @@ class Run:
 
     def _build(self) -> None:
         recipe = self.recipe
+        variables = self.model.trainable_variables
+        factors = None
+        if recipe.layer_decay != 1.0:
+            factors = layer_rates.factors(self.model, recipe.layer_decay)
         with self.strategy.scope():
             self.schedule = WarmupLinearDecay(
                 recipe.learning_rate,
@@ -92,11 +101,24 @@ class Run:
                 scale=tf.Variable(1.0, trainable=False),
             )
             self.optimizer = recipe_optimizer(
-                recipe, self.schedule, self.model.trainable_variables
+                recipe, self.schedule, variables, factors=factors
+            )
+            self.averages = (
+                Averages(variables, recipe.ema_decay)
+                if recipe.ema_decay
+                else None
             )
         train_step = FinetuneStep(
             self.model,
             self.optimizer,
+            accumulation_steps=recipe.gradient_accumulation_steps,
+            r_drop=recipe.r_drop,
+            adversarial=recipe.adversarial,
+            distillation_weight=(
+                0.0 if self.taught is None else recipe.distillation_weight
+            ),
+            distillation_temperature=recipe.distillation_temperature,
+            averages=self.averages,
             clip_norm=recipe.clip_norm,
             jit_compile=recipe.jit_compile,
             fuses=self.total >= FUSED_FROM_STEPS and fusion.suits_devices(),
@@ -128,6 +150,8 @@ class Run:
         say = self.tuner.say
         self.loop.resume()
         say(self.schedule.describe())
+        if self.recipe.layer_decay != 1.0:
+            say(layer_rates.describe(self.model, self.recipe.layer_decay))
         say(
             f"{self.total:,} steps are "
             f"{self.total / self.steps_per_epoch:.1f} epoch(s)"
@@ -167,7 +191,15 @@ class Run:
                 epoch,
             )
             for indices in order[first:]:
-                yield self._batch([self.examples[i] for i in indices])
+                batch = self._batch([self.examples[i] for i in indices])
+                if self.taught is not None:
+                    batch["teacher_logits"] = feeding.logit_array(
+                        self.tuner.task,
+                        [self.taught[i] for i in indices],
+                        size=self.recipe.global_batch_size,
+                        length=batch["input_mask"].shape[-1],
+                    )
+                yield batch
                 step += 1
 
     def _batch(self, examples: Sequence[Any]) -> dict[str, np.ndarray]:
@@ -207,12 +239,20 @@ class Run:
     def evaluate(self, step: int) -> dict[str, float]:
         if not self.dev_rows:
             return {}
-        figures = self.tuner.evaluate(self.dev_rows)
+        with self._kept_weights():
+            figures = self.tuner.evaluate(self.dev_rows)
         self.tuner.say(f"step {step}  dev: {base.figures_text(figures)}")
         return figures
 
     def _keep_best(self, step: int, figures: dict[str, float]) -> None:
-        self.tuner.save_model({"step": step, "dev": figures})
+        with self._kept_weights():
+            self.tuner.save_model({"step": step, "dev": figures})
+
+    def _kept_weights(self) -> contextlib.AbstractContextManager[None]:
+        """Puts the weights that are judged and kept into the model."""
+        if self.averages is None:
+            return contextlib.nullcontext()
+        return self.averages.in_use()
 
 
 def total_steps(recipe: FinetuneRecipe, steps_per_epoch: int) -> int:

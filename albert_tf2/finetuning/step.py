@@ -1,18 +1,20 @@
 """One optimizer step of fine-tuning, as every device runs it.
 
-    batch of this replica -> loss and gradients -> sum over replicas
-      -> clip by global norm -> AdamW or LAMB
+    batch of this replica -> parts -> loss and gradients -> sum of parts
+      -> sum over replicas -> clip by global norm -> AdamW or LAMB
 
 The loss is divided by the weight of the whole global batch, so that the
-update is that of the batch, wherever its rows were.
+update is that of the batch, wherever its rows were. What may be added to the
+loss of the labels is in `regularizers`.
 """
 
 import tensorflow as tf
 
 from albert_tf2 import features
+from albert_tf2.finetuning import regularizers
 from albert_tf2.finetuning.model import TaskModel
 from albert_tf2.keras_api import keras
-from albert_tf2.model import dropout, fusion
+from albert_tf2.model import dropout, fusion, perturbation
 from albert_tf2.training.distribution import all_reduce
 from albert_tf2.training.precision import Update
 
@@ -28,6 +30,12 @@ class FinetuneStep:
         model: TaskModel,
         optimizer: keras.optimizers.legacy.Optimizer,
         *,
+        accumulation_steps: int = 1,
+        r_drop: float = 0.0,
+        adversarial: float = 0.0,
+        distillation_weight: float = 0.0,
+        distillation_temperature: float = 1.0,
+        averages: regularizers.Averages | None = None,
         clip_norm: float = 1.0,
         jit_compile: bool = False,
         fuses: bool = False,
@@ -38,6 +46,12 @@ class FinetuneStep:
         Args:
             model: The model to train.
             optimizer: Of `optimization.create_optimizer`.
+            accumulation_steps: The parts that a replica's batch is cut into.
+            r_drop: The weight of the divergence between two passes.
+            adversarial: By how much words are moved.
+            distillation_weight: A teacher's share of the loss.
+            distillation_temperature: What both logits are divided by.
+            averages: Of the weights, to be kept up.
             clip_norm: The largest global norm of the gradients.
             jit_compile: Compile loss and gradients with XLA.
             fuses: Compile chains of element-wise operations alone
@@ -45,6 +59,12 @@ class FinetuneStep:
             seed: Of the dropout.
         """
         self.model = model
+        self.accumulation_steps = accumulation_steps
+        self.r_drop = r_drop
+        self.adversarial = adversarial
+        self.distillation_weight = distillation_weight
+        self.distillation_temperature = distillation_temperature
+        self.averages = averages
         self.fuses = fuses and not jit_compile
         self.seed = seed
         self._update = Update(
@@ -63,7 +83,10 @@ class FinetuneStep:
         """Makes the step that follows `step` others."""
         gradients, loss = self._compute(batch, step)
         *gradients, loss = all_reduce([*gradients, loss])
-        return tf.stack([loss, self._update(gradients)])
+        norm = self._update(gradients)
+        if self.averages is not None:
+            self.averages.update(step)
+        return tf.stack([loss, norm])
 
     def gradients(
         self, batch: dict[str, tf.Tensor], step: tf.Tensor | int = 0
@@ -72,25 +95,97 @@ class FinetuneStep:
 
         Args:
             batch: The model's inputs, `labels` and `weights` (see
-                `model.loss_sum`), and the `total_weight` of the global batch.
+                `model.loss_sum`), the `total_weight` of the global batch,
+                and a teacher's `teacher_logits`.
             step: How many steps were done before.
         """
-        inputs = {name: batch[name] for name in features.ENCODER_INPUTS}
-        with (
-            fusion.single_passes(self.fuses),
-            dropout.seeded(dropout.step_seed(self.seed, step)),
-            tf.GradientTape() as tape,
-        ):
-            logits = self.model(inputs, training=True)
-            loss = self.model.loss_sum(
-                logits, batch["labels"], batch["weights"]
+        count = self.accumulation_steps
+        if count == 1:
+            return self._part(batch, dropout.step_seed(self.seed, step))
+        parts = {
+            name: value
+            if value.shape.rank == 0
+            else tf.reshape(
+                value, tf.concat([[count, -1], tf.shape(value)[1:]], 0)
             )
-            loss /= batch["total_weight"]
+            for name, value in batch.items()
+        }
+        gradients = [
+            tf.zeros(variable.shape)
+            for variable in self.model.trainable_variables
+        ]
+        loss = tf.zeros([])
+        for number in tf.range(count):
+            part = {
+                name: value if value.shape.rank == 0 else value[number]
+                for name, value in parts.items()
+            }
+            seed = dropout.step_seed(self.seed, step, part=number, parts=count)
+            more, more_loss = self._part(part, seed)
+            gradients = tf.nest.map_structure(tf.add, gradients, more)
+            loss += more_loss
+        return gradients, loss
+
+    def _part(self, batch, seed):
+        """Returns gradients and loss of rows, attacked ones too if asked."""
+        with fusion.single_passes(self.fuses), dropout.seeded(seed):
+            if not self.adversarial:
+                return self._differentiated(batch)
+            ids = batch[features.INPUT_WORD_IDS]
+            width = self.model.encoder.config.embedding_size
+            # Nothing is moved yet, but there is something to differentiate.
+            still = tf.zeros([tf.size(ids), width])
+            (*gradients, at_words), loss = self._differentiated(batch, still)
+            attack = regularizers.attack(
+                at_words, tf.shape(ids)[0], self.adversarial
+            )
+            (*more, _), attacked = self._differentiated(batch, attack)
+        return [a + b for a, b in zip(gradients, more, strict=True)], (
+            loss + attacked
+        )
+
+    def _differentiated(self, batch, added=None):
+        """Returns the gradients of one loss, that of `added` last."""
+        sources = [*self.model.trainable_variables]
+        with tf.GradientTape() as tape, perturbation.added(added):
+            if added is not None:
+                tape.watch(added)
+                sources.append(added)
+            loss = self._loss(batch)
             scaled = self._update.scaled(loss)
         gradients = tape.gradient(
             scaled,
-            self.model.trainable_variables,
+            sources,
             # A hub encoder brings variables that this task does not use.
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
         return [tf.convert_to_tensor(value) for value in gradients], loss
+
+    def _loss(self, batch):
+        """Returns the loss of one pass, or of two: a scalar."""
+        inputs = {name: batch[name] for name in features.ENCODER_INPUTS}
+        logits = self.model(inputs, training=True)
+        loss = self._loss_of(logits, batch)
+        if self.r_drop:
+            # Draws are numbered, so these are others (`model.dropout`).
+            again = self.model(inputs, training=True)
+            loss = (loss + self._loss_of(again, batch)) / 2
+            loss += self.r_drop * regularizers.r_drop(
+                self.model.kind, logits, again, batch["weights"]
+            )
+        return loss / batch["total_weight"]
+
+    def _loss_of(self, logits, batch):
+        """Returns the sum of the rows' losses, by labels and by a teacher."""
+        kind, weights = self.model.kind, batch["weights"]
+        loss = self.model.loss_sum(logits, batch["labels"], weights)
+        share = self.distillation_weight
+        if not share:
+            return loss
+        return (1.0 - share) * loss + share * regularizers.distillation(
+            kind,
+            logits,
+            batch["teacher_logits"],
+            weights,
+            temperature=self.distillation_temperature,
+        )

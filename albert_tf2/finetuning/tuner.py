@@ -14,15 +14,23 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from albert_tf2 import paths
 from albert_tf2.errors import UserError
-from albert_tf2.finetuning import encoders, feeding
+from albert_tf2.finetuning import (
+    encoders,
+    feeding,
+    layer_rates,
+    regularizers,
+    teacher,
+)
 from albert_tf2.finetuning.run import Run
 from albert_tf2.recipes import FinetuneRecipe
 from albert_tf2.settings import SIMCSE
 from albert_tf2.tasks import base
+from albert_tf2.tasks.encoding import Example
 from albert_tf2.training.snapshots import reason_of
 
 
@@ -66,11 +74,21 @@ class Tuner:
         self.say = say
         self.lengths = lengths_of(recipe)
         replicas = strategy.num_replicas_in_sync
-        for name in ("global_batch_size", "eval_batch_size"):
-            if getattr(recipe, name) % replicas:
+        parts = recipe.gradient_accumulation_steps
+        for name, shares in (
+            ("global_batch_size", replicas * parts),
+            ("eval_batch_size", replicas),
+        ):
+            if getattr(recipe, name) % shares:
+                times = (
+                    ""
+                    if shares == replicas
+                    else (f" times the {parts} `gradient_accumulation_steps`")
+                )
                 raise UserError(
                     f"recipe: `{name}` must be a multiple of the {replicas} "
-                    f"replicas. Received: `{name}={getattr(recipe, name)}`"
+                    f"replicas{times}. Received: "
+                    f"`{name}={getattr(recipe, name)}`"
                 )
         if task.kind == base.VECTORS and replicas > 1:
             raise UserError(
@@ -87,6 +105,10 @@ class Tuner:
                 dropout=recipe.classifier_dropout,
                 seed=recipe.seed,
             )
+        regularizers.check(task, recipe, self.loaded.config)
+        if recipe.layer_decay != 1.0:
+            layer_rates.groups_of(self.model)
+        self.teacher: teacher.Teacher | None = None
         self.tokenizer = self.loaded.tokenizer
         is_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
         # A TPU compiles one program for each shape.
@@ -114,6 +136,19 @@ class Tuner:
             raise UserError(
                 "SimCSE needs dropout, and this model has none: --set "
                 "hidden_dropout_prob=0.1 --set attention_probs_dropout_prob=0.1"
+            )
+
+    def open_teacher(self, train_rows: Sequence[Any]) -> None:
+        """Opens what the recipe names as teacher, for these rows."""
+        if self.recipe.teacher is not None:
+            self.teacher = teacher.open_teacher(
+                self.recipe.teacher,
+                task=self.task,
+                tokenizer=self.tokenizer,
+                rows=len(train_rows),
+                batch_size=self.recipe.eval_batch_size,
+                strategy=self.strategy,
+                say=self.say,
             )
 
     def predict(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
@@ -160,8 +195,27 @@ class Tuner:
             raise UserError(f"task {self.task.name}: no row to train on")
         self._example = base.example_of(train_rows)
         self._check_dropout()
-        run = Run(self, examples, train_rows, dev_rows)
+        run = Run(
+            self,
+            examples,
+            train_rows,
+            dev_rows,
+            self._taught(train_rows, examples),
+        )
         return run.execute(terminated, owner)
+
+    def _taught(
+        self, rows: Sequence[Any], examples: Sequence[Example]
+    ) -> list[np.ndarray] | None:
+        """Returns the teacher's logits of each example, if there is one."""
+        if self.teacher is None:
+            return None
+        logits = self.teacher.logits(rows, examples)
+        self.teacher = None  # its memory is free again
+        line = teacher.agreement(self.task.kind, examples, logits)
+        if line:
+            self.say(line)
+        return logits
 
     def save_model(self, facts: dict[str, Any]) -> None:
         """Writes `workdir/model`, whole or not at all."""

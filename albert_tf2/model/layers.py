@@ -17,7 +17,7 @@ import tensorflow as tf
 from albert_tf2.config import AlbertConfig
 from albert_tf2.errors import UserError
 from albert_tf2.keras_api import keras
-from albert_tf2.model import fusion
+from albert_tf2.model import fusion, perturbation
 from albert_tf2.model.dropout import Dropout
 
 # The originals' epsilon; any other is visible in the fifth decimal.
@@ -159,6 +159,7 @@ class Embeddings(keras.layers.Layer):
         words = tf.gather(
             self.word_embeddings, tf.reshape(input_word_ids, [-1])
         )  # [B*T, E]
+        words = perturbation.apply(words)
         if self.word_projection is not None:
             words = tf.matmul(words, self.word_projection)  # [B*T, H]
         # A product with one-hot rows: its gradient is a product too, where a

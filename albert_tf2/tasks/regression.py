@@ -8,7 +8,7 @@ from 0 to 1 and from 0 to 100 are learned alike; answers are scores again.
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from albert_tf2.tasks.text_task import TextTask
 
 # Up to so many whole scores are steps of a scale, such as one to five stars.
 MOST_STEPS = 20
+Scores = TypeVar("Scores", float, np.ndarray)
 
 
 class Regression(TextTask):
@@ -58,8 +59,8 @@ class Regression(TextTask):
     def target(self, row):
         return None if row.label is None else self.scaled(row.label)
 
-    def scaled(self, score: float) -> float:
-        """Returns a score as the head learns it."""
+    def scaled(self, score: Scores) -> Scores:
+        """Returns a score, or an array of them, as the head learns it."""
         return (score - self.mean) / self.spread
 
     def describe(self):

@@ -15,10 +15,12 @@ from albert_tf2.text.tokenization import Vocabulary
 
 PRETRAINING, FINETUNING = "pre-training", "fine-tuning"
 SEVERAL_SEEDS = "fine-tuning with several seeds"
+SWEEP = "sweep of fine-tuning"
 RECIPES = {
     PRETRAINING: PretrainRecipe,
     FINETUNING: FinetuneRecipe,
     SEVERAL_SEEDS: FinetuneRecipe,
+    SWEEP: FinetuneRecipe,
 }
 MOST_SHOWN = 60
 
@@ -91,6 +93,12 @@ RULES = {
         (REFUSED, "dev", "the best model so far was chosen by other rows"),
         (TOLD, "num_train_epochs max_train_steps warmup_proportion", ""),
         (TOLD, "classifier_dropout class_weights", ""),
+        # Dropout is drawn for each part of a batch.
+        (TOLD, "gradient_accumulation_steps", ""),
+        (TOLD, "layer_decay r_drop adversarial", ""),
+        (TOLD, "distillation_temperature distillation_weight", ""),
+        (REFUSED, "ema_decay", "its averages so far are of another decay"),
+        (REFUSED, "teacher", "it has learned from another teacher"),
         (TOLD, "early_stopping_patience eval_every max_eval_rows", ""),
         (TOLD, "max_answer_length n_best test", ""),
         (FREE, "eval_batch_size num_seeds", ""),
@@ -102,7 +110,7 @@ RULES = {
         (RESOLVED, "labels pooling vector_loss", ""),
     ),
 }
-RULES[SEVERAL_SEEDS] = RULES[FINETUNING]
+RULES[SEVERAL_SEEDS] = RULES[SWEEP] = RULES[FINETUNING]
 # Every field of these is refused, but for those of the table above.
 _OBJECTS = {
     "model": Rule(REFUSED, "it is a run of another model"),
@@ -127,7 +135,7 @@ class Identity:
     """What a run is.
 
     Attributes:
-        kind: PRETRAINING, FINETUNING or SEVERAL_SEEDS.
+        kind: PRETRAINING, FINETUNING, SEVERAL_SEEDS or SWEEP.
         recipe: How it is asked for.
         data: Its data by subset: "train", "eval"; "train", "dev", "test".
         vocabulary: What its ids mean; None where records bring none.

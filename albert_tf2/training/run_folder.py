@@ -30,6 +30,8 @@ KINDS = {
     f"{RESULTS_FILE}, `plot` draws it, `predict --model` reads its model/)",
     identity.SEVERAL_SEEDS: "fine-tuning runs of several seeds (each in its "
     "seed-N/, the best model in model/)",
+    identity.SWEEP: "a sweep of fine-tuning runs (each in its own folder, all "
+    "of them in sweep.json, the best model in model/)",
 }
 
 

@@ -1,0 +1,211 @@
+"""What may be added to the loss of fine-tuning, and to its weights.
+
+R-Drop (2106.14448): two passes over the same rows, with other units dropped
+    loss = (L(p) + L(q)) / 2 + alpha * (KL(p||q) + KL(q||p)) / 2
+Adversarial training (1605.07725, section 3): the words x of each row are moved
+    r = epsilon * g / |g|,  g = dL/dx           loss = L(x) + L(x + r)
+Distillation (1503.02531): a teacher's logits t beside the labels
+    loss = (1 - w) * L + w * T^2 * KL(softmax(t / T) || softmax(s / T))
+Averaged weights, as of step t
+    average = d * average + (1 - d) * weights,  d = min(decay, (1+t) / (10+t))
+
+What is a distribution depends on the kind of task: over classes, choices, the
+tags of a token, the tokens of a text (twice, for both ends of an answer); for
+several labels one over yes and no for each. A score is the mean of a normal
+distribution of variance 1/2, of which the squared error is the divergence, as
+it is the loss.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import tensorflow as tf
+
+from albert_tf2 import settings
+from albert_tf2.config import AlbertConfig
+from albert_tf2.errors import UserError
+from albert_tf2.recipes import FinetuneRecipe
+from albert_tf2.tasks import base
+
+
+def check(
+    task: base.Task, recipe: FinetuneRecipe, config: AlbertConfig | None
+) -> None:
+    """Refuses settings that make no sense with a task, or with an encoder.
+
+    Args:
+        task: What is learned.
+        recipe: How.
+        config: Of the encoder; None for a hub encoder.
+    """
+    if task.kind == base.VECTORS:
+        # Its losses are of a whole batch, and its answers no distributions.
+        for name in ("r_drop", "teacher", "gradient_accumulation_steps"):
+            given = getattr(recipe, name)
+            off = settings.of(FinetuneRecipe)[name].default
+            if given != off:
+                raise UserError(
+                    f"recipe: `{name}` is not for task {task.name}, whose "
+                    "loss compares all rows of a batch with each other: set "
+                    f"{name}={settings.spelled(off)}"
+                )
+    if recipe.adversarial and config is None:
+        raise UserError(
+            "recipe: `adversarial` moves the embedded words, which a hub "
+            "encoder keeps inside: start from a checkpoint, or set "
+            "adversarial=0"
+        )
+    if recipe.r_drop and config is not None:
+        rates = (
+            recipe.classifier_dropout,
+            config.hidden_dropout_prob,
+            config.attention_probs_dropout_prob,
+        )
+        if not any(rates):
+            raise UserError(
+                "recipe: `r_drop` compares two draws of dropout, and nothing "
+                "is dropped here: set hidden_dropout_prob=0.1, or r_drop=0"
+            )
+
+
+def r_drop(
+    kind: str, first: tf.Tensor, second: tf.Tensor, weights: tf.Tensor
+) -> tf.Tensor:
+    """Returns the sum of weight * (KL(p||q) + KL(q||p)) / 2: a scalar.
+
+    With logits a and b that is sum((p - q) * (a - b)) / 2: what normalizes
+    them goes out, for p and q have the same sum.
+
+    Args:
+        kind: One of the kinds in `base`.
+        first: Logits of `TaskModel`.
+        second: Those of another pass over the same rows.
+        weights: As for `model.loss_sum`.
+    """
+    if kind == base.REGRESSION:
+        return tf.reduce_sum(weights * tf.square(first - second)[:, 0])
+    first, second = _by_answer(kind, first), _by_answer(kind, second)
+    shares = tf.sigmoid if kind == base.MULTI_LABEL else tf.nn.softmax
+    apart = (shares(first) - shares(second)) * (first - second) / 2
+    if kind != base.MULTI_LABEL:
+        apart = tf.reduce_sum(apart, -1)
+    return tf.reduce_sum(weights * apart)
+
+
+def distillation(
+    kind: str,
+    logits: tf.Tensor,
+    teacher: tf.Tensor,
+    weights: tf.Tensor,
+    *,
+    temperature: float,
+) -> tf.Tensor:
+    """Returns the sum of weight * T^2 * KL(teacher||student): a scalar.
+
+    T^2 keeps the gradients as large as the labels' (1503.02531, section 2).
+    Scores have no temperature.
+
+    Args:
+        kind: One of the kinds in `base`.
+        logits: The student's, of `TaskModel`.
+        teacher: Float32, of the same shape.
+        weights: As for `model.loss_sum`.
+        temperature: T.
+    """
+    if kind == base.REGRESSION:
+        return tf.reduce_sum(weights * tf.square(logits - teacher)[:, 0])
+    student = _by_answer(kind, logits) / temperature
+    teacher = _by_answer(kind, teacher) / temperature
+    if kind == base.MULTI_LABEL:
+        # Yes and no: x of the cross entropies is that of the two softmaxes.
+        apart = tf.nn.sigmoid_cross_entropy_with_logits(
+            labels=tf.sigmoid(teacher), logits=student
+        ) - tf.nn.sigmoid_cross_entropy_with_logits(
+            labels=tf.sigmoid(teacher), logits=teacher
+        )
+    else:
+        apart = tf.reduce_sum(
+            tf.nn.softmax(teacher)
+            * (tf.nn.log_softmax(teacher) - tf.nn.log_softmax(student)),
+            -1,
+        )
+    return temperature**2 * tf.reduce_sum(weights * apart)
+
+
+def _by_answer(kind: str, logits: tf.Tensor) -> tf.Tensor:
+    """Puts what a softmax runs over last."""
+    if kind == base.SPAN:
+        return tf.transpose(logits, [0, 2, 1])  # [B, 2, T]
+    return logits
+
+
+def attack(
+    gradient: tf.Tensor, rows: int | tf.Tensor, epsilon: float
+) -> tf.Tensor:
+    """Returns by how much to move the words of each row: of length epsilon.
+
+    Each row has its own length, as in the paper, so the answer is the same
+    however a batch is cut; programs that move the table of words have one
+    length for all rows of a batch.
+
+    Args:
+        gradient: Of the loss at the words, [B*T, E].
+        rows: B.
+        epsilon: The length of a row's T*E numbers. 0 for a row without
+            weight, and where a gradient is not finite.
+    """
+    by_row = tf.reshape(tf.cast(gradient, tf.float32), [rows, -1])
+    # In two steps, so that no square is lost or too large.
+    largest = tf.reduce_max(tf.abs(by_row), -1, keepdims=True)
+    by_row = tf.math.divide_no_nan(by_row, largest)
+    moved = epsilon * tf.math.divide_no_nan(
+        by_row, tf.norm(by_row, axis=-1, keepdims=True)
+    )
+    moved = tf.where(tf.math.is_finite(moved), moved, 0.0)
+    return tf.stop_gradient(tf.reshape(moved, tf.shape(gradient)))
+
+
+class Averages:
+    """The moving average of some weights (see the module).
+
+    The bound on the decay lets a short run forget where it began, the head's
+    random weights above all.
+
+    Attributes:
+        values: The averages, for a checkpoint; they begin as the weights.
+    """
+
+    def __init__(self, weights: Sequence[tf.Variable], decay: float):
+        """Makes the averages, in the scope of the weights' strategy."""
+        self.weights = list(weights)
+        self.decay = decay
+        self.values = [
+            tf.Variable(
+                weight.numpy(),
+                trainable=False,
+                # All replicas have the same.
+                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+            )
+            for weight in self.weights
+        ]
+
+    def update(self, step: tf.Tensor | int) -> None:
+        """Takes the weights in, after the step that follows `step` others."""
+        done = tf.cast(step, tf.float32)
+        decay = tf.minimum(self.decay, (1.0 + done) / (10.0 + done))
+        for value, weight in zip(self.values, self.weights, strict=True):
+            value.assign(decay * value + (1.0 - decay) * weight)
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Puts the averages in the weights' place for a block."""
+        kept = [weight.numpy() for weight in self.weights]
+        self._put([value.numpy() for value in self.values])
+        try:
+            yield
+        finally:
+            self._put(kept)
+
+    def _put(self, arrays) -> None:
+        for weight, array in zip(self.weights, arrays, strict=True):
+            weight.assign(array)
