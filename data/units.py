@@ -81,12 +81,15 @@ def of_file(
             yield Unit(file, index, size, min(size, file.size - index * size))
         return
     with formats.open_file(file, on_error) as opened:
-        done = malformed = 0
+        done = malformed = next_index = 0
         for unit in _cut(Unit(file, 0, size), opened.stream):
             assert unit.content is not None, "cut from a stream"
             content = unit.content._replace(
                 malformed=opened.malformed - malformed
             )
+            for index in range(next_index, unit.index):
+                yield Unit(file, index, size, 0, _inside_a_line(index, size))
+            next_index = unit.index + 1
             yield unit._replace(progress=opened.tell() - done, content=content)
             done, malformed = opened.tell(), opened.malformed
 
@@ -101,7 +104,15 @@ def read_unit(unit: Unit) -> UnitContent:
     if found is not None and found.index == unit.index:
         assert found.content is not None, "cut from a stream"
         return found.content
-    return UnitContent(b"", unit.index * unit.size, False)
+    return _inside_a_line(unit.index, unit.size)
+
+
+def _inside_a_line(index: int, size: int) -> UnitContent:
+    """Returns a unit that lies within a line of an earlier one.
+
+    It is a unit all the same: it hands on which document goes on (`census`).
+    """
+    return UnitContent(b"", index * size, False)
 
 
 def _cut(unit: Unit, stream: IO[bytes]) -> Iterator[Unit]:

@@ -1,6 +1,7 @@
 """Documents longer than a unit are held out whole, or not at all."""
 
 import collections
+import gzip
 
 import hypothesis
 import pytest
@@ -95,9 +96,11 @@ def vocab_file(tmp_path_factory):
 
 
 @hypothesis.settings(deadline=None, max_examples=60)
-@hypothesis.given(documents, st.sampled_from([64, 100, 256]))
+@hypothesis.given(
+    documents, st.sampled_from([64, 100, 256]), st.sampled_from(["", ".gz"])
+)
 def test_documents_are_held_out_whole(
-    vocab_file, tmp_path_factory, found, unit_bytes
+    vocab_file, tmp_path_factory, found, unit_bytes, ending
 ):
     folder = tmp_path_factory.mktemp("build")
     text = "".join(
@@ -105,13 +108,14 @@ def test_documents_are_held_out_whole(
         + border
         for number, (lengths, border) in enumerate(found)
     )
-    (folder / "a.txt").write_text(text, "utf-8", newline="")
+    data = gzip.compress(text.encode()) if ending else text.encode()
+    (folder / f"a.txt{ending}").write_bytes(data)
     config = BuildConfig(
         max_seq_length=24, num_shards=3, eval_fraction=0.5,
         segmenter="none", unit_bytes=unit_bytes,
     )  # fmt: skip
     plan = build_pretraining_data.make_plan(
-        f"{folder}/a.txt", vocab_file, f"{folder}/out", config
+        f"{folder}/a.txt{ending}", vocab_file, f"{folder}/out", config
     )
     hypothesis.assume(sum(map(sum, (d[0] for d in found))) > 1)
     tokens = sum(sum(lengths) for lengths, _ in found)

@@ -86,6 +86,20 @@ def test_compressed_files_have_the_same_units(tmp_path, extension):
     assert [unit for unit in contents(packed) if unit.data] == expected
 
 
+def test_compressed_files_count_the_units_inside_a_line_too(tmp_path):
+    """Each hands on what document it lies in: a gap would end it."""
+    text = "一。\n" + "长" * 100 + "\n二。\n" * 2 + "长" * 60 + "\n三。\n"
+    plain = write(tmp_path / "a.txt", text)
+    (tmp_path / "b").mkdir()
+    packed = write(tmp_path / "b" / "a.txt.gz", gzip.compress(text.encode()))
+    expected = contents(plain)
+    assert sum(not unit.data for unit in expected) > 3
+    found = contents(packed)
+    # Nothing stands behind the last unit with content.
+    assert found == expected[: len(found)]
+    assert not any(unit.data for unit in expected[len(found) :])
+
+
 def test_damaged_compression_names_the_file(tmp_path):
     data = gzip.compress(BOOK.encode())
     file = write(tmp_path / "a.txt.gz", data[: len(data) // 2])
