@@ -47,7 +47,7 @@ class CorpusFile(NamedTuple):
 
     @property
     def compression(self) -> str | None:
-        return _COMPRESSION.get(os.path.splitext(self.path)[1])
+        return _COMPRESSION.get(os.path.splitext(self.path)[1].lower())
 
     @property
     def is_sequential(self) -> bool:
@@ -87,7 +87,7 @@ def find_files(patterns: Sequence[str] | str) -> list[CorpusFile]:
     files = []
     for path, name in zip(found, _names_below(found), strict=True):
         root, extension = os.path.splitext(name)
-        name = root if extension in _COMPRESSION else name
+        name = root if extension.lower() in _COMPRESSION else name
         files.append(CorpusFile(path, name, paths.size(path)))
     # By name, so that the order too is the same for a corpus that was moved
     # or compressed.

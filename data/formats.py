@@ -129,9 +129,10 @@ def read_some(stream: IO[bytes], file: CorpusFile, size: int) -> bytes:
     except (MemoryError, UserError):
         raise
     except Exception as error:  # each library has its own kinds
+        how = "decompressed" if file.compression else "read"
         raise UserError(
-            f"{file.path} cannot be decompressed ({error}): the file is "
-            "damaged or incomplete"
+            f"{file.path} cannot be {how} ({error}): the file is damaged or "
+            "incomplete"
         ) from None
 
 
@@ -200,7 +201,9 @@ def _table_rows(
             return
         if not row:
             continue
-        width = width or len(row)
+        if not width:
+            width = len(row)
+            _must_have(file, columns, width)
         if len(row) != width:
             yield line, f"{len(row)} columns, where others have {width}"
             continue
@@ -229,11 +232,17 @@ def columns_of(file: CorpusFile, header: Sequence[str] | None) -> list[int]:
                 f"{file.path} has no column {field!r}, but {told}: correct "
                 "--text_field (a column's number works too, from 1)"
             )
-    if names and max(found) >= len(names):
-        raise UserError(
-            f"{file.path} has {len(names)} columns: correct --text_field"
-        )
+    if names:
+        _must_have(file, found, len(names))
     return found
+
+
+def _must_have(file: CorpusFile, columns: Sequence[int], width: int) -> None:
+    """Refuses the places of columns that a table does not have."""
+    if max(columns) >= width:
+        raise UserError(
+            f"{file.path} has {width} columns: correct --text_field"
+        )
 
 
 def _parquet_rows(

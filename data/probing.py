@@ -15,6 +15,8 @@ from typing import NamedTuple
 SAMPLE_BYTES = 1 << 16
 MANY = 0.9  # of the lines must agree
 FEW_LINES = 3  # fewer rows tell nothing
+# What else divides columns, besides tabs and commas; the tools do not read it.
+OTHER_DIVIDERS = ";|"
 # The most different values of a column of labels.
 FEW_VALUES = 20
 
@@ -51,17 +53,20 @@ class Looks(NamedTuple):
     """What a file seems to be.
 
     Attributes:
-        format: "text", "jsonl", "json" (one JSON value), "csv" or "tsv".
+        format: "text", "jsonl", "json" (one JSON value), "json lines" (of
+            strings or lists), "csv" or "tsv".
         fields: The keys of its objects, or the columns of its header.
         has_header: Whether the first row of a table names the columns.
         longest: The field with the longest texts; a column's number (from 1)
             if it has no name.
+        divider: What divides the columns of a table.
     """
 
     format: str
     fields: tuple[str, ...] = ()
     has_header: bool = False
     longest: str = ""
+    divider: str = ","
 
 
 def look(text: str) -> Looks:
@@ -77,20 +82,43 @@ def look(text: str) -> Looks:
 
 
 def _as_json(lines: Sequence[str]) -> Looks | None:
-    """Recognises an object on every line, or one value over many lines."""
-    if lines[0].lstrip("\ufeff \t")[0] not in "[{":
+    """Recognises a value on every line, or one value over many lines."""
+    first = lines[0].lstrip("\ufeff \t")[0]
+    if first not in '[{"':
         return None
-    objects = [o for o in map(_json, lines) if isinstance(o, dict)]
-    if len(objects) >= MANY * len(lines):
+    values = [*map(_json, lines)]
+    objects = [value for value in values if isinstance(value, dict)]
+    # Each that is not one will be named or counted. None of the lines of a
+    # value over many lines is an object: a comma stands behind it.
+    if len(objects) > len(lines) / 2:
         sizes: Counter[str] = Counter()
         for one in objects:
             for key, value in one.items():
                 is_text = isinstance(value, str | list)
                 sizes[key] += len(str(value)) if is_text else 0
         return Looks("jsonl", tuple(sizes), longest=_largest(sizes))
+    others = [
+        line
+        for line, v in zip(lines, values, strict=True)
+        if _is_other(line, v)
+    ]
+    if len(lines) >= FEW_LINES and len(others) >= MANY * len(lines):
+        return Looks("json lines")
+    if first == '"':
+        return None
     # Its end may lie behind the sample, so keys are looked for.
     found = re.findall(r'[{,]\s*"([^"\\]{1,40})"\s*:', "\n".join(lines))
     return Looks("json", tuple(dict.fromkeys(found))) if found else None
+
+
+def _is_other(line: str, value: object) -> bool:
+    """Whether a line is a list of JSON, or a text that JSON had to escape.
+
+    Texts between quotes that hold nothing of the kind may be just that.
+    """
+    if isinstance(value, list):
+        return any(isinstance(one, str | list | dict) for one in value)
+    return isinstance(value, str) and ("\\" in line)
 
 
 def _largest(sizes: Counter[str]) -> str:
@@ -113,21 +141,24 @@ def _as_table(lines: Sequence[str]) -> Looks | None:
     if common and times >= MANY * len(lines):
         rows = [line.rstrip("\r").split("\t") for line in lines]
         return _table("tsv", rows, common + 1)
-    rows = _csv_rows(lines)
-    if len(rows) < FEW_LINES:
-        return None
-    (common, times), *_ = Counter(map(len, rows)).most_common(1)
-    if common < 2 or times < MANY * len(rows):
-        return None
-    # Verses have one comma in every line too: a table shows a header, or a
-    # column of numbers or labels.
-    found = _table("csv", rows, common)
-    return found if found.has_header or _has_labels(rows, common) else None
+    for divider in "," + OTHER_DIVIDERS:
+        rows = _csv_rows(lines, divider)
+        if len(rows) < FEW_LINES:
+            continue
+        (common, times), *_ = Counter(map(len, rows)).most_common(1)
+        if common < 2 or times < MANY * len(rows):
+            continue
+        # Verses have one comma in every line too: a table shows a header, or
+        # a column of numbers or labels.
+        found = _table("csv", rows, common)._replace(divider=divider)
+        if found.has_header or _has_labels(rows, common):
+            return found
+    return None
 
 
-def _csv_rows(lines: Sequence[str]) -> list[list[str]]:
+def _csv_rows(lines: Sequence[str], divider: str) -> list[list[str]]:
     try:
-        return [row for row in csv.reader(lines) if row]
+        return [row for row in csv.reader(lines, delimiter=divider) if row]
     except csv.Error:
         return []
 
@@ -148,6 +179,11 @@ def _table(kind: str, rows: Sequence[Sequence[str]], width: int) -> Looks:
             sizes[name] += len(cell)
     fields = tuple(header) if is_header else ()
     return Looks(kind, fields, is_header, _largest(sizes))
+
+
+def is_name(cell: str) -> bool:
+    """Whether a cell may be the name of a column."""
+    return _COLUMN_NAMES.fullmatch(cell) is not None
 
 
 def first_row(text: str, kind: str) -> tuple[str, ...]:

@@ -121,8 +121,23 @@ def _wrong_byte(file: CorpusFile, offset: int, byte: int, data: bytes) -> str:
     )
 
 
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def encoding_remedy(path: str, sample: bytes) -> str:
     """Says what to do about a file that is not UTF-8."""
+    lines = [line for line in sample.split(b"\n") if line.strip()]
+    wrong = [line for line in lines if not _is_utf8(line)]
+    marked = sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if len(wrong) < len(lines) / 2 and not marked:
+        likely = probing.likely_encoding(b"\n".join(wrong))
+        told = f" (they are probably {likely})" if likely else ""
+        return f"most of its lines are UTF-8: mend those that are not{told}"
     likely = probing.likely_encoding(sample)
     if likely is None:
         return "convert the file, or pass its --encoding"

@@ -65,6 +65,18 @@ def recognise(file: CorpusFile, config: ReadConfig) -> CorpusFile:
             f"{_listed(looks.fields)}): make a line of each object, for "
             f"instance with `jq -c '.[]' {file.path} > new.jsonl`"
         )
+    if looks.format == "json lines" and kind in ("auto", "jsonl"):
+        raise UserError(
+            f"{file.path} is lines of JSON that are no objects: make some of "
+            f"them, for instance with `jq -c '{{text: .}}' {file.path} > "
+            "new.jsonl` and --text_field text"
+        )
+    if looks.divider in probing.OTHER_DIVIDERS and kind in ("auto", "csv"):
+        raise UserError(
+            f"{file.path} is {_table(looks.fields)}, divided by "
+            f"{looks.divider!r}: save it with commas or tabs between them (or "
+            "pass --input_format text if this is plain text)"
+        )
     if kind == "auto":
         kind = looks.format
     if kind == "text":
@@ -99,7 +111,10 @@ def _with_fields(
     else:
         fields = probing.first_row(sample, kind)
     if not wanted:
-        raise _ask_for_fields(file, kind, fields, looks)
+        # The name alone says that it is a table.
+        by_name = kind in ("csv", "tsv") and looks and looks.format == "text"
+        first = probing.first_row(sample, kind) if by_name else ()
+        raise _ask_for_fields(file, kind, fields, looks, first)
     for field in () if by_number else wanted:
         known = field in fields or field.partition(".")[0] in fields
         if fields and not known:
@@ -124,14 +139,16 @@ def _ask_for_fields(
     kind: str,
     fields: Sequence[str],
     looks: probing.Looks | None,
+    first: Sequence[str] = (),
 ) -> UserError:
     """Returns the refusal of objects or rows that were to be read as text."""
-    what = f"a table with the columns {_listed(fields)}"
+    what = _table(fields)
+    named = looks.longest if looks else ""
     if kind == "jsonl":
         what = f"lines of JSON with the keys {_listed(fields)}"
-    elif not fields:
-        what = "a table without a header"
-    named = looks.longest if looks else ""
+    elif first:
+        what = f"a table that begins {_listed([c[:40] for c in first])}"
+        named = first[0] if probing.is_name(first[0]) else "1"
     if not named:
         usual = [name for name in USUAL if name in fields]
         named = (*usual, *fields, "NAME")[0]
@@ -139,6 +156,12 @@ def _ask_for_fields(
         f"{file.path} is {what}: choose the text with --text_field {named} "
         "(or pass --input_format text if this is plain text)"
     )
+
+
+def _table(columns: Sequence[str]) -> str:
+    if columns:
+        return f"a table with the columns {_listed(columns)}"
+    return "a table without a header"
 
 
 def _listed(fields: Sequence[str]) -> str:
@@ -163,7 +186,9 @@ def _sample(file: CorpusFile, config: ReadConfig) -> str:
         except UnicodeDecodeError as error:
             # The last character of the sample may be cut off.
             cut = not whole and len(lines) == 1 and error.end == len(line)
-            if not cut:
+            if cut:
+                good.append(line[: error.start].decode("utf-8"))
+            else:
                 bad.append(number)
     if len(bad) > borders.MOST_BAD * sum(map(bool, lines)):
         more = f", nor are {len(bad) - 1:,} more" if bad[1:] else ""

@@ -73,10 +73,10 @@ def test_a_line_longer_than_units_stays_whole(tmp_path):
     assert any(line.encode() in data for data in found)
 
 
-@pytest.mark.parametrize("extension", [".gz", ".zst", ".xz", ".bz2"])
+@pytest.mark.parametrize("extension", [".gz", ".zst", ".xz", ".bz2", ".GZ"])
 def test_compressed_files_have_the_same_units(tmp_path, extension):
     plain = write(tmp_path / "a.txt", BOOK)
-    pack = {".gz": gzip, ".xz": lzma, ".bz2": bz2}.get(extension)
+    pack = {".gz": gzip, ".xz": lzma, ".bz2": bz2}.get(extension.lower())
     pack = pack or pytest.importorskip("zstandard")
     data = pack.compress(BOOK.encode())
     (tmp_path / "b").mkdir()
@@ -121,6 +121,17 @@ def test_wrong_bytes_are_named_or_skipped_and_counted(tmp_path):
     counts = collections.Counter()
     assert text_of(file, counts, on_error="skip") == "好。\n完。\n"
     assert counts["lines_not_utf8"] == 1
+
+
+def test_one_line_of_another_encoding_is_not_the_file(tmp_path):
+    wrong = "这一行是别的编码的文字，在这里。\n".encode("gb18030")
+    good = "好的，这是一句话。\n".encode()
+    file = write(tmp_path / "a.txt", good * 3 + wrong + good * 3)
+    with pytest.raises(UserError, match=r"line 4, .*lines are UTF-8.*gb18030"):
+        text_of(file)
+    file = write(tmp_path / "b.txt", good * 3 + b"caf\xe9\n" + good * 3)
+    with pytest.raises(UserError, match="are UTF-8: mend those that are not,"):
+        text_of(file)
 
 
 def test_the_line_of_a_wrong_byte_counts_from_the_file_start(tmp_path):

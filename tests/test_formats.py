@@ -106,6 +106,8 @@ def test_columns_by_number(tmp_path, capsys):
     assert found == EXPECTED and not capsys.readouterr().err
     with pytest.raises(UserError, match="has 3 columns"):
         documents_of(tmp_path / "b.csv", text_field=("4",))
+    with pytest.raises(UserError, match="a.csv has 3 columns: correct --text"):
+        documents_of(tmp_path / "a.csv", text_field=("4",))
 
 
 def test_parquet(tmp_path):

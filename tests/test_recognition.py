@@ -33,7 +33,14 @@ def find(path, **settings):
             f"{chr(a)}前明月{chr(a + 9)},疑是{chr(a + 50)}上霜\n"
             for a in range(0x4E00, 0x4E80)
         ),
+        # Talk between quotes; lines of a menu.
+        '"你好，吃了吗？"\n"吃了。"\n' * 20,
+        "".join(
+            f"{chr(a)}天天气好|明天{chr(a + 90)}\n"
+            for a in range(0x4E00, 0x4E40)
+        ),
         # Foot notes and wiki text.
+        "[1]\n[2]\n[3]\n" * 20,
         "[1] 参考文献，第三页。\n[2] 又一个。\n" * 20,
         "{{信息框|名字=甲}}\n正文在这里。\n" * 20,
         "\t缩进的一行\n\t又一行\n" * 20,
@@ -66,6 +73,20 @@ def test_text_is_text(tmp_path, content):
          r"one JSON value over many lines \(keys content\): .*jq -c"),
         ("a.json", json.dumps([{"content": "春天"}] * 9),
          r"one JSON value over many lines \(keys content\): .*jq -c"),
+        ("a.txt", (json.dumps("春天来了，花开了。") + "\n") * 9,
+         "lines of JSON that are no objects: .*jq -c '{text: .}' "),
+        ("a.txt", '["春天", "春天来了，花开了。"]\n' * 9,
+         "lines of JSON that are no objects: .*jq -c '{text: .}' "),
+        ("a.txt", "label;review\n" + "1;很好，很快\n0;不好\n" * 20,
+         "a table with the columns label, review, divided by ';': .*tabs"),
+        ("a.csv", "label;review\n" + "1;很好，很快\n0;不好\n" * 20,
+         "a table with the columns label, review, divided by ';': .*tabs"),
+        ("a.txt", "很好，很快|1\n不好|0\n" * 20,
+         "a table without a header, divided by '|': .*tabs"),
+        ("a.csv", "review\n" + "很好，很快\n不好\n" * 20,
+         "a table that begins review: .*--text_field review"),
+        ("a.csv", "很好，很快\n不好\n" * 20,
+         "a table that begins 很好，很快: .*--text_field 1"),
     ],
 )  # fmt: skip
 def test_objects_and_rows_are_not_read_as_text(tmp_path, name, content, told):
@@ -74,6 +95,25 @@ def test_objects_and_rows_are_not_read_as_text(tmp_path, name, content, told):
         find(tmp_path / name)
     found = find(tmp_path / name, input_format="text")
     assert found.format == "text" and not found.fields
+
+
+@pytest.mark.parametrize("begin", ["[", " [", "  ["])
+def test_json_on_one_long_line_is_not_read_as_text(tmp_path, begin):
+    """Wherever the sample ends: it may be within a character."""
+    one = '{"content": "%s"},' % ("春天来了" * 50)
+    content = begin + one * 200 + "{}]"
+    (tmp_path / "a.txt").write_text(content, "utf-8")
+    with pytest.raises(UserError, match="one JSON value over many lines"):
+        find(tmp_path / "a.txt")
+
+
+def test_some_broken_lines_do_not_make_another_format(tmp_path):
+    lines = '{"content": "春天来了，花开了。"}\n' * 6 + '{"content": "春\n'
+    (tmp_path / "a.jsonl").write_text(lines * 9, "utf-8")
+    with pytest.raises(UserError, match="lines of JSON with the keys content"):
+        find(tmp_path / "a.jsonl")
+    found = find(tmp_path / "a.jsonl", text_field=("content",))
+    assert found.format == "jsonl"
 
 
 def test_text_has_no_fields(tmp_path):
