@@ -52,6 +52,7 @@ INSTALL_REQUIRES = [
 # pydantic 2 needs a typing_extensions that the extra `addons` cannot have.
 SERVE = ["fastapi>=0.115", "pydantic>=2.7,<3", "uvicorn>=0.30"]
 PLOT = ["matplotlib>=3.7"]
+HUBS = ["huggingface_hub>=0.23", "kagglehub>=0.3"]
 HUGGINGFACE = ["torch>=2.4", "transformers>=4.40", "safetensors>=0.4"]
 ONNX = ["tf2onnx>=1.17", "onnx>=1.17", "onnxruntime>=1.20"]
 FAST = ["rjieba>=0.2", "zstandard>=0.22"]
@@ -83,6 +84,8 @@ EXTRAS = {
     # Paths on hdfs:// (pyarrow), http:// and, with the client that fsspec
     # names, s3:// or abfs://. TensorFlow serves gs:// by itself.
     "remote": ["fsspec>=2023.1", "pyarrow>=14"],
+    # hf:owner/name, kaggle:owner/model/..., and `convert --push`.
+    "hubs": HUBS,
     "huggingface": HUGGINGFACE,
     "onnx": ONNX,
     "serve": SERVE,
@@ -102,6 +105,7 @@ EXTRAS["dev"] = [
     *EXTRAS["spark"],
     *EXTRAS["remote"],
     *EXTRAS["tpu_check"],
+    *HUBS,
     *HUGGINGFACE,
     *ONNX,
     *SERVE,

@@ -2,8 +2,8 @@
 
 Reads TensorFlow 1 checkpoints of both layouts (brightmart's albert_zh and
 google's), this project's own, Hugging Face Albert folders and hub exports:
-from a folder, a checkpoint prefix, a .zip or .tar.gz, a URL, or by name
-(--list). Writes:
+from a folder, a checkpoint prefix, a .zip or .tar.gz, a URL, hf:owner/name,
+kaggle:owner/model/framework/variation, or by name (--list). Writes:
 
     tf2               this project's: albert_config.json, model.*, vocab.txt
     tf1               the original names, for albert_zh, google-research/
@@ -18,7 +18,8 @@ is refused: of Hugging Face's classes it becomes the one for its task.
 
 Each result is loaded again and run beside its source; `conversion.json` in it
 holds hashes, the variable map and the largest differences. --strip keeps the
-format and leaves the optimizer out; --describe only tells what X is.
+format and leaves the optimizer out; --describe only tells what X is. --push
+uploads a Hugging Face folder, with its card, when it has proved itself.
 
     python -m albert_tf2.convert --input albert_tiny_zh --output tiny --to tf2
 """
@@ -61,6 +62,16 @@ def _parse(argv: Sequence[str] | None):
         help="replace the folder if it is there",
     )
     parser.add_argument(
+        "--push",
+        metavar="hf:OWNER/NAME",
+        help="upload what --to huggingface wrote (HF_TOKEN must allow it)",
+    )
+    parser.add_argument(
+        "--private",
+        action="store_true",
+        help="make the repository that --push creates a private one",
+    )
+    parser.add_argument(
         "--describe", metavar="X", help="print what X is, and stop"
     )
     parser.add_argument(
@@ -73,6 +84,10 @@ def _parse(argv: Sequence[str] | None):
         parser.error("--input and --output are needed")
     if args.strip == (args.to is not None):
         parser.error("one of --to and --strip is needed")
+    if args.push and not (args.to or "").startswith("huggingface"):
+        parser.error("--push goes with --to huggingface or huggingface-bert")
+    if args.private and not args.push:
+        parser.error("--private goes with --push")
     if paths.exists(args.output) and not args.overwrite:
         raise UserError(
             f"{args.output} already exists: choose another folder or pass "
@@ -81,6 +96,10 @@ def _parse(argv: Sequence[str] | None):
     extra = (args.to or "").removesuffix("-bert")
     if extra in NEEDS:
         require(f"--to {args.to}", NEEDS[extra], extra)
+    if args.push:
+        from albert_tf2.checkpoints import repositories
+
+        repositories.check_push(args.push)
     return args
 
 
@@ -119,6 +138,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         found, target, args.output, overwrite=args.overwrite
     )
     _report(args.output, target, certificate)
+    if args.push:
+        from albert_tf2.checkpoints import repositories
+
+        commit = repositories.push(args.output, args.push, private=args.private)
+        print(f"pushed to {args.push}: {commit}")
     return 0
 
 

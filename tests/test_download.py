@@ -1,6 +1,8 @@
 """Downloads from a server that cuts, changes its mind, or is not there."""
 
 import http.server
+import io
+import json
 import shutil
 import subprocess
 import sys
@@ -160,7 +162,9 @@ def test_offline_message_says_which_file_goes_where(tmp_path):
 def model_zip(tmp_path):
     archive = tmp_path / "albert.zip"
     with zipfile.ZipFile(archive, "w") as opened:
-        opened.writestr("albert/albert_config.json", "{}")
+        config = AlbertConfig.from_name("albert_tiny_zh").to_dict()
+        opened.writestr("albert/albert_config.json", json.dumps(config))
+        opened.writestr("albert/model.ckpt.index", b"")
     return archive.read_bytes()
 
 
@@ -197,7 +201,78 @@ def test_checksum_of_the_first_download_is_kept(server, model_zip, cache):
     server.etag = '"two"'
     with pytest.raises(UserError, match="the first download had"):
         download.local_path(server.url)
-    assert not (folder / "unpacked").exists()
+    assert [p.name for p in folder.iterdir()] == ["albert.zip.json"]
+
+
+def archive_of(**files):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as opened:
+        for name, text in files.items():
+            opened.writestr(name.replace("__", "."), text)
+    return content.getvalue()
+
+
+SMALL = AlbertConfig.from_name("albert_small_zh_google").to_dict()
+IMPOSTORS = {
+    "an error page": (b"<html>please log in</html>", "neither a zip"),
+    "half an archive": (archive_of(a="x" * 999)[:-30], "neither a zip"),
+    "no model": (archive_of(readme__txt="hello"), "holds no checkpoint"),
+    "another model": (
+        archive_of(
+            model__ckpt__index="", albert_config__json=json.dumps(SMALL)
+        ),
+        "`hidden_size` 384, and the model of this name has 312",
+    ),
+}
+
+
+@pytest.mark.parametrize("content, reason", IMPOSTORS.values(), ids=IMPOSTORS)
+def test_nothing_is_kept_of_what_is_no_model(
+    server, model_zip, cache, monkeypatch, content, reason
+):
+    released = download.Released(server.url, "albert_tiny_zh")
+    monkeypatch.setitem(download.MODELS, "albert_tiny_zh", released)
+    server.content = content
+    with pytest.raises(UserError, match="was removed again") as error:
+        download.local_path("albert_tiny_zh")
+    assert reason in str(error.value) and server.url in str(error.value)
+    here = cache / "albert_tiny_zh"
+    assert [*here.iterdir()] == []
+    # The page is gone, and so the next try succeeds.
+    server.content, server.etag = model_zip, '"two"'
+    assert download.local_path("albert_tiny_zh") == here / "unpacked"
+
+
+def test_what_a_user_put_there_stays(server, cache, monkeypatch):
+    released = download.Released(server.url, "albert_tiny_zh")
+    monkeypatch.setitem(download.MODELS, "albert_tiny_zh", released)
+    here = cache / "albert_tiny_zh"
+    here.mkdir(parents=True)
+    (here / "albert.zip").write_bytes(b"half of it")
+    with pytest.raises(UserError, match="neither a zip"):
+        download.local_path("albert_tiny_zh")
+    assert (here / "albert.zip").read_bytes() == b"half of it"
+    assert not (here / "albert.zip.json").exists()
+    assert server.requests == []
+
+
+def test_a_mirror_has_the_archives_under_their_names(
+    server, model_zip, cache, monkeypatch, tmp_path
+):
+    server.content = model_zip
+    mirror = server.url.removesuffix("/albert.zip")
+    monkeypatch.setenv("ALBERT_TF2_MIRROR", f"{mirror}/")
+    folder = download.local_path("albert_tiny_zh")
+    record = paths.read_json(folder.with_name("albert_tiny.zip.json"))
+    assert record["url"] == f"{mirror}/albert_tiny.zip"
+    # A folder of this machine will do.
+    (tmp_path / "albert_large_zh.zip").write_bytes(model_zip)
+    monkeypatch.setenv("ALBERT_TF2_MIRROR", f"file://{tmp_path}")
+    with pytest.raises(UserError, match="`hidden_size` 312, and"):
+        download.local_path("albert_large_zh")
+    monkeypatch.setenv("ALBERT_TF2_MIRROR", "mirror.example")
+    with pytest.raises(UserError, match="'mirror.example'"):
+        download.local_path("albert_base_zh")
 
 
 FETCH = (

@@ -7,7 +7,11 @@
         albert_tiny.zip.part    what has arrived so far
         unpacked/
 
+Checksum and `unpacked/` appear when the archive has proved to be a model, of
+the size that its name says; an error page that came in its place is removed.
 A lock on the folder keeps two processes from fetching the same model twice.
+$ALBERT_TF2_MIRROR names a folder on the web, or on this machine, that has the
+archives under their own names, for who cannot reach the original hosts.
 """
 
 import contextlib
@@ -15,6 +19,7 @@ import difflib
 import hashlib
 import http.client
 import os
+import shutil
 import socket
 import time
 import urllib.error
@@ -25,11 +30,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from albert_tf2 import paths
-from albert_tf2.checkpoints import archives, locate
+from albert_tf2.checkpoints import archives, locate, repositories
 from albert_tf2.config import AlbertConfig
 from albert_tf2.errors import UserError
 from albert_tf2.paths import CACHE_VARIABLE, cache_folder
 
+MIRROR_VARIABLE = "ALBERT_TF2_MIRROR"
 CHUNK_BYTES = 1 << 18
 TIMEOUT_SECONDS = 30
 RANGE_NOT_SATISFIABLE = 416
@@ -104,10 +110,11 @@ def local_path(source: str | os.PathLike) -> Path:
     """Turns any source of a model into a local folder or prefix.
 
     Args:
-        source: A path, an archive, a URL, or a name of `MODELS`. What exists
-            on disk comes first; what lies in a bucket is copied.
+        source: A path, an archive, a URL, a repository on a hub, or a name
+            of `MODELS`. What exists on disk comes first; what lies in a bucket
+            is copied.
     """
-    text = os.fspath(source)
+    text = repositories.here(source)
     if is_url(text):
         return _fetched(_key_of_url(text), text)
     if paths.is_remote(text):
@@ -118,7 +125,25 @@ def local_path(source: str | os.PathLike) -> Path:
     if path.exists() or text not in MODELS:
         _suggest_name(path, text)
         return path
-    return _fetched(text, MODELS[text].url)
+    return _fetched(text, mirrored(MODELS[text].url), shipped_config(text))
+
+
+def mirrored(url: str) -> str:
+    """Returns where a released archive is fetched from.
+
+    Raises:
+        UserError: If `ALBERT_TF2_MIRROR` is no address.
+    """
+    mirror = os.environ.get(MIRROR_VARIABLE, "").rstrip("/")
+    if not mirror:
+        return url
+    if not mirror.startswith(("http://", "https://", "file://")):
+        raise UserError(
+            f"{MIRROR_VARIABLE} must be an address such as "
+            f"https://mirror.example/albert or file:///data/albert. Received: "
+            f"{mirror!r}"
+        )
+    return f"{mirror}/{_file_name(url)}"
 
 
 def _fetched_from_bucket(source: str) -> str:
@@ -217,32 +242,80 @@ def _unpacked(archive: Path) -> Path:
     return target
 
 
-def _fetched(key: str, url: str) -> Path:
-    """Fetches and unpacks a model unless the cache has it."""
+def _fetched(key: str, url: str, config: AlbertConfig | None = None) -> Path:
+    """Fetches and unpacks a model unless the cache has it.
+
+    Args:
+        key: The folder of the cache.
+        url: Of the archive.
+        config: What the model's sizes must be, if that is known.
+    """
     folder = cache_folder() / key
     archive = folder / _file_name(url)
     with _locked(folder):
         target = folder / "unpacked"
         if target.exists():
             return target
-        if not archive.exists():
+        came_now = not archive.exists()  # else a user may have put it there
+        if came_now:
             download(url, archive)
-        _check_against_record(archive, url)
-        archives.unpack(archive, target)
+        unproven = folder / "unpacking"
+        try:
+            _check_against_record(archive)
+            archives.unpack(archive, unproven)
+            _must_be_model(unproven, config)
+        except UserError as error:
+            shutil.rmtree(unproven, ignore_errors=True)
+            if not came_now:
+                raise
+            archive.unlink()
+            raise UserError(
+                f"what {url} sent was removed again: {error}"
+            ) from error
+        _record(archive, url)
+        os.replace(unproven, target)
     return target
 
 
-def _check_against_record(archive: Path, url: str) -> None:
-    """Keeps the checksum of the first download; later ones must equal it."""
-    record_file = archive.with_name(f"{archive.name}.json")
-    digest = paths.sha256(archive)
-    if not record_file.exists():
-        size = archive.stat().st_size
-        paths.write_json(
-            record_file, {"url": url, "sha256": digest, "bytes": size}
-        )
+def _must_be_model(folder: Path, config: AlbertConfig | None) -> None:
+    """Refuses a folder without a checkpoint, or with one of other sizes."""
+    found = locate.locate(folder)
+    if config is None or found.config_file is None:
         return
-    known = paths.read_json(record_file).get("sha256")
+    held = AlbertConfig.from_json(found.config_file)
+    for name in ("hidden_size", "num_hidden_layers", "vocab_size"):
+        expected, received = getattr(config, name), getattr(held, name)
+        if expected != received:
+            raise UserError(
+                f"{found.config_file} says `{name}` {received}, and the model "
+                f"of this name has {expected}"
+            )
+
+
+def _record_of(archive: Path) -> Path:
+    return archive.with_name(f"{archive.name}.json")
+
+
+def _record(archive: Path, url: str) -> None:
+    """Keeps the checksum of the first download; later ones must equal it."""
+    if not _record_of(archive).exists():
+        paths.write_json(
+            _record_of(archive),
+            {
+                "url": url,
+                "sha256": paths.sha256(archive),
+                "bytes": archive.stat().st_size,
+            },
+        )
+
+
+def _check_against_record(archive: Path) -> None:
+    """Refuses an archive that is not what the first download was."""
+    record_file = _record_of(archive)
+    if not record_file.exists():
+        return
+    digest = paths.sha256(archive)
+    known = paths.read_json(record_file, dict).get("sha256")
     if known != digest:
         raise UserError(
             f"{archive} has the SHA-256 {digest}, but the first download had "

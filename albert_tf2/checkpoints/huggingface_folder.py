@@ -9,6 +9,7 @@ import numpy as np
 
 from albert_tf2 import paths
 from albert_tf2.checkpoints import (
+    huggingface_card,
     huggingface_tasks,
     sentence_transformers,
     weights,
@@ -108,7 +109,7 @@ def write_folder(
     tensors: Mapping[str, np.ndarray],
     values: dict[str, Any],
 ) -> dict[str, str]:
-    """Writes tensors, config.json and the tokenizer's paths.
+    """Writes tensors, config.json, the tokenizer's files and a card.
 
     A fine-tuned model's head goes along.
 
@@ -128,6 +129,9 @@ def write_folder(
     tensors, values = {**tensors, **more}, {**values, **about}
     save_file(dict(tensors), folder / SAFETENSORS, metadata={"format": "pt"})
     paths.write_json(folder / "config.json", values)
+    (class_name,) = values["architectures"]
+    with paths.atomic_file(folder / "README.md") as stream:
+        stream.write(huggingface_card.card(found, class_name))
     return head
 
 

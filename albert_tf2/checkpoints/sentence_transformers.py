@@ -23,11 +23,16 @@ _TYPES = (
 )
 
 
+def fits(found: Weights) -> bool:
+    """Whether a model is one for vectors that the library can make."""
+    return task_head.pooling_of(found) in _MODES
+
+
 def write(found: Weights, folder: Path) -> None:
-    """Writes the files, if the model is one for vectors that has them."""
-    pooling = task_head.pooling_of(found)
-    if pooling not in _MODES:
+    """Writes the files, if the model is one that `fits`."""
+    if not fits(found):
         return
+    pooling = task_head.pooling_of(found)
     modules = [
         {
             "idx": number,

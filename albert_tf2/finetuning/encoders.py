@@ -23,6 +23,7 @@ from albert_tf2.checkpoints import (
     bundle,
     download,
     native,
+    repositories,
     warm_start,
     weights,
 )
@@ -123,6 +124,7 @@ def own_encoder(
 
 def is_hub(source: str) -> bool:
     """Whether a source is a SavedModel: a folder, or a handle."""
+    source = repositories.here(source)
     if download.is_url(source):
         return not source.endswith((".zip", ".gz", ".tgz"))
     return paths.is_file(paths.join(source, SAVED_MODEL))
@@ -130,6 +132,7 @@ def is_hub(source: str) -> bool:
 
 def hub_folder(source: str) -> str:
     """Returns the local folder of a SavedModel, fetched if need be."""
+    source = repositories.here(source)
     if not download.is_url(source):
         return paths.fetched(source)
     import tensorflow_hub as hub

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from albert_tf2 import paths
-from albert_tf2.checkpoints import download
+from albert_tf2.checkpoints import download, repositories
 from albert_tf2.errors import UserError, shown
 from albert_tf2.prediction.sentence_vectors import SentenceVectors
 from albert_tf2.prediction.texts import as_texts, as_tuple
@@ -25,6 +25,7 @@ LABEL_KINDS = (base.CLASSIFICATION, base.MULTI_LABEL)
 
 def tuned_folder(source: paths.PathLike) -> str | None:
     """Returns where a fine-tuned model lies: there, or in a workdir."""
+    source = repositories.here(source)
     if download.is_url(source):
         return None  # a released model, or a hub handle
     for folder in (str(source), paths.join(source, "model")):
