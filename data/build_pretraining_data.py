@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -211,7 +212,7 @@ def _prepare(plan: shards.Plan) -> dict[str, Any] | None:
     state_path = paths.join(plan.parts_folder, STATE)
     identity = plan.identity()
     if paths.exists(manifest_path):
-        manifest = paths.read_json(manifest_path, dict)
+        manifest = shards.read_manifest(plan.output_dir)
         _must_agree(plan.output_dir, manifest.get("identity"), identity)
         paths.remove_folder(plan.parts_folder)
         print(f"{plan.output_dir} is complete already", file=sys.stderr)
@@ -225,6 +226,8 @@ def _prepare(plan: shards.Plan) -> dict[str, Any] | None:
             f"{plan.output_dir} holds records of another origin: choose "
             "another --output_dir or remove them"
         )
+    else:
+        shards.must_be_free(plan)
     paths.make_folder(plan.parts_folder)
     paths.write_json(state_path, identity)
     return None
@@ -265,20 +268,39 @@ def must_add_up(output_dir: str, manifest: dict[str, Any]) -> None:
             )
 
 
-def _must_agree(output_dir: str, old: Any, new: dict[str, Any]) -> None:
+def _must_agree(
+    output_dir: str,
+    old: Any,
+    new: dict[str, Any],
+    remedy: str = "choose another --output_dir or remove it",
+) -> None:
     """Refuses a folder that was begun with other settings or inputs."""
     differing = [
-        f"{key} was {was!r}, now {now!r}"
+        f"{key} was {_shown(was)}, now {_shown(now)}"
         for key, was, now in _differences(old or {}, new)
     ]
     if differing:
+        more = f"; {len(differing) - 3} more" if differing[3:] else ""
         raise UserError(
-            f"{output_dir} was built differently ({'; '.join(differing[:3])}):"
-            " choose another --output_dir or remove it"
+            f"{output_dir} was built differently "
+            f"({'; '.join(differing[:3])}{more}): {remedy}"
         )
 
 
+def _shown(value: Any) -> str:
+    told = "missing" if value is None else repr(value)
+    return told if len(told) <= 100 else f"{told[:100]}..."
+
+
 def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple]:
+    if path == "inputs":  # by their names, of which a thousand may be there
+        old, new = (
+            {one.get("name"): one for one in found}
+            if isinstance(found, list)
+            and all(isinstance(x, dict) for x in found)
+            else found
+            for found in (old, new)
+        )
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted({*old, *new}):
             yield from _differences(
@@ -310,7 +332,7 @@ def verify(
             f"{path} does not exist: the build is not finished; run it again "
             "without --verify"
         )
-    manifest = paths.read_json(path, dict)
+    manifest = shards.read_manifest(output_dir)
     must_add_up(output_dir, manifest)
     shards.vocabulary_of_manifest(output_dir, manifest)
     damaged = pool.check_shards(output_dir, manifest["shards"])
@@ -341,10 +363,21 @@ def _rebuild(
         shards.shard_name(plan.config, *key): key
         for key in shards.shards_of(plan.config)
     }
+    _must_agree(
+        output_dir,
+        manifest["identity"],
+        plan.identity(),
+        "pass its corpus with --input_file, or build the set again",
+    )
+    unknown = [e["name"] for e in damaged if e["name"] not in by_name]
+    if unknown:
+        raise UserError(
+            f"{paths.join(output_dir, shards.MANIFEST)} names {unknown[0]}, "
+            "which is none of its set: build the set again in another folder"
+        )
     plan = dataclasses.replace(
         plan, only=frozenset(by_name[entry["name"]] for entry in damaged)
     )
-    _must_agree(output_dir, manifest["identity"], plan.identity())
     with paths.lock(output_dir, "build"):
         # Parts of a repair hold the damaged shards only: start afresh.
         paths.remove_folder(plan.parts_folder)
@@ -357,7 +390,7 @@ def _rebuild(
 
 def summary(manifest: dict[str, Any], output_dir: str) -> str:
     """Says in a few lines what was built and what was left out."""
-    counts = manifest["counts"]
+    counts = Counter(manifest["counts"])
     size = sum(entry["bytes"] for entry in manifest["shards"])
     total = counts["train_records"] + counts["eval_records"]
     padding = counts["padding_tokens"] / (

@@ -8,6 +8,7 @@ is held in memory while that happens (`BuildConfig.num_shards` keeps it near
 
 import dataclasses
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import albert_tf2
 from albert_tf2 import paths
 from albert_tf2.errors import UserError
-from albert_tf2.text.text_settings import TextSettings
+from albert_tf2.text.text_settings import SETTINGS_FILE, TextSettings
 from albert_tf2.text.tokenization import VOCAB_FILE, Tokenizer, Vocabulary
 
 from . import (
@@ -223,13 +224,91 @@ def manifest_of(
     }
 
 
-def write_manifest(plan: Plan, manifest: dict[str, Any]) -> None:
-    """Writes the vocabulary, its settings and, last of all, the manifest."""
+def read_manifest(output_dir: str) -> dict[str, Any]:
+    """Reads the manifest of a finished set.
+
+    Raises:
+        UserError: If it lacks something, or holds what none does.
+    """
+    path = paths.join(output_dir, MANIFEST)
+    manifest = paths.read_json(path, dict)
+    try:
+        for name, kind in _KINDS.items():
+            _typed(manifest, name, kind)
+        for name in manifest["counts"]:
+            _typed(manifest["counts"], name, int)
+        for entry in manifest["shards"]:
+            _typed(entry, "records", int)
+            _typed(entry, "bytes", int)
+            _typed(entry, "sha256", str)
+            name, subset = _typed(entry, "name", str), entry["subset"]
+            if not name.startswith(f"{PREFIXES[subset]}-") or "/" in name:
+                raise TypeError(f"a shard is called {name!r}")
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is damaged or of another version ({error}): build the "
+            "set again in another folder"
+        ) from None
+    return manifest
+
+
+# What a manifest holds at least.
+_KINDS: dict[str, type] = {
+    "counts": dict,
+    "shards": list,
+    "identity": dict,
+    "max_seq_length": int,
+    "vocab_sha256": str,
+}
+
+
+def _typed(values: Any, name: str, kind: type) -> Any:
+    """Returns a value; raises what a missing one raises if it is another."""
+    if not isinstance(values, dict) or not isinstance(values[name], kind):
+        raise TypeError(f"{name!r} is not what it should be")
+    return values[name]
+
+
+def must_be_free(plan: Plan) -> None:
+    """Refuses a folder in which a new build would replace others' files."""
+    settings = dataclasses.asdict(_tokenizer(plan).settings)
+    path = paths.join(plan.output_dir, SETTINGS_FILE)
+    foreign = []
+    if paths.exists(path):
+        try:
+            is_ours = paths.read_json(path) == json.loads(json.dumps(settings))
+        except UserError:
+            is_ours = False
+        foreign += [] if is_ours else [path]
+    path = paths.join(plan.output_dir, VOCAB_FILE)
+    if paths.exists(path):
+        is_ours = paths.read_bytes(path) == plan.vocabulary.to_bytes()
+        foreign += [] if is_ours else [path]
+    if paths.exists(plan.parts_folder):
+        foreign += [
+            paths.join(plan.parts_folder, name)
+            for name in paths.names(plan.parts_folder)
+            if not name.startswith(("build.json", "."))
+        ]
+    if foreign:
+        raise UserError(
+            f"{foreign[0]} is not of this build, which would replace it: "
+            "choose another --output_dir or move it away"
+        )
+
+
+def _tokenizer(plan: Plan) -> Tokenizer:
+    """Returns what a finished set keeps beside its records."""
     settings = TextSettings(
         do_lower_case=plan.config.do_lower_case,
         normalize=plan.config.normalize,
     )
-    Tokenizer(plan.vocabulary, settings).save(plan.output_dir)
+    return Tokenizer(plan.vocabulary, settings)
+
+
+def write_manifest(plan: Plan, manifest: dict[str, Any]) -> None:
+    """Writes the vocabulary, its settings and, last of all, the manifest."""
+    _tokenizer(plan).save(plan.output_dir)
     paths.write_json(paths.join(plan.output_dir, MANIFEST), manifest)
 
 

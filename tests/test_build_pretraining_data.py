@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -355,7 +356,7 @@ def test_a_folder_of_another_build_is_refused(texts, vocab_file, tmp_path):
     other.write_text(Path(vocab_file).read_text("utf-8") + "们们\n", "utf-8")
     with pytest.raises(UserError, match="vocab_sha256 was"):
         build(texts, str(other), output_dir)
-    with pytest.raises(UserError, match="inputs was"):
+    with pytest.raises(UserError, match="inputs.b.txt was"):
         build(f"{tmp_path}/a.txt", vocab_file, output_dir)
     (output_dir / "manifest.json").unlink()
     with pytest.raises(UserError, match="records of another origin"):
@@ -814,3 +815,86 @@ def test_terms_without_effect_are_named(texts, vocab_file, tmp_path, capsys):
     assert r"'的\t一' (it holds a tab" in told and told.count("\n") == 1
     path.write_text("的一是\n", "utf-8")
     assert make_plan() == ""
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda m: m.clear(),
+        lambda m: m.pop("counts"),
+        lambda m: m["counts"].update(train_records="many"),
+        lambda m: m.update(shards={}),
+        lambda m: m["shards"][0].pop("sha256"),
+        lambda m: m["shards"].append("records"),
+        lambda m: m["shards"][0].update(records=None),
+        lambda m: m["shards"][0].update(name="../a.txt"),
+        lambda m: m.update(identity=None),
+        lambda m: m.update(max_seq_length="64"),
+    ],
+)
+def test_a_damaged_manifest_is_told(finished, tmp_path, damage):
+    texts, vocab_file, output_dir = finished
+    manifest = json.loads((output_dir / "manifest.json").read_text())
+    damage(manifest)
+    shutil.copytree(output_dir, tmp_path / "out")
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="manifest.json is damaged or of an"):
+        build_pretraining_data.verify(str(tmp_path / "out"), one_worker())
+    with pytest.raises(UserError, match="manifest.json is damaged or of an"):
+        build(texts, vocab_file, tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A small corpus, its vocabulary and a finished set."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "vocab.txt").write_text(
+        "\n".join([*SPECIALS, *"的一是。"]) + "\n"
+    )
+    (folder / "a.txt").write_text("的一是。\n一是的。\n\n" * 20, "utf-8")
+    found = f"{folder}/a.txt", f"{folder}/vocab.txt", folder / "out"
+    build(*found)
+    return found
+
+
+def test_files_of_the_user_are_neither_replaced_nor_removed(finished, tmp_path):
+    texts, vocab_file, output_dir = finished
+    for name, content in (
+        ("vocab.txt", "[PAD]\n"),
+        ("text_settings.json", "{}"),
+        (".parts/mine", "x"),
+    ):
+        path = tmp_path / name.replace("/", "-") / name
+        path.parent.mkdir(parents=True)
+        path.write_text(content)
+        folder = tmp_path / name.replace("/", "-")
+        with pytest.raises(UserError, match=f"{path.name} is not of this.*cho"):
+            build(texts, vocab_file, folder)
+        assert path.read_text() == content
+    # What a build would write there anyway may be there already.
+    folder = tmp_path / "same"
+    folder.mkdir()
+    for name in ("vocab.txt", "text_settings.json"):
+        shutil.copy(output_dir / name, folder / name)
+    build(texts, vocab_file, folder)
+    assert files_of(folder) == files_of(output_dir)
+
+
+def test_what_differs_is_told_in_a_line(finished, tmp_path):
+    texts, vocab_file, output_dir = finished
+    shutil.copytree(output_dir, tmp_path / "out")
+    names = [tmp_path / f"{'long' * 9}{i}.txt" for i in range(30)]
+    for path in names:
+        path.write_text("的一是。\n一是的。\n", "utf-8")
+    with pytest.raises(
+        UserError, match=r"inputs.a.txt was {.*missing.* more.: choose"
+    ):
+        build(f"{tmp_path}/long*.txt", vocab_file, tmp_path / "out")
+    with pytest.raises(UserError) as error:
+        build(f"{tmp_path}/long*.txt", vocab_file, tmp_path / "out")
+    assert len(str(error.value)) < 1000
+    (tmp_path / "out" / "eval-00000-of-00001.tfrecord").unlink()
+    with pytest.raises(UserError, match="inputs.*: pass its corpus with --in"):
+        build_pretraining_data.verify(
+            str(tmp_path / "out"), one_worker(), [str(names[0])]
+        )
