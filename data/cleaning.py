@@ -11,7 +11,7 @@ import re
 LONG_LINE = 10
 
 _NAMES = (
-    "a abbr article aside b blockquote body br center code dd div dl dt em "
+    "a abbr article aside b blockquote body br center code dd div dl doc dt em "
     "font footer form h[1-6] head header hr html i iframe img input label li "
     "link main meta nav ol option p pre s script section select small span "
     "strong style sub sup table tbody td textarea tfoot th thead title tr u "

@@ -110,7 +110,13 @@ def _without_links(found: Sequence[str]) -> list[str]:
     for path in found:
         key: tuple[int, int] | str = path
         if not paths.is_remote(path):
-            status = os.stat(paths.local(path))
+            try:
+                status = os.stat(paths.local(path))
+            except FileNotFoundError:
+                raise UserError(
+                    f"{path} is a link to what is not there: mend it, or "
+                    "leave it out of --input_file"
+                ) from None
             key = status.st_dev, status.st_ino
         by_file.setdefault(key, []).append(path)
     kept, others = [], []

@@ -20,7 +20,14 @@ from albert_tf2 import command_line, paths
 from albert_tf2.errors import UserError
 from albert_tf2.settings import MAX_BATCH
 
-from . import build_pretraining_data, findings, report_page, shards, workers
+from . import (
+    borders,
+    build_pretraining_data,
+    findings,
+    report_page,
+    shards,
+    workers,
+)
 from .analysis import Analysis, ReportPlan
 from .build_config import BuildConfig
 from .read_config import ReadConfig, add_flags
@@ -38,9 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         flags.input_file, flags.vocab_file, flags.output_dir, config,
         plan_class=ReportPlan,
     )  # fmt: skip
+    if paths.is_file(flags.output_dir):
+        raise UserError(f"{flags.output_dir} is a file: name a folder")
     analysis = look(plan, workers.Workers(flags.num_workers))
     if not analysis.census.counts["sentences"]:
         raise UserError("the corpus has no document: check --input_file")
+    borders.must_be_readable(plan.files, analysis.census.by_file)
     result = analysis.result(flags.global_batch_size)
     result["findings"] = findings.findings(analysis, result)
     rows = report_page.rows_as_seen(analysis)

@@ -35,7 +35,7 @@ from albert_tf2.text.tokenization import (
 )
 from albert_tf2.text.vocabulary_change import FREE_SLOT
 
-from . import corpus, reading, recognition, units, vocabulary_growth
+from . import borders, corpus, reading, recognition, units, vocabulary_growth
 from .build_config import BuildConfig
 from .read_config import ReadConfig, add_flags
 from .vocabulary_growth import stands_alone
@@ -67,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parses the command line, writes the vocabulary, prints a summary."""
     flags = _parser().parse_args(argv)
     told = []
+    if paths.is_dir(flags.output):
+        raise UserError(f"{flags.output} is a folder: name a file in it")
     if flags.vocab_file:
         tokens = list(Vocabulary.load(flags.vocab_file).tokens)
     else:
@@ -260,9 +262,10 @@ def count_words(
     counts: Counter[str] = Counter()  # of runs and characters as they stand
     total = sum(file.size for file in files)
     with tqdm(total=total, unit="B", unit_scale=True, desc="words") as bar:
-        for file in files:
+        for number, file in enumerate(files):
+            read: Counter[str] = Counter()
             for unit in units.of_file(file, on_error=config.on_error):
-                text, _ = reading.read(unit, config, Counter())
+                text, _ = reading.read(unit, config, read)
                 cut = bulk.cut(text)
                 counts.update(cut.runs(text))
                 # The text at single positions, as one string of characters.
@@ -273,6 +276,8 @@ def count_words(
                 if len(counts) > MAX_DISTINCT_WORDS:
                     counts = Counter({w: n for w, n in counts.items() if n > 1})
                 bar.update(unit.progress)
+            figures = [read[name] for name in borders.COUNTED]
+            borders.must_be_readable(files, {number: figures})
         bar.update(total - bar.n)
     words: Counter[str] = Counter()
     for run, count in counts.items():

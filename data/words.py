@@ -148,6 +148,10 @@ def _is_all_chinese(term: str) -> bool:
     return is_joined(term) and all(map(is_chinese, term))
 
 
+def _is_latin(term: str) -> bool:
+    return term.isascii() and term.isalnum()
+
+
 def default_segmenter() -> str:
     """The fast segmenter where it is installed, else the reference."""
     try:
@@ -196,6 +200,11 @@ def without_effect(
             found[term] = f"its frequency {frequency} is too low"
         elif words > 1:
             found[term] = "it stays several words"
+        elif frequency is not None and (len(term) == 1 or _is_latin(term)):
+            found[term] = (
+                f"it is one word anyway; if the {frequency} is part of it, "
+                f"write '{term} {frequency} 1'"
+            )
         begin = end
     return found
 

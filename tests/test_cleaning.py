@@ -19,6 +19,8 @@ from albert_tf2.data import cleaning
         ("&amp;nbsp;两次", " 两次", 1),
         ("前<!-- 注释 -->后", "前 后", 1),
         ("<img src='x.png' alt=\"图\"/>图", " 图", 1),
+        # As WikiExtractor marks its pages.
+        ('<doc id="3" url="" title="数学">\n数。\n</doc>\n', "数。\n", 2),
         # No HTML.
         ("AT&T; a<b 且 c>d", "AT&T; a<b 且 c>d", 0),
         ("《书》<作者>&；", "《书》<作者>&；", 0),

@@ -228,6 +228,13 @@ def test_a_file_of_two_names_is_read_once(tmp_path, capsys):
     )
 
 
+def test_a_link_to_nothing_is_told(tmp_path):
+    (tmp_path / "a.txt").write_text("x")
+    (tmp_path / "b.txt").symlink_to("gone.txt")
+    with pytest.raises(UserError, match="b.txt is a link to what is not"):
+        corpus.find_files(f"{tmp_path}/*.txt")
+
+
 @pytest.mark.parametrize("links", [1, 3])
 def test_a_link_to_a_parent_reads_no_file_again(tmp_path, links):
     (tmp_path / "sub").mkdir()

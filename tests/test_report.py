@@ -232,6 +232,23 @@ def test_scripts(character, script):
     assert scripts.script_of(character) == script
 
 
+def test_what_the_builder_refuses_the_report_refuses(tmp_path):
+    good, bad = "国人。\n".encode() * 8, b"\xb5\xc4\n"
+    (tmp_path / "b.txt").write_bytes(good * 2 + bad)
+    (tmp_path / "c.txt").write_bytes((b"a" * 64 + b"\n") * 1100 + bad * 900)
+    settings = {"input_file": tmp_path / "b.txt", "on_error": "skip"}
+    assert run(tmp_path, **settings)[1]["lines_not_utf8"] == 1
+    with pytest.raises(UserError, match="900 of 2,000 lines .* a tenth"):
+        run(tmp_path, **settings | {"input_file": tmp_path / "c.txt"})
+
+
+def test_a_file_in_place_of_the_folder_is_told_at_once(tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(UserError, match="out is a file: name a folder"):
+        run(tmp_path, "")
+    assert (tmp_path / "out").read_text() == "mine"
+
+
 def test_an_empty_corpus_is_an_error(tmp_path):
     with pytest.raises(UserError, match="no document"):
         run(tmp_path, "\n")

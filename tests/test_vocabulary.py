@@ -5,7 +5,12 @@ from collections import Counter
 import pytest
 
 from albert_tf2 import Tokenizer, UserError, Vocabulary
-from albert_tf2.data import corpus, vocabulary, vocabulary_growth
+from albert_tf2.data import (
+    corpus,
+    recognition,
+    vocabulary,
+    vocabulary_growth,
+)
 from albert_tf2.data.read_config import ReadConfig
 
 
@@ -281,3 +286,19 @@ def test_command_line(tmp_path, capsys):
     empty = write_corpus(tmp_path / "empty.txt", "\n\n")[0].path
     with pytest.raises(UserError, match="no words"):
         vocabulary.main(["--input_file", empty, "--output", str(output)])
+
+
+def test_more_than_a_tenth_is_too_much_to_skip_here_too(tmp_path):
+    good, bad = b"a" * 64 + b"\n", b"\xb5\xc4\n"
+    (tmp_path / "a.txt").write_bytes(good * 1100 + bad * 900)
+    flags = ["--input_file", f"{tmp_path}/a.txt", "--on_error", "skip"]
+    with pytest.raises(UserError, match="900 of 2,000 lines .* a tenth"):
+        vocabulary.main([*flags, "--output", f"{tmp_path}/vocab.txt"])
+    (tmp_path / "a.txt").write_bytes(good * 1100 + bad * 9)
+    found = vocabulary.count_words(
+        recognition.find(f"{tmp_path}/a.txt", ReadConfig(on_error="skip")),
+        config=ReadConfig(on_error="skip"),
+    )
+    assert found == {"a" * 64: 1100}
+    with pytest.raises(UserError, match="is a folder: name a file in it"):
+        vocabulary.main([*flags, "--output", str(tmp_path)])

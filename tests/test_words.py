@@ -223,6 +223,7 @@ def test_terms_that_can_never_be_a_word_are_named(bulk):
     terms = [
         ("云计算", None), ("卡\t拉", None), ("\u200b\u200b", None),
         ("使用" * 9, None), ("使用", 1), ("买 恤", None), ("我", None),
+        ("Windows", 10), ("Linux", None), ("歼", 20), ("云计算机", 20),
     ]  # fmt: skip
     segmenter = words.Segmenter("jieba", terms)
     found = words.without_effect(segmenter, bulk, terms, max_tokens=15)
@@ -231,6 +232,9 @@ def test_terms_that_can_never_be_a_word_are_named(bulk):
         "\u200b\u200b": "it has no token",
         "使用" * 9: "it has 18 tokens, more than a pair",
         "使用": "its frequency 1 is too low",
+        "Windows": "it is one word anyway; if the 10 is part of it, write "
+        "'Windows 10 1'",
+        "歼": "it is one word anyway; if the 20 is part of it, write '歼 20 1'",
     }
 
 
