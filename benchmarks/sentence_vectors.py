@@ -8,7 +8,9 @@ From one pre-trained model:
     CoSENT         trained on its pairs with their labels
 
 All are measured on the same test pairs: AUC and Spearman of the cosine, and
-the accuracy at the best threshold. A second call resumes.
+the accuracy at the best threshold. The best evaluation on the dev pairs is kept
+of both runs, so that SimCSE sees labels for that choice alone. A second call
+resumes.
 
     python benchmarks/sentence_vectors.py --data_dir datasets/lcqmc \\
       --init_checkpoint runs/pretrain --workdir runs/vectors

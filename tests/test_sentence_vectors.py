@@ -1,6 +1,8 @@
 """Sentence vectors that are trained: files, losses, runs, exports."""
 
+import importlib.util
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -581,3 +583,64 @@ def test_a_damaged_task_file_is_refused(tuned, tmp_path, key, value):
     if key == "pooling":
         with pytest.raises(UserError, match=f"task.json.*`{key}` is damaged"):
             read_weights(folder)
+
+
+def test_sentence_transformers_is_told_how_to_pool(tuned, tmp_path):
+    """Its version 5.7 gave these vectors within 2e-7 when this was written."""
+    pytest.importorskip("safetensors")
+    from albert_tf2.checkpoints import read_weights, sentence_transformers
+
+    found = read_weights(tuned("cls"))
+    sentence_transformers.write(found, tmp_path)
+    modules = json.loads((tmp_path / "modules.json").read_text())
+    assert [(m["path"], m["type"].rpartition(".")[2]) for m in modules] == [
+        ("", "Transformer"),
+        ("1_Pooling", "Pooling"),
+        ("2_Normalize", "Normalize"),
+    ]
+    assert (tmp_path / "2_Normalize").is_dir()
+    pooling = json.loads((tmp_path / "1_Pooling/config.json").read_text())
+    assert pooling["word_embedding_dimension"] == 32
+    assert [name for name, on in pooling.items() if on is True] == [
+        "pooling_mode_cls_token"
+    ]
+    cut = json.loads((tmp_path / "sentence_bert_config.json").read_text())
+    assert cut["max_seq_length"] == 24
+    (tmp_path / "plain").mkdir()
+    sentence_transformers.write(
+        read_weights(tuned("pooled")), tmp_path / "plain"
+    )
+    assert not [*(tmp_path / "plain").iterdir()]
+
+
+# --- the table of results
+
+
+def test_the_table_compares_four_kinds_of_vectors(tmp_path, checkpoint, capsys):
+    path = Path(__file__).parents[1] / "benchmarks" / "sentence_vectors.py"
+    spec = importlib.util.spec_from_file_location("vector_results", path)
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    command = ["--data_dir", str(samples.write_lcqmc(tmp_path / "data"))]
+    command += ["--init_checkpoint", str(checkpoint), "--dimensions", "8"]
+    command += ["--workdir", str(tmp_path / "w"), "--set", "max_seq_length=24"]
+    command += ["--set", "num_train_epochs=4", "--set", "learning_rate=1e-2"]
+    assert benchmark.main(command) == 0
+    rows = json.loads((tmp_path / "w/results.json").read_text())
+    assert [row["vectors"] for row in rows] == [
+        "as they are",
+        "whitened to 8",
+        "SimCSE",
+        "CoSENT",
+    ]
+    expected = similarity.pair_figures(
+        Predictor(tmp_path / "w/cosent").similarity(
+            [pair[0] for pair in samples.PAIRS], [p[1] for p in samples.PAIRS]
+        ),
+        np.array([int(pair[2]) for pair in samples.PAIRS]),
+    )
+    assert rows[3]["auc"] == pytest.approx(expected.auc)
+    assert rows[3]["steps"] == 4
+    table = (tmp_path / "w/results.md").read_text()
+    assert table in capsys.readouterr().out
+    assert f"| CoSENT | 4 | {rows[3]['seconds']:.0f} |" in table
