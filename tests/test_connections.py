@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,13 @@ def seconds_until_closed(client):
     return time.monotonic() - began, said
 
 
+def wait_until(holds, seconds=10):
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "never so"
+        time.sleep(0.02)
+
+
 def test_headers_that_do_not_come_are_not_waited_for():
     with running(header_seconds=0.3) as served:
         with served.connect() as silent, served.connect() as slow:
@@ -169,10 +177,50 @@ def test_an_answer_that_is_not_taken_is_not_kept():
             with contextlib.suppress(OSError):
                 for _ in range(400):
                     client.sendall(request(body, "/fill_mask"))
-            deadline = time.monotonic() + 5
-            while served.room.open and time.monotonic() < deadline:
-                time.sleep(0.02)
-            assert not served.room.open
+            wait_until(lambda: "fill_mask" in served.service.metrics.text())
+            wait_until(lambda: not served.room.open)
+
+
+def test_a_body_without_an_end_is_not_read_to_it():
+    with running(body_seconds=20) as served:
+        began = time.monotonic()
+        endless = b"8000\r\n" + b" " * 0x8000 + b"\r\n"
+        sent = request(b"").replace(
+            b"Content-Length: 0", b"Transfer-Encoding: chunked"
+        )
+        status, _ = served.ask(sent + endless * 9)
+        assert status == 413 and time.monotonic() - began < 10
+
+
+def test_a_full_queue_is_told_with_when_to_come_again():
+    with running() as served:
+        served.service.batcher._most_waiting = 1
+        with served.connect() as busy, served.connect() as waiting:
+            busy.sendall(embed("慢0.5"))
+            time.sleep(0.15)
+            waiting.sendall(embed("今天"))
+            time.sleep(0.15)
+            with served.connect() as client:
+                client.sendall(embed("天气"))
+                said = client.recv(65536)
+            assert b" 503 " in said and b"retry-after: 1\r\n" in said
+            assert b"too many requests are waiting" in said
+            assert answer_of(waiting) == (200, [embedded("今天")])
+
+
+def test_answers_are_numbered_within_their_request():
+    """Though they were computed in one pass with those of others."""
+    with running() as served:
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(served.connect()) for _ in range(4)]
+            clients[0].sendall(embed("慢0.3"))
+            time.sleep(0.1)
+            for client in clients[1:]:
+                client.sendall(request({"texts": ["今天", "天气"]}, "/tag"))
+            for client in clients[1:]:
+                answers = answer_of(client)[1]
+                assert [answer["id"] for answer in answers] == [0, 1]
+        assert served.predictor.passes[-1] == 6
 
 
 def test_the_connection_idle_for_longest_makes_room():
@@ -356,9 +404,9 @@ def test_many_clients_are_answered_in_common_passes():
         for text, answer in answers.items():
             assert answer == (200, [embedded(text)])
         assert len(served.predictor.passes) < 40
-        with served.connect() as connection:
-            connection.sendall(b"GET /metrics HTTP/1.1\r\n" + HEADERS + b"\r\n")
-            text = connection.recv(65536).decode()
+        address = "http://{}:{}/metrics".format(*served.address)
+        with urllib.request.urlopen(address) as answer:
+            text = answer.read().decode()
         assert 'albert_requests_total{route="/embed",status="200"} 51' in text
         assert "albert_batch_items_count" in text
         assert "process_resident_memory_bytes" in text

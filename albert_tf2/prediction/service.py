@@ -212,7 +212,6 @@ class Service:
         import fastapi
         from fastapi.exceptions import RequestValidationError
         from fastapi.responses import JSONResponse, Response
-        from starlette.exceptions import HTTPException
 
         app = fastapi.FastAPI(
             title="albert_tf2",
@@ -248,10 +247,6 @@ class Service:
         async def tell_slow(request, error):
             seconds = f"{self.limits.work_seconds:g} s"
             return told(504, f"there was no answer within {seconds}")
-
-        @app.exception_handler(HTTPException)
-        async def tell_http(request, error):
-            return told(error.status_code, str(error.detail))
 
         @app.exception_handler(Exception)
         async def tell_ours(request, error):
