@@ -13,7 +13,8 @@ and holds `labels.txt`, `task.json` and the vocabulary inside (see
 where a text may have several, `score` [1], or `embedding` [1, H].
 
 Those of ids run with `ai_edge_litert` alone, those of strings with tf.text's
-operations too (see `tflite.interpreter`).
+operations too (see `tflite.interpreter`). Those of ids that read one text are
+MediaPipe's TextClassifier or TextEmbedder as well (`mediapipe_metadata`).
 """
 
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ from albert_tf2.prediction.tuned_model import TunedModel
 from albert_tf2.tasks import base
 from albert_tf2.tasks.base import TASK_FILE
 
-from . import tflite, tflite_archive
+from . import mediapipe_metadata, tflite, tflite_archive
 from .preprocessor import Preprocessor
 from .task_graphs import text_answers, text_names
 from .task_probes import GIVEN, expected_answers
@@ -141,6 +142,16 @@ def _write(
     if labels:
         more[LABELS_FILE] = labels
     model = tflite.convert(function, specs, precision=precision)
+    pairs = len(text_names(tuned.task)) > 1
+    if not takes_strings and mediapipe_metadata.fits(
+        tuned.task.kind, pairs, tuned.loaded.tokenizer.settings
+    ):
+        model = mediapipe_metadata.with_metadata(
+            model,
+            kind=tuned.task.kind,
+            output=output,
+            labels_file=LABELS_FILE if labels else None,
+        )
     tflite_archive.write(path, model, metadata, tuned.loaded.tokenizer, more)
 
 

@@ -50,7 +50,8 @@ def write(
         },
     }
     whole = io.BytesIO(model)
-    with zipfile.ZipFile(whole, "a", zipfile.ZIP_DEFLATED) as archive:
+    # Not compressed: MediaPipe reads no other.
+    with zipfile.ZipFile(whole, "a") as archive:
         for name, content in {
             METADATA: json_bytes(metadata),
             VOCAB_FILE: tokenizer.vocabulary.to_bytes(),
@@ -58,9 +59,7 @@ def write(
             **(more or {}),
         }.items():
             # Its dates are fixed, so bytes are too.
-            archive.writestr(
-                zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED
-            )
+            archive.writestr(zipfile.ZipInfo(name), content)
     with paths.atomic_file(path, "wb") as stream:
         stream.write(whole.getbuffer())
 
