@@ -124,7 +124,7 @@ def wait_until(holds, seconds=10):
 
 
 def test_headers_that_do_not_come_are_not_waited_for():
-    with running(header_seconds=0.3) as served:
+    with running(header_seconds=0.6) as served:
         with served.connect() as silent, served.connect() as slow:
             began = time.monotonic()
             with contextlib.suppress(ConnectionError):
@@ -134,18 +134,18 @@ def test_headers_that_do_not_come_are_not_waited_for():
                     if time.monotonic() - began > 5:
                         break
             _, said = seconds_until_closed(slow)
-            assert 0.25 < time.monotonic() - began < 3
-            assert b"408" in said and b"within 0.3 s" in said
+            assert 0.5 < time.monotonic() - began < 4
+            assert b"408" in said and b"within 0.6 s" in said
             assert b"408" in seconds_until_closed(silent)[1]
         # After an answer the time begins anew, for the next headers.
         with served.connect() as client:
             client.sendall(embed("今天"))
             assert answer_of(client) == (200, [embedded("今天")])
-            time.sleep(0.2)
+            time.sleep(0.3)
             client.sendall(embed("天气"))
             assert answer_of(client)[0] == 200
             client.sendall(b"POST /embed HTT")
-            assert 0.2 < seconds_until_closed(client)[0] < 3
+            assert 0.4 < seconds_until_closed(client)[0] < 4
 
 
 def test_a_body_that_does_not_come_is_not_waited_for():
@@ -196,10 +196,10 @@ def test_a_full_queue_is_told_with_when_to_come_again():
     with running() as served:
         served.service.batcher._most_waiting = 1
         with served.connect() as busy, served.connect() as waiting:
-            busy.sendall(embed("慢0.5"))
-            time.sleep(0.15)
+            busy.sendall(embed("慢1"))
+            wait_until(lambda: served.predictor.passes)
             waiting.sendall(embed("今天"))
-            time.sleep(0.15)
+            wait_until(lambda: served.service.batcher.waiting)
             with served.connect() as client:
                 client.sendall(embed("天气"))
                 said = client.recv(65536)
@@ -213,8 +213,8 @@ def test_answers_are_numbered_within_their_request():
     with running() as served:
         with contextlib.ExitStack() as stack:
             clients = [stack.enter_context(served.connect()) for _ in range(4)]
-            clients[0].sendall(embed("慢0.3"))
-            time.sleep(0.1)
+            clients[0].sendall(embed("慢0.5"))
+            wait_until(lambda: served.predictor.passes)
             for client in clients[1:]:
                 client.sendall(request({"texts": ["今天", "天气"]}, "/tag"))
             for client in clients[1:]:
@@ -242,7 +242,7 @@ def test_a_full_house_of_busy_connections_turns_others_away():
     with running(connections=1) as served:
         with served.connect() as busy:
             busy.sendall(embed("慢0.5"))
-            time.sleep(0.1)
+            wait_until(lambda: served.predictor.passes)
             with served.connect() as other:
                 status, answer = answer_of(other)
             assert status == 503 and "too many conn" in answer["detail"]
@@ -293,7 +293,7 @@ def test_the_end_waits_for_what_has_begun_and_for_nobody_else():
         headers.sendall(b"POST /embed HTTP/1.1\r\nHost:")
         body.sendall(embed("今天")[:-4])
         busy.sendall(embed("慢0.4"))
-        time.sleep(0.2)
+        wait_until(lambda: served.predictor.passes)
         assert served.stop() < 4
         assert answer_of(busy) == (200, [embedded("慢0.4")])
         assert answer_of(body) == (503, {"detail": "the service is stopping"})
@@ -350,7 +350,7 @@ def test_sigterm_ends_the_command_whatever_clients_do(command):
         began = time.monotonic()
         served.process.send_signal(signal.SIGTERM)
         _, errors = served.process.communicate(timeout=30)
-        assert time.monotonic() - began < 4.5
+        assert time.monotonic() - began < 9
     assert served.process.returncode == 0
     assert errors.startswith("warning: --host 0.0.0.0 opens the service")
     assert "Traceback" not in errors
@@ -382,7 +382,6 @@ def test_ipv6_is_listened_on():
 
 def test_many_clients_are_answered_in_common_passes():
     with running() as served:
-        served.predictor.passes.clear()
         answers = {}
 
         def client(number):
@@ -396,7 +395,9 @@ def test_many_clients_are_answered_in_common_passes():
             threading.Thread(target=client, args=(n,)) for n in range(1, 11)
         ]
         blocker = threading.Thread(target=served.ask, args=(embed("慢0.3"),))
-        for thread in (blocker, *threads):
+        blocker.start()
+        wait_until(lambda: served.predictor.passes)
+        for thread in threads:
             thread.start()
         for thread in (blocker, *threads):
             thread.join()
