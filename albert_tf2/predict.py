@@ -170,7 +170,8 @@ def check_mode(mode: str, model: str, facts: dict[str, Any]) -> None:
     kinds = KINDS.get(mode)
     kind = facts.get("kind")
     if kinds and kind and kind not in kinds:
-        fit = next((m for m, kinds in KINDS.items() if kind in kinds), None)
+        modes = KINDS | {"similarity": (base.VECTORS,)}
+        fit = next((m for m, kinds in modes.items() if kind in kinds), None)
         raise UserError(
             f"{model} is fine-tuned for {kind}, which `{mode}` does not use"
             + (f": take `{fit}`" if fit else "")

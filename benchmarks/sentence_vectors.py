@@ -4,7 +4,8 @@ From one pre-trained model:
 
     as they are    the mean of the tokens, nothing trained
     whitened       the same, whitened on --whiten_sentences training texts
-    SimCSE         trained on the texts of the training file, without labels
+    SimCSE         trained on the texts of the training file, without labels;
+                   and whitened besides
     CoSENT         trained on its pairs with their labels
 
 All are measured on the same test pairs: AUC and Spearman of the cosine, and
@@ -26,16 +27,17 @@ import numpy as np
 from albert_tf2 import command_line, finetune, paths
 from albert_tf2.prediction import similarity
 from albert_tf2.prediction.predictor import Predictor
+from albert_tf2.settings import COSENT, SIMCSE
 from albert_tf2.tasks import registry
 from albert_tf2.tasks.text_rows import TextRow
 
 TASK = "sentence_vectors"
 AS_THEY_ARE, WHITENED = "as they are", "whitened"
-TRAINED = {"SimCSE": "simcse", "CoSENT": "cosent"}
+TRAINED = {"SimCSE": SIMCSE, "CoSENT": COSENT}
 # What a budget of one to two hours on two cores allows; --set changes it.
 SETTINGS = {
-    "simcse": ("num_train_epochs=1", "eval_every=500"),
-    "cosent": ("num_train_epochs=2",),
+    SIMCSE: ("num_train_epochs=1", "eval_every=500"),
+    COSENT: ("num_train_epochs=2",),
 }
 
 
@@ -87,17 +89,20 @@ def rows_of(args: argparse.Namespace) -> list[dict[str, Any]]:
         for text in (row.text_a, row.text_b)
     )
     sentences = sorted(texts)[:: max(1, len(texts) // args.whiten_sentences)]
-    for dimensions in args.dimensions:
-        predictor.whiten(sentences, dimensions=dimensions)
-        add(f"{WHITENED} to {dimensions}", predictor)
+
+    def add_whitened(name: str, predictor: Predictor, **facts: Any) -> None:
+        for dimensions in args.dimensions:
+            predictor.whiten(sentences, dimensions=dimensions)
+            add(f"{name} to {dimensions}", predictor, **facts)
+
+    add_whitened(WHITENED, predictor)
     for name, loss in TRAINED.items():
         workdir, results = train(loss, args)
-        add(
-            name,
-            Predictor(workdir),
-            steps=results["steps"],
-            seconds=results["seconds"],
-        )
+        facts = {key: results[key] for key in ("steps", "seconds")}
+        predictor = Predictor(workdir)
+        add(name, predictor, **facts)
+        if loss == SIMCSE:
+            add_whitened(f"{name}, {WHITENED}", predictor, **facts)
     return found
 
 

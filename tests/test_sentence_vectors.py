@@ -424,6 +424,8 @@ def test_a_search_reads_vectors_that_were_written(tuned, tmp_path, capsys):
     (tmp_path / "texts.npy").write_text("[]")
     with pytest.raises(UserError, match="holds no vectors"):
         predict.main([*query, "--vectors", file])
+    with pytest.raises(UserError, match="does not use: take `similarity`"):
+        predict.main(["tag", "--model", str(tuned()), "今天"])
     with pytest.raises(UserError, match="--query TEXT --input_file"):
         predict.main(["similarity", "--vectors", file, "--model", "m", "a"])
 
@@ -567,6 +569,20 @@ def test_a_plain_hub_encoder_is_refused(tuned, tmp_path, capsys):
     assert "sentence_vectors, pooling mean" in capsys.readouterr().out
 
 
+def test_a_hub_encoder_that_was_tuned_is_served_whole(tmp_path):
+    """Its graph pools as its makers did."""
+    from albert_tf2.hub_export import tuned_parts
+
+    task = registry.create("sentence_vectors").describe()
+    (tmp_path / "task.json").write_text(json.dumps(task))
+    (tmp_path / "hub_encoder").mkdir()
+    folder = str(tmp_path)
+    assert tuned_parts.parts_of(None, "m", folder) == ["serving"]
+    with pytest.raises(UserError, match="tuned on a hub encoder.*serving"):
+        tuned_parts.parts_of(["encoder"], "m", folder)
+    assert "encoder" not in tuned_parts.parts_of(["all"], "m", folder)
+
+
 @pytest.mark.parametrize(
     "key, value", [("pooling", "max"), ("loss", 3), ("pooling", None)]
 )
@@ -616,7 +632,7 @@ def test_sentence_transformers_is_told_how_to_pool(tuned, tmp_path):
 # --- the table of results
 
 
-def test_the_table_compares_four_kinds_of_vectors(tmp_path, checkpoint, capsys):
+def test_the_table_compares_kinds_of_vectors(tmp_path, checkpoint, capsys):
     path = Path(__file__).parents[1] / "benchmarks" / "sentence_vectors.py"
     spec = importlib.util.spec_from_file_location("vector_results", path)
     benchmark = importlib.util.module_from_spec(spec)
@@ -631,6 +647,7 @@ def test_the_table_compares_four_kinds_of_vectors(tmp_path, checkpoint, capsys):
         "as they are",
         "whitened to 8",
         "SimCSE",
+        "SimCSE, whitened to 8",
         "CoSENT",
     ]
     expected = similarity.pair_figures(
@@ -639,8 +656,8 @@ def test_the_table_compares_four_kinds_of_vectors(tmp_path, checkpoint, capsys):
         ),
         np.array([int(pair[2]) for pair in samples.PAIRS]),
     )
-    assert rows[3]["auc"] == pytest.approx(expected.auc)
-    assert rows[3]["steps"] == 4
+    assert rows[4]["auc"] == pytest.approx(expected.auc)
+    assert rows[4]["steps"] == 4
     table = (tmp_path / "w/results.md").read_text()
     assert table in capsys.readouterr().out
-    assert f"| CoSENT | 4 | {rows[3]['seconds']:.0f} |" in table
+    assert f"| CoSENT | 4 | {rows[4]['seconds']:.0f} |" in table
