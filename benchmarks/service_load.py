@@ -196,12 +196,18 @@ def texts(seed: int) -> Iterator[str]:
         yield "".join(chr(FIRST_HAN + rng.randrange(HAN)) for _ in range(count))
 
 
-def alone(model: str, seconds: float) -> None:
-    """Prints what the model does without a service."""
+def alone(model: str, seconds: float) -> float:
+    """Prints what the model does without a service.
+
+    Returns:
+        How many times more texts it computes many at a time than one at a
+        time: what batching can bring.
+    """
     from albert_tf2.prediction.predictor import Predictor
 
     predictor = Predictor(model)
     stream = texts(0)
+    rates = []
     for count in (1, CLIENTS[-1]):
         for _ in range(5):
             predictor.classify(list(itertools.islice(stream, count)))
@@ -210,11 +216,13 @@ def alone(model: str, seconds: float) -> None:
             predictor.classify(list(itertools.islice(stream, count)))
             done += count
         wall = time.perf_counter() - began
+        rates.append(done / wall)
         cpu = (time.process_time() - cpu) / done * 1000
         print(
             f"| the model alone | | {done / wall:.0f} | | | | {count} | "
             f"{cpu:.2f} |"
         )
+    return rates[1] / rates[0]
 
 
 def measure(args: argparse.Namespace, model: str) -> None:
@@ -263,8 +271,7 @@ def measure(args: argparse.Namespace, model: str) -> None:
             f"{max(taken) * 1000:.1f} | {len(taken) / cell['passes']:.1f} | "
             f"{cell['cpu'] / len(taken) * 1000:.2f} |"
         )
-    if args.route == "classify":
-        alone(model, args.seconds)
+    bound = alone(model, args.seconds) if args.route == "classify" else None
     many = found["batched", CLIENTS[-1]]
     one = found["batched", 1]
     single = found["one by one", CLIENTS[-1]]
@@ -276,6 +283,9 @@ def measure(args: argparse.Namespace, model: str) -> None:
         f"{percentile(many['taken'], 0.95) / median:.1f} x the median of one "
         "client"
     )
+    if bound:
+        print(f"the model alone: {bound:.1f} x as many texts "
+              f"{CLIENTS[-1]} at a time")  # fmt: skip
 
 
 def soak(args: argparse.Namespace, model: str) -> None:

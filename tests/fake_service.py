@@ -67,5 +67,5 @@ if __name__ == "__main__":
 
     serve.Predictor = FakePredictor
     # A test need not wait for as long as clients may.
-    service.Limits = functools.partial(service.Limits, drain_seconds=2)
+    service.Limits = functools.partial(service.Limits, drain_seconds=1)
     command_line.run(lambda _: serve.main(["--model", "none", *sys.argv[1:]]))

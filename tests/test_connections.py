@@ -201,8 +201,9 @@ def test_a_full_queue_is_told_with_when_to_come_again():
             waiting.sendall(embed("今天"))
             wait_until(lambda: served.service.batcher.waiting)
             with served.connect() as client:
-                client.sendall(embed("天气"))
-                said = client.recv(65536)
+                body, close = {"texts": ["天气"]}, b"Connection: close\r\n"
+                client.sendall(request(body, more=close))
+                _, said = seconds_until_closed(client)
             assert b" 503 " in said and b"retry-after: 1\r\n" in said
             assert b"too many requests are waiting" in said
             assert answer_of(waiting) == (200, [embedded("今天")])
