@@ -244,6 +244,12 @@ def _check_counts(plan: shards.Plan, census: Census) -> None:
         paths.remove_folder(plan.parts_folder)
         first, *others = plan.files
         more = f" and {len(others)} more files" if others else ""
+        if few := census.counts["dropped_few_han"]:
+            raise UserError(
+                f"{first.path}{more}: --min_han_share "
+                f"{plan.config.min_han_share:g} leaves out {few:,} documents, "
+                "and no other has two tokens: lower it"
+            )
         raise UserError(
             f"{first.path}{more}: no document of at least two tokens in "
             f"{census.counts['bytes']} bytes; check --input_file"

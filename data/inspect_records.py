@@ -13,6 +13,7 @@ python -m albert_tf2.data.inspect_records --data_dir records --num_records 3
 """
 
 import functools
+import itertools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -144,7 +145,11 @@ def _masker(vocabulary: Vocabulary, length: int, share: float) -> Any:
 def _rows(flags: Any, vocabulary: Vocabulary) -> Iterator[dict[str, Any]]:
     """Yields the first records as training sees them, one by one."""
     from albert_tf2.records import pipeline
-    from albert_tf2.records.record_set import CompactRecords, open_records
+    from albert_tf2.records.record_set import (
+        CompactRecords,
+        damage_told,
+        open_records,
+    )
 
     record_set = open_records(flags.data_dir, flags.subset)
     if not record_set.records:
@@ -157,14 +162,15 @@ def _rows(flags: Any, vocabulary: Vocabulary) -> Iterator[dict[str, Any]]:
     stored = (
         d for path in record_set.paths for d in records.read_records(path)
     )
-    for batch, data in zip(dataset, stored, strict=False):
-        if flags.num_records == 0:
-            return
-        flags.num_records -= 1
-        row = {name: value.numpy()[0] for name, value in batch.items()}
-        if isinstance(record_set, CompactRecords):
-            row["word_starts"] = word_starts_of_row(row, data, record_set)
-        yield row
+    with damage_told(record_set):
+        # `stored` first: it names the file and the record that is damaged.
+        for data, batch in itertools.islice(
+            zip(stored, dataset, strict=False), flags.num_records
+        ):
+            row = {name: value.numpy()[0] for name, value in batch.items()}
+            if isinstance(record_set, CompactRecords):
+                row["word_starts"] = word_starts_of_row(row, data, record_set)
+            yield row
 
 
 def word_starts_of_row(
@@ -187,6 +193,12 @@ def word_starts_of_row(
             first, second = halves[::-1] if swapped else halves
             found += [[False], first, [False], second, [False]]
             begin += a + b
+    if not found:
+        raise UserError(
+            f"{record_set.folder}: a record of its {record_set.subset} files "
+            "holds no pair, so it is none of the set: run the builder with "
+            "--verify"
+        )
     joined = np.concatenate(found)
     return np.pad(joined, (0, len(row[features.INPUT_MASK]) - len(joined)))
 

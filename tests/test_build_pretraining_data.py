@@ -535,6 +535,12 @@ def test_a_corpus_without_documents_is_an_error(vocab_file, tmp_path):
     (tmp_path / "c.txt").write_text("\n \n", "utf-8")
     with pytest.raises(UserError, match="no document"):
         build(str(tmp_path / "c.txt"), vocab_file, tmp_path / "out")
+    (tmp_path / "c.txt").write_text("的a。\n一。\n" * 9, "utf-8")
+    with pytest.raises(UserError, match="share 1 leaves out 1 doc.*lower it"):
+        build(
+            str(tmp_path / "c.txt"), vocab_file, tmp_path / "few",
+            min_han_share=1.0,
+        )  # fmt: skip
 
 
 def test_a_file_without_blank_lines_is_told(vocab_file, tmp_path, capsys):

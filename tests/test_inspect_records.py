@@ -117,5 +117,15 @@ def test_command_line(tmp_path, capsys, masking):
         inspect_records.main(
             ["--data_dir", str(tmp_path / "out"), "--subset", "eval"]
         )
+    shard = tmp_path / "out" / "records-00000-of-00001.tfrecord"
+    whole = shard.read_bytes()
+    foreign = b"".join(records.frame([b"another program's"])) * 9
+    damaged = [whole[:-9], whole[:40] + b"!" + whole[41:]]
+    for data in [*damaged, foreign]:
+        shard.write_bytes(data)
+        with pytest.raises(UserError, match="builder with --verify|copy it"):
+            inspect_records.main(
+                ["--data_dir", str(tmp_path / "out"), "--num_records", "99"]
+            )
     with pytest.raises(UserError, match="is not a folder"):
         inspect_records.main(["--data_dir", str(tmp_path / "absent")])

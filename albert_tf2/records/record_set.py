@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf import message
 
 from albert_tf2 import features, paths
 from albert_tf2.errors import UserError, shown
@@ -357,8 +358,14 @@ def _classic(found: dict[str, Any]) -> ClassicRecords:
         _say_what_a_bucket_reads(found["folder"])
     if found["paths"]:
         first = found["paths"][0]
-        raw = next(iter(tf.data.TFRecordDataset([first]))).numpy()
-        fields = tf.train.Example.FromString(raw).features.feature
+        try:
+            raw = next(iter(tf.data.TFRecordDataset([first]))).numpy()
+            fields = tf.train.Example.FromString(raw).features.feature
+        except (tf.errors.DataLossError, message.DecodeError):
+            raise UserError(
+                f"{first}: the first record is damaged: run the builder with "
+                "--verify, or copy the file again"
+            ) from None
         length = len(fields[features.CLASSIC_INPUT_IDS].int64_list.value)
         predictions = len(fields[features.MASKED_LM_POSITIONS].int64_list.value)
         if not length:
