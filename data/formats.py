@@ -285,7 +285,7 @@ def _as_user_errors(file: CorpusFile) -> Iterator[Any]:
 
 def from_json(
     data: bytes, fields: Sequence[str]
-) -> Iterator[tuple[bytes, str | None, str]]:
+) -> Iterator[tuple[int, str | None, str]]:
     """Turns lines of JSON into documents.
 
     Args:
@@ -293,10 +293,13 @@ def from_json(
         fields: Those that hold the text, in order.
 
     Yields:
-        For each line that is not blank: the line, its document (an empty
-        text if there is none), and what is wrong (the document is None).
+        For each line that is not blank: where it begins in the data, its
+        document (an empty text if there is none), and what is wrong (the
+        document is None).
     """
+    end = -1
     for line in data.split(b"\n"):
+        begin, end = end + 1, end + 1 + len(line)
         if not line.strip():
             continue
         try:
@@ -305,16 +308,16 @@ def from_json(
                 raise TypeError("not a JSON object")
             text = _as_document(_values_of(found, fields))
             # Halves of characters that `\\ud83d` alone stands for.
-            yield line, _HALVES.sub("\ufffd", text), ""
+            yield begin, _HALVES.sub("\ufffd", text), ""
         except UnicodeDecodeError:
-            yield line, None, "not UTF-8"
+            yield begin, None, "not UTF-8"
         except KeyError as error:
             has = ", ".join(list(found)[:12])
-            yield line, None, f"no field {error.args[0]!r}, but {has}"
+            yield begin, None, f"no field {error.args[0]!r}, but {has}"
         except TypeError as error:
-            yield line, None, str(error)
+            yield begin, None, str(error)
         except (ValueError, RecursionError) as error:
-            yield line, None, f"not JSON ({str(error)[:80]})"
+            yield begin, None, f"not JSON ({str(error)[:80]})"
 
 
 def _values_of(found: dict, fields: Sequence[str]) -> list[Any]:

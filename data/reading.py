@@ -158,7 +158,7 @@ def _from_json(
     if content.offset == 0:
         data = data.removeprefix(codecs.BOM_UTF8)
     documents = []
-    for line, document, problem in formats.from_json(data, file.fields):
+    for begin, document, problem in formats.from_json(data, file.fields):
         if document is not None:
             documents.append(document)
             counts["lines_read"] += 1
@@ -166,7 +166,7 @@ def _from_json(
         elif config.on_error == "skip":
             counts["lines_malformed"] += 1
         else:
-            offset = content.offset + content.data.find(line)
+            offset = content.offset + len(content.data) - len(data) + begin
             raise UserError(
                 f"{file.path}, line {units.line_number(file, offset)}: "
                 f"{problem}; mend it, or pass --on_error skip to leave such "

@@ -181,6 +181,14 @@ def test_wrong_lines_of_json(tmp_path, line, problem):
     assert counts["lines_malformed"] == 1
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_wrong_line_is_not_looked_for_in_others(tmp_path, mark):
+    good = '{"title": "一", "content": "{3"}\n\n'
+    (tmp_path / "a.jsonl").write_text(mark + good * 6 + "{\n" + good, "utf-8")
+    with pytest.raises(UserError, match="a.jsonl, line 13: not JSON"):
+        documents_of(tmp_path / "a.jsonl")
+
+
 def test_one_of_the_fields_may_be_missing(tmp_path):
     (tmp_path / "a.jsonl").write_text(
         '{"title": "题", "content": "文"}\n{"content": "独"}\n', "utf-8"
