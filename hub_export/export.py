@@ -130,7 +130,13 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--calibration_file",
         metavar="FILE",
-        help="real sentences, one a line, for the full int8 TFLite model",
+        help="real sentences, one a line: full int8 is calibrated on the "
+        "first of them, and what each precision lost is measured on the last",
+    )
+    add(
+        "--accept_loss",
+        action="store_true",
+        help="write a TFLite model that lost much in quantization, too",
     )
     add(
         "--name",
@@ -308,6 +314,7 @@ def write_part(name, target, args, pretrainer, tokenizer, heads) -> None:
             tokenizer,
             target,
             sentences=sentences,
+            accept_loss=args.accept_loss,
             **texts,
         ):
             print(f"  {line}", flush=True)

@@ -29,6 +29,7 @@ from albert_tf2.model.albert import AlbertPretrainer
 from albert_tf2.text.tokenization import Tokenizer
 
 from .preprocessor import DEFAULT_SEQ_LENGTH
+from .quantization import LOSSES_FILE
 from .tflite import interpreter
 from .tflite_archive import read_metadata
 
@@ -171,6 +172,9 @@ def gather(
             "unicode": unicodedata.unidata_version,
         },
     }
+    losses = export_dir / "tflite" / version / LOSSES_FILE
+    if losses.is_file():
+        facts["quantization"] = paths.read_json(losses, dict)
     preprocessor = export_dir / "preprocessor" / version
     if preprocessor.is_dir():
         facts["parity"] = measure_parity(preprocessor, tokenizer)
@@ -340,6 +344,16 @@ def _result_lines(facts: dict[str, Any]) -> Iterator[str]:
         yield (
             f"| {row['model']} | {row['length']} | {row['megabytes']:.1f} "
             f"| {row['p50_ms']:.2f} |"
+        )
+    if facts.get("quantization"):
+        yield "\n| TFLite and fp32 | sentences | cosine | least | nearest |"
+        yield "|---|---|---|---|---|"
+    for precision, lost in facts.get("quantization", {}).items():
+        kept = lost["neighbours"]
+        yield (
+            f"| {precision} | {lost['sentences']} | {lost['mean_cosine']:.4f} "
+            f"| {lost['least_cosine']:.4f} "
+            f"| {'-' if kept is None else f'{kept:.1%} kept'} |"
         )
     versions = ", ".join(f"{k} {v}" for k, v in facts["versions"].items())
     yield f"\n{facts['cpus']} CPUs ({facts['machine']}); {versions}.\n"

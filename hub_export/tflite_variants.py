@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -11,6 +12,7 @@ from albert_tf2.errors import UserError
 from albert_tf2.model.albert import AlbertPretrainer
 from albert_tf2.text.tokenization import Tokenizer
 
+from . import quantization
 from .preprocessor import DEFAULT_SEQ_LENGTH, Preprocessor
 from .serving import cosine
 from .tflite import PRECISIONS, export_tflite, interpreter, output_function
@@ -45,6 +47,7 @@ def export_variants(
     *,
     seq_length: int = DEFAULT_SEQ_LENGTH,
     sentences: Sequence[str] | None = None,
+    accept_loss: bool = False,
     overwrite: bool = False,
 ) -> Iterator[str]:
     """Writes the embedding model in every precision and kind of input.
@@ -55,10 +58,15 @@ def export_variants(
         export_dir: The new folder.
         seq_length: T of the models of fixed length.
         sentences: Real sentences; without them there is no full int8 model.
+        accept_loss: Write a model that lost much, too.
         overwrite: Replace an existing folder.
 
     Yields:
         A line per written model: its name, size and difference from fp32.
+        What each precision lost on the sentences stands in `LOSSES_FILE`.
+
+    Raises:
+        UserError: For a precision that lost too much (`quantization`).
     """
     samples = None
     if sentences:
@@ -73,6 +81,8 @@ def export_variants(
     ]
     wanted += [("fp32", seq_length, True), ("dynamic_int8", seq_length, True)]
     probes = calibration_samples(PROBES, tokenizer, seq_length=seq_length)
+    compared = quantization.measured_on(sentences or ())
+    losses: dict[str, Any] = {}
     with paths.atomic_directory(export_dir, overwrite=overwrite) as folder:
         tokenizer.save(folder)
         for precision, length, takes_strings in wanted:
@@ -90,6 +100,36 @@ def export_variants(
             agreement = _agreement(path, pretrainer, probes, takes_strings)
             size = path.stat().st_size / 1e6
             yield f"{path.name}: {size:.1f} MB, cosine {agreement:.5f} to fp32"
+            # The other kinds of input compute the same numbers.
+            if compared and precision != "fp32" and length and kind == length:
+                found = _loss(path, pretrainer, tokenizer, compared, length)
+                quantization.must_be_little(
+                    path.name, found, accept=accept_loss
+                )
+                losses[precision] = found.to_dict()
+                yield f"  {found}"
+        if losses:
+            paths.write_json(folder / quantization.LOSSES_FILE, losses)
+
+
+def _loss(
+    path: Path,
+    pretrainer: AlbertPretrainer,
+    tokenizer: Tokenizer,
+    sentences: Sequence[str],
+    seq_length: int,
+) -> quantization.Loss:
+    """Compares a model's embeddings of sentences with ours in float32."""
+    preprocessor = Preprocessor(tokenizer, seq_length=seq_length)
+    runner = interpreter(path, num_threads=2).get_signature_runner()
+    ours = tf.function(output_function(pretrainer, "embedding"))
+    expected, found = [], []
+    for sentence in sentences:
+        inputs = preprocessor(tf.constant([sentence]))
+        expected.append(ours(inputs)["embedding"].numpy()[0])
+        given = {name: value.numpy() for name, value in inputs.items()}
+        found.append(runner(**given)["embedding"][0])
+    return quantization.loss(np.stack(expected), np.stack(found))
 
 
 def _agreement(

@@ -1,6 +1,7 @@
 """The `export` command: what it writes, what it refuses, what it leaves."""
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,12 @@ def test_everything_is_written_and_verified(checkpoint, tmp_path, capsys):
         for kind in (16, "dynamic", "strings")
         if kind != "strings" or precision in ("fp32", "dynamic_int8")
     )
+    losses = json.loads((out / "tflite/1/quantization.json").read_text())
+    assert set(losses) == {"fp16", "dynamic_int8", "int8"}
+    card = (out / "cards" / "1" / "encoder.md").read_text("utf-8")
+    for precision, lost in losses.items():
+        assert lost["sentences"] == 2 and lost["neighbours"] is None
+        assert f"| {precision} | 2 | {lost['mean_cosine']:.4f} |" in card
     preprocessor = tf.saved_model.load(str(out / "preprocessor" / "1"))
     encoder = tf.saved_model.load(str(out / "encoder" / "1"))
     outputs = encoder(preprocessor(tf.constant(["一丁"])))
