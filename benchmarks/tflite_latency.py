@@ -274,10 +274,10 @@ def print_table(
     for length, answers in expected.items():
         right = 100 * np.mean(answers == subject.pairs.labels)
         print(f"| TensorFlow | {length} | | | | | {right:.2f} | | |")
-    cells: dict[Path, tuple] = {}
     for v in variants:
-        if subject.classifier and v.path not in cells:
-            cells[v.path] = judge(subject, v, expected[v.length])
+        judged = ("", "", "")
+        if subject.classifier:
+            judged = judge(subject, v, expected[v.length])
         speeds = [
             "{:.2f} / {:.2f} / {:.2f}".format(*found[threads][v])
             for threads in THREADS
@@ -288,7 +288,7 @@ def print_table(
             f"{v.path.stat().st_size / 1e6:.1f}",
             *speeds,
             f"{peak_megabytes(v.path, v.length):.0f}",
-            *cells.get(v.path, ("", "", "")),
+            *judged,
         ]
         print(f"| {' | '.join(row)} |", flush=True)
     if subject.classifier:

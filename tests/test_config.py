@@ -98,3 +98,15 @@ def test_files_are_named_in_errors(tmp_path):
         AlbertConfig.from_json(listed)
     with pytest.raises(UserError, match="did you mean `albert_tiny_zh`"):
         AlbertConfig.from_name("albert_tyny_zh")
+
+
+def test_keys_that_no_program_reads_are_left_out(tmp_path):
+    """They stand in published files, Hugging Face's old ones among them."""
+    config = AlbertConfig.from_name("albert_tiny_zh_google")
+    path = tmp_path / "albert_config.json"
+    extra = {"layers_to_keep": [], "net_structure_type": 0, "use_einsum": True}
+    path.write_text(json.dumps(config.to_dict() | extra), "utf-8")
+    assert AlbertConfig.from_json(path) == config
+    path.write_text(json.dumps(config.to_dict() | {"layer_to_keep": []}))
+    with pytest.raises(UserError, match="layer_to_keep"):
+        AlbertConfig.from_json(path)
