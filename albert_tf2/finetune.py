@@ -8,7 +8,8 @@ JSON Lines, Parquet), ner, qa and sentence_vectors.
 
 The workdir receives model/ (for `python -m albert_tf2.predict`), predictions/
 with a row per row of dev and test, results.json, metrics.jsonl and curves for
-TensorBoard. The same command again resumes what was interrupted.
+TensorBoard. The same command again resumes what was interrupted. With --sweep
+these are the best run's, of several that differ in a few settings.
 Exit codes: 0 done; 2 wrong input; 75 stopped by SIGTERM after saving, so a
 scheduler may start the same command again.
 

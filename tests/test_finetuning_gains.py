@@ -51,10 +51,15 @@ def test_runs_are_made_once_and_compared_by_seed(
     table = (tmp_path / "w" / "table.md").read_text("utf-8")
     assert table in capsys.readouterr().out
     assert table.count("| lcqmc |") == 2 and "distilled: does not pay" in table
-    # A line that was cut off is made again, the others are not.
+    assert gains.main(command) == 0  # nothing is left to do
+    assert " of 4: " not in capsys.readouterr().out
+    # Nor does a line count that was cut off, or is of another recipe.
     runs.write_text(runs.read_text()[:-30])
-    assert gains.main(command) == 0
-    assert capsys.readouterr().out.count(" of 4: ") == 1
+    assert len(gains.read_lines(runs)) == 3
+    for key, other in (("recipe", ["r_drop=1"]), ("start", "x"), ("seed", 3)):
+        asked = {k: lines[0][k] for k in ("task", "setting", "seed", "recipe")}
+        assert gains.line_of(lines, asked) == lines[0]
+        assert gains.line_of(lines, asked | {key: other}) is None
 
 
 def test_a_gain_is_what_chance_would_hardly_bring(gains):

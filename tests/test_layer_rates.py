@@ -80,7 +80,7 @@ def test_each_group_has_a_share_of_the_one_above(vocab_file, name):
         seen |= set(own)
     assert seen == set(expected)
     told = layer_rates.describe(model, 0.5)
-    assert f"{expected['embeddings']:.4g} in the embeddings" in told
+    assert f"embeddings {expected['embeddings']:.4g}, block 1 of " in told
 
 
 @pytest.mark.parametrize(

@@ -83,9 +83,9 @@ def factors(model: TaskModel, decay: float) -> dict[str, float]:
 def describe(model: TaskModel, decay: float) -> str:
     """Returns the groups' shares of the rate in one line."""
     blocks = len(groups_of(model)) - 2
-    shares = [f"{decay ** (blocks + 1):.4g} in the embeddings"]
+    shares = [f"embeddings {decay ** (blocks + 1):.4g}"]
     shares += [
-        f"{decay ** (blocks - number):.4g} in block {number + 1} of {blocks}"
+        f"block {number + 1} of {blocks} {decay ** (blocks - number):.4g}"
         for number in range(blocks)
     ]
-    return f"layer_decay: {', '.join(shares)}, all of the rate above"
+    return f"shares of the rate: {', '.join(shares)}, pooler and head 1"
