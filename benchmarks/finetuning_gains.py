@@ -108,6 +108,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 # Student's t, one-sided, 5 %, by degrees of freedom.
 T_VALUES = (6.31, 2.92, 2.35, 2.13, 2.02, 1.94, 1.89, 1.86, 1.83, 1.81)
 TASKS_TO_PAY_ON = 2
+ONE_SEED = "one seed tells nothing"
 SEED_OF_ROWS = 1  # draws `max_train_rows`
 
 
@@ -251,7 +252,7 @@ def line_of(
 def verdict(gains: Sequence[float]) -> str:
     """Says whether differences of paired runs are more than chance."""
     if len(gains) < 2:
-        return "one seed tells nothing"
+        return ONE_SEED
     mean = statistics.fmean(gains)
     error = statistics.stdev(gains) / len(gains) ** 0.5
     bound = T_VALUES[min(len(gains) - 1, len(T_VALUES)) - 1] * error
@@ -266,7 +267,7 @@ def table(lines: Sequence[dict[str, Any]], args: argparse.Namespace) -> str:
         "| task | setting | figure | gain | time | verdict |",
         "|---|---|---|---|---|---|",
     ]
-    pays: dict[str, int] = {}
+    judged: dict[str, list[str]] = {}
     for name in args.tasks:
         plain = {
             seed: line_of(lines, key_of(name, PLAIN, seed, args))
@@ -283,22 +284,32 @@ def table(lines: Sequence[dict[str, Any]], args: argparse.Namespace) -> str:
                 continue
             figures = [100 * line["figure"] for line, _ in pairs]
             gains = [100 * (a["figure"] - b["figure"]) for a, b in pairs]
-            slower = statistics.fmean(
-                line["seconds"] / other["seconds"] for line, other in pairs
+            # The fastest of each: what else a machine does only slows down.
+            slower = min(line["seconds"] for line, _ in pairs) / min(
+                other["seconds"] for _, other in pairs
             )
             told = "" if setting == PLAIN else verdict(gains)
-            pays[setting] = pays.get(setting, 0) + (told == "pays")
+            judged.setdefault(setting, []).append(told)
             gain = "" if setting == PLAIN else _spread(gains, "+.2f")
             metric = pairs[0][0]["metric"]
             rows.append(
                 f"| {name} | {setting} | {metric} {_spread(figures, '.2f')} | "
                 f"{gain} | {slower:.2f} | {told} |"
             )
-    for setting, count in pays.items():
+    for setting, verdicts in judged.items():
         if setting != PLAIN:
-            word = "pays" if count >= TASKS_TO_PAY_ON else "does not pay"
-            rows.append(f"\n{setting}: {word} ({count} of {len(args.tasks)})")
+            rows.append(f"\n{setting}: {_summary(verdicts, len(args.tasks))}")
     return "\n".join(rows)
+
+
+def _summary(verdicts: Sequence[str], tasks: int) -> str:
+    """Says whether a setting is worth a place in a recipe."""
+    count = verdicts.count("pays")
+    if count >= TASKS_TO_PAY_ON:
+        return f"pays ({count} of {tasks} tasks)"
+    if len(verdicts) < tasks or ONE_SEED in verdicts:
+        return "not measured on all tasks yet"
+    return f"does not pay ({count} of {tasks} tasks)"
 
 
 def _spread(values: Sequence[float], form: str) -> str:

@@ -101,8 +101,14 @@ def test_what_pays_on_two_tasks_pays(gains):
         "| ocnli | r_drop=1 | accuracy 64.02 ± 1.01 | +2.02 ± 0.01 | 1.50 |"
         in (table)
     )
-    assert "r_drop=1: pays (2 of 3)" in table
-    assert "ema_decay=0.99: does not pay (1 of 3)" in table
+    assert "r_drop=1: pays (2 of 3 tasks)" in table
+    assert "ema_decay=0.99: does not pay (1 of 3 tasks)" in table
+    lines = [
+        line for line in lines if (line["task"], line["seed"]) != ("ocnli", 3)
+    ]
+    table = gains.table(lines[:-1], args)
+    assert "ema_decay=0.99: not measured on all tasks yet" in table
+    assert "| one seed tells nothing |" in table
 
 
 def test_every_setting_is_one_of_a_recipe(gains):
