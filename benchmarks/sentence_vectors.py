@@ -36,7 +36,7 @@ AS_THEY_ARE, WHITENED = "as they are", "whitened"
 TRAINED = {"SimCSE": SIMCSE, "CoSENT": COSENT}
 # What a budget of one to two hours on two cores allows; --set changes it.
 SETTINGS = {
-    SIMCSE: ("num_train_epochs=1", "eval_every=500"),
+    SIMCSE: ("num_train_epochs=1", "eval_every=250"),
     COSENT: ("num_train_epochs=2",),
 }
 

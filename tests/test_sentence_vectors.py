@@ -470,7 +470,9 @@ def ids_of(predictor, texts):
     return collate(examples, size=len(texts))
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize(
+    "pooling", [pytest.param("mean", marks=pytest.mark.large), "cls"]
+)
 def test_the_encoders_pooled_output_is_the_vector(
     tuned, tmp_path, capsys, pooling
 ):
@@ -575,8 +577,11 @@ def test_a_hub_encoder_that_was_tuned_is_served_whole(tmp_path):
 
     task = registry.create("sentence_vectors").describe()
     (tmp_path / "task.json").write_text(json.dumps(task))
-    (tmp_path / "hub_encoder").mkdir()
     folder = str(tmp_path)
+    own = ["preprocessor", "encoder"]
+    assert tuned_parts.parts_of(None, "m", folder) == own
+    assert {*own} < {*tuned_parts.parts_of(["all"], "m", folder)}
+    (tmp_path / "hub_encoder").mkdir()
     assert tuned_parts.parts_of(None, "m", folder) == ["serving"]
     with pytest.raises(UserError, match="tuned on a hub encoder.*serving"):
         tuned_parts.parts_of(["encoder"], "m", folder)
