@@ -26,9 +26,6 @@ from albert_tf2.errors import UserError, install_line, require
 from albert_tf2.prediction.predictor import Predictor
 from albert_tf2.settings import MAX_BATCH
 
-# Seconds for the last pass of the model, when all clients are gone.
-LAST_PASS = 1.0
-
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = command_line.parser(__doc__, "python -m albert_tf2.serve")
@@ -101,7 +98,7 @@ def check_installed() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the service until it is interrupted."""
+    """Runs the service until it is interrupted; then the process ends."""
     args = _parse(argv)
     check_installed()
     from albert_tf2.prediction import connections, service
@@ -136,11 +133,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         address = connections.shown_address(to_visit(args.host), port)
         print(f"http://{address}/", flush=True)
         connections.run(served.app, listener, room)
-    if not served.batcher.close(LAST_PASS):
-        # A pass cannot be interrupted, and nobody waits for its answer.
-        sys.stdout.flush()
-        os._exit(0)
-    return 0
+    # Nobody waits for what the model may still compute, nor can it be
+    # interrupted; and Python would take seconds to take TensorFlow apart.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -74,10 +74,13 @@ def write_model(folder: Path, config_name: str) -> Path:
 class Server:
     """A service in a process of its own."""
 
+    command: Sequence[str] = (sys.executable, "-m", "albert_tf2.serve")
+
     def __init__(self, model: str, *flags: str):
-        command = [sys.executable, "-m", "albert_tf2.serve", "--model", model]
         self.process = subprocess.Popen(
-            [*command, "--port", "0", *flags], stdout=subprocess.PIPE, text=True
+            [*self.command, "--model", model, "--port", "0", *flags],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert self.process.stdout is not None
         address = self.process.stdout.readline().strip()
@@ -232,6 +235,8 @@ def measure(args: argparse.Namespace, model: str) -> None:
     found: dict[tuple[str, int], dict[str, Any]] = {}
     try:
         for number in range(args.rounds + 1):
+            # The first round warms up.
+            seconds = args.seconds if number else min(args.seconds, 1)
             for clients in CLIENTS:
                 for name, server in servers.items():
                     cell = found.setdefault(
@@ -241,11 +246,10 @@ def measure(args: argparse.Namespace, model: str) -> None:
                     before = server.metrics(), server.cpu_seconds()
                     began = time.perf_counter()
                     taken = asyncio.run(
-                        load(server.port, args.route, clients,
-                             seconds=args.seconds if number else 1)
-                    )  # fmt: skip
+                        load(server.port, args.route, clients, seconds=seconds)
+                    )
                     wall = time.perf_counter() - began
-                    if not number:  # the first round warms up
+                    if not number:
                         continue
                     cell["taken"] += taken
                     cell["wall"] += wall

@@ -57,7 +57,7 @@ class Limits:
     body_seconds: float = 10.0
     work_seconds: float = 30.0
     write_seconds: float = 10.0
-    drain_seconds: float = 8.0
+    drain_seconds: float = 7.0
     connections: int = 512
 
 
