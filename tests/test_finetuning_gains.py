@@ -66,6 +66,10 @@ def test_a_gain_is_what_chance_would_hardly_bring(gains):
     assert gains.verdict([1.0, 1.2, 0.8]) == "pays"
     assert gains.verdict([-1.0, -1.2, -0.8]) == "costs"
     assert gains.verdict([3.0, -1.0, 1.0]) == "no difference seen"
+    # A row more in each run is no gain, however alike the runs are.
+    assert gains.verdict([0.05, 0.05]) == "no difference seen"
+    assert gains.verdict([-0.05, -0.05]) == "no difference seen"
+    assert gains.verdict([0.15, 0.15]) == "pays"
     assert gains.verdict([9.0]) == "one seed tells nothing"
     # The mean is 2.92 of its errors at the border: 2 degrees of freedom.
     spread = np.array([1.0, 0.0, -1.0])  # error 1 / sqrt(3)
