@@ -146,7 +146,7 @@ def harass(
     _must_succeed([*problem.command, "--workdir", str(whole)])
     takes = time.monotonic() - began
     number = getattr(signal, f"SIG{flags.signal}")
-    met = rounds = 0
+    met = rounds = compared = 0
     wrong: list[str] = []
     while met < kills and time.monotonic() < ends and not wrong:
         # A run that ended is begun anew: there are more kills than steps.
@@ -159,6 +159,7 @@ def harass(
             code, said = start(command, wait, number)
             if code == 0:
                 wrong += differences(problem, whole, workdir)
+                compared += 1
                 break
             if code not in (-signal.SIGKILL, -signal.SIGTERM, PREEMPTED):
                 wrong.append(f"exit code {code}: {said[-300:]}")
@@ -166,8 +167,9 @@ def harass(
             met += 1
     print(
         f"{problem.name}: {met} of {kills} SIG{flags.signal}s in {rounds} runs "
-        f"of {takes:.0f} s, {time.monotonic() - began:.0f} s in all: "
-        + ("; ".join(wrong) or "nothing lost, all bits equal"),
+        f"of {takes:.0f} s, {time.monotonic() - began:.0f} s in all; "
+        f"{compared} runs compared: {'; '.join(wrong) or 'all bits equal'}"
+        + ("" if met >= kills else " (the time was over)"),
         flush=True,
     )
     return not wrong and met >= kills

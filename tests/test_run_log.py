@@ -212,6 +212,14 @@ def test_the_end_of_a_run_has_a_date_if_it_is_not_today(
     assert run_log._in(seconds) == told
 
 
+def test_a_tensorflow_without_xla_trains_too(tmp_path, monkeypatch):
+    def function(*_, **__):
+        raise tf.errors.UnimplementedError(None, None, "no XLA here")
+
+    monkeypatch.setattr(tf, "function", function)
+    opened(tmp_path, -1).close()
+
+
 def test_epochs_stand_beside_steps(tmp_path, capsys):
     told = []
     log = opened(tmp_path, -1, say=told.append)

@@ -289,9 +289,11 @@ def _hear_xla_out(tf: Any) -> None:
     """Lets XLA say to nobody what it says once in every process.
 
     Its first lines come with the first program that it compiles and heed no
-    log level of TensorFlow's: they would stand in the middle of a run's.
+    log level of TensorFlow's: they would stand in the middle of a run's. A
+    TensorFlow that was built without XLA has no such lines.
     """
-    with _nobody_hears(), tf.device("CPU:0"):
+    missing = contextlib.suppress(tf.errors.OpError)
+    with missing, _nobody_hears(), tf.device("CPU:0"):
         tf.function(lambda x: x + 1.0, jit_compile=True)(tf.constant(0.0))
 
 
