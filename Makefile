@@ -6,7 +6,7 @@ PIP = .venv/bin/pip install --quiet --disable-pip-version-check \
 	--constraint constraints/tf220.txt
 SETUP = setup.py pyproject.toml constraints/tf220.txt
 
-.PHONY: quickstart test large format lint docs smoke clean
+.PHONY: quickstart test large mutants format lint docs smoke clean
 
 quickstart: .venv/.train
 	.venv/bin/python -m albert_tf2.quickstart
@@ -17,6 +17,10 @@ test: .venv/.dev
 
 large: .venv/.dev
 	.venv/bin/python -m pytest --run_large -m large
+
+# Small breaks of the code, one after another: do the tests notice each?
+mutants: .venv/.dev
+	.venv/bin/python tests/run_mutants.py
 
 # The whole way, from text to hub.KerasLayer, within a minute.
 smoke: .venv/.dev

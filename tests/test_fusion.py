@@ -44,16 +44,22 @@ def test_gelu():
     )
 
 
-def test_layer_norm():
-    layer = layers.layer_norm("LayerNorm", 48)
+def test_gelu_erf_stays_exact_where_steps_are_fused():
+    x = normal(64, 48, scale=3.0)
+    with fusion.single_passes():
+        found = layers.activation("gelu_erf")(x)
+    np.testing.assert_array_equal(found, tf.nn.gelu(x, approximate=False))
 
+
+@pytest.mark.parametrize("epsilon", [layers.LAYER_NORM_EPSILON, 0.5])
+def test_layer_norm(epsilon):
     def plain(x, gamma, beta):
         mean, variance = tf.nn.moments(x, -1, keepdims=True)
-        scale = tf.math.rsqrt(variance + layer.epsilon)
+        scale = tf.math.rsqrt(variance + epsilon)
         return (x - mean) * scale * gamma + beta
 
     assert_same(
-        lambda *values: fusion.layer_norm(*values, epsilon=layer.epsilon),
+        lambda *values: fusion.layer_norm(*values, epsilon=epsilon),
         plain,
         normal(64, 48, scale=3.0),
         normal(48, seed=1),
@@ -93,8 +99,14 @@ def test_bfloat16_computes_in_float32():
     np.testing.assert_allclose(
         tf.cast(found, tf.float32), wide, rtol=2**-8, atol=1e-5
     )
-    probs = fusion.softmax(x, tf.zeros([1, 48]))
+    bias = normal(1, 48, seed=1)
+    probs = fusion.softmax(x, bias)
     assert probs.dtype == tf.bfloat16
+    np.testing.assert_allclose(
+        tf.cast(probs, tf.float32),
+        tf.nn.softmax(tf.cast(x, tf.float32) + bias),
+        rtol=2**-8,
+    )
 
 
 def pretraining_batch(config, *, batch=3, length=12, pairs=1, seed=0):
