@@ -1,11 +1,10 @@
 """The converter's command line, on every target it has."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from checks import check_refused
 
 from albert_tf2 import AlbertPretrainer, UserError, convert
 from albert_tf2.checkpoints import (
@@ -310,21 +309,7 @@ def test_targets_are_those_of_the_help():
     ],
 )
 def test_bad_input_exits_2_with_one_line(args, message, tmp_path):
-    code = (
-        "import sys, albert_tf2.command_line as c, albert_tf2.convert as v\n"
-        f"sys.argv[1:] = {args!r}\n"
-        "try: c.run(v.main)\n"
-        "finally: assert 'tensorflow' not in sys.modules\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 2, done.stderr
-    assert message in done.stderr
-    assert len(done.stderr.strip().split("\n")) == 1
+    check_refused("albert_tf2.convert", *args, says=message, cwd=tmp_path)
 
 
 def test_list(capsys):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from checks import check_refused
 
 from albert_tf2 import AlbertPretrainer, UserError, paths
 from albert_tf2.checkpoints import save_pretrained
@@ -138,17 +139,13 @@ def test_a_vocabulary_of_another_size_is_refused(checkpoint, tmp_path):
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(flags, message, tmp_path):
-    result = subprocess.run(
-        [sys.executable, "-m", "albert_tf2.hub_export.export"]
-        + ["--checkpoint", "absent", "--export_dir", str(tmp_path / "out")]
-        + flags,
-        capture_output=True,
-        text=True,
+    check_refused(
+        "albert_tf2.hub_export.export",
+        *("--checkpoint", "absent", "--export_dir", tmp_path / "out", *flags),
+        says=message,
+        may_load_tensorflow=True,
         cwd=tmp_path,
     )
-    assert result.returncode == 2
-    lines = result.stderr.strip().splitlines()
-    assert message in lines[-1] and lines[-1].startswith("error: ")
     assert list(tmp_path.iterdir()) == []
 
 

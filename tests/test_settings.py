@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import math
+import re
 import time
 from pathlib import Path
 
@@ -444,3 +445,26 @@ def test_absurd_models_are_refused_at_once(values):
     with pytest.raises(UserError, match=r"^big\.json: `|^big\.json: the model"):
         AlbertConfig.from_dict({"vocab_size": 99, **values}, source="big.json")
     assert time.process_time() - start < 1
+
+
+def test_every_class_of_settings_is_proved_field_by_field():
+    """A new class stands in `CLASSES`, and in a file of effects."""
+    root = CONFIGS.parent
+    classes = {
+        found
+        for folder in ("albert_tf2", "data", "hub_export")
+        for path in (root / folder).rglob("*.py")
+        for found in re.findall(
+            r"^class (\w+)(?=(?:(?!^class )[\s\S])*?^    \w+: .*= setting\()",
+            path.read_text("utf-8"),
+            re.MULTILINE,
+        )
+    }
+    # `BuildConfig` has all fields of `ReadConfig`, which no tool takes alone.
+    assert classes == {cls.__name__ for cls in CLASSES} | {"ReadConfig"}
+    proofs = "".join(
+        path.read_text("utf-8")
+        for path in Path(__file__).parent.glob("test_*_effects.py")
+    )
+    for name in classes:
+        assert f" = Effects({name}" in proofs, name
