@@ -12,6 +12,8 @@ import shlex
 from collections.abc import Sequence
 
 from albert_tf2 import command_line
+from albert_tf2.errors import UserError
+from albert_tf2.pretraining import growth
 from albert_tf2.recipes import (
     PretrainRecipe,
     load_recipe,
@@ -43,6 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     command_line.add_strategy(parser)
     parser.add_argument(
+        "--budget",
+        metavar="TIME",
+        help="the key `budget`: train for 90s, 150m or 2h; the steps follow "
+        "from the speed of the first ones",
+    )
+    parser.add_argument(
         "--scale_learning_rate",
         metavar="BATCH",
         help="the key `scale_learning_rate_from`: multiply the rate by "
@@ -70,9 +78,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         PretrainRecipe,
         arguments.config,
         arguments.set,
-        flags={"scale_learning_rate_from": scale},
+        flags={
+            "scale_learning_rate_from": scale,
+            "budget": ("--budget", arguments.budget),
+        },
     )
-    recipe.model_config()  # a wrong name is told before TensorFlow loads
+    if recipe.budget and any(
+        text.partition("=")[0] == "train_steps" for text in arguments.set
+    ):
+        raise UserError(
+            f"--budget {recipe.budget} finds the steps itself: leave it away, "
+            "or --set train_steps"
+        )
+    # Wrong names and depths are told before TensorFlow loads.
+    growth.stages(recipe, recipe.model_config())
     if not arguments.evaluate:
         require_optimizer(recipe)
     return _run(arguments, recipe)

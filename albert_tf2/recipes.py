@@ -73,6 +73,18 @@ class PretrainRecipe:
         least=1,
         most=MAX_STEPS,
     )
+    budget: str | None = setting(
+        None,
+        "A time such as 90s, 150m or 2h in place of `train_steps`: the first "
+        "steps are measured, and the run has as many as it pays for; the "
+        "warm-up keeps its share of them. null: `train_steps`.",
+    )
+    grow_depth: str | None = setting(
+        None,
+        "Shared layers alone: depths to begin with, and their shares of the "
+        "steps, as in `1:0.5,2:0.25`: the block is applied once for half of "
+        "the steps, twice for a quarter, and then as the model says.",
+    )
     global_batch_size: int = setting(
         4096,
         "Rows of a step, over all devices (1909.11942, section 4.1).",
@@ -251,6 +263,12 @@ class PretrainRecipe:
 
     def __post_init__(self):
         settings.check(self)
+        if self.budget is not None and not settings.seconds(self.budget):
+            raise settings.broken(
+                self,
+                "`budget` must be a time above 0, such as 90s, 150m or 2h",
+                "budget",
+            )
         if self.global_batch_size % self.gradient_accumulation_steps:
             raise settings.broken(
                 self,

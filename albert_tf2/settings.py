@@ -46,6 +46,8 @@ REQUIRED = dataclasses.MISSING
 # of them is slow, and of more than 4,300 an error.
 _INT = re.compile(r"[-+]?[0-9]{1,40}")
 _FLOAT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?")
+_TIME = re.compile(r"([0-9]{1,7}(?:\.[0-9]{1,3})?)([smhd])")
+_TIME_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _TRUTH = {
     **dict.fromkeys(("true", "yes", "on"), True),
     **dict.fromkeys(("false", "no", "off"), False),
@@ -70,6 +72,12 @@ class SettingError(UserError):
         super().__init__(f"{source}: {problem}")
         self.problem = problem
         self.names = tuple(names)
+
+
+def seconds(text: str) -> float:
+    """Returns the seconds of a time such as 90s, 150m, 1.5h; 0 for others."""
+    match = _TIME.fullmatch(text)
+    return float(match[1]) * _TIME_UNITS[match[2]] if match else 0.0
 
 
 def setting(

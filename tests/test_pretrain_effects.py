@@ -12,7 +12,7 @@ from small_records import TOKENS, write_set
 from albert_tf2 import AlbertConfig
 from albert_tf2.checkpoints import warm_start
 from albert_tf2.errors import UserError
-from albert_tf2.pretraining import recipe_parts
+from albert_tf2.pretraining import budget, recipe_parts
 from albert_tf2.pretraining import run as pretraining_run
 from albert_tf2.pretraining.run import Run
 from albert_tf2.pretraining.step import PretrainStep
@@ -21,6 +21,7 @@ from albert_tf2.records import masking
 from albert_tf2.records.record_set import open_records
 from albert_tf2.training import guard
 from albert_tf2.training.precision import scales_loss, unwrapped
+from albert_tf2.training.workers import Workers
 
 SMALL = {
     "embedding_size": 4,
@@ -291,6 +292,31 @@ def _(lab):
     lab.differs(train_steps=6)  # the rate falls faster
     calls = lab.looped(train_steps=3, steps_per_loop=10).calls
     assert calls == [(0, 3)]
+
+
+# What follows from it is in test_budget.py.
+@EFFECTS.proves("budget")
+def _(lab):
+    class Measured(Exception):
+        pass
+
+    def new_run(recipe):
+        raise Measured
+
+    with pytest.raises(Measured):
+        budget.resolved(
+            lab.recipe(budget="2h"), lab.folder / "timed", new_run, Workers()
+        )
+
+
+# What a stage is to a step is in test_growth.py.
+@EFFECTS.proves("grow_depth")
+def _(lab):
+    config = AlbertConfig.from_json(lab.folder / "model.json")
+    deep = lab.folder / "deep.json"
+    config.replace(num_hidden_layers=2).to_json(deep)
+    run = lab.run(model=str(deep), grow_depth="1:0.5")
+    assert [stage.depth for stage in run.stages] == [1, 2]
 
 
 # What these do to the rows is in test_input_pipeline.py.

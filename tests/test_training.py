@@ -17,6 +17,7 @@ from small_records import classic, write_set
 from albert_tf2 import AlbertConfig, load_pretrained
 from albert_tf2.errors import Preempted, UserError
 from albert_tf2.model import flops
+from albert_tf2.pretraining import budget
 from albert_tf2.pretraining import run as pretraining_run
 from albert_tf2.pretraining.recipe_parts import check_shares, predictions_of
 from albert_tf2.pretraining.run import Run, evaluate, train_and_evaluate
@@ -198,6 +199,21 @@ def test_steps_and_a_restart_equal_steps(
     interrupted(a_recipe, records, tmp_path, stop)
     assert train(a_recipe, records, tmp_path).step == 12
     same_runs(tmp_path, whole_run[0])
+
+
+def test_a_budget_makes_the_run_of_the_steps_it_finds(
+    whole_run, records, model_file, tmp_path, capsys, monkeypatch
+):
+    """What was measured leaves no trace; what was found is kept."""
+    monkeypatch.setattr(budget.Costs, "steps_within", lambda *_: 12)
+    asked = recipe(model_file, budget="9s", train_steps=48, warmup_steps=12)
+    assert train(asked, records, tmp_path).step == 12
+    same_runs(tmp_path, whole_run[0])
+    assert "so 12 steps" in capsys.readouterr().out
+    kept = json.loads((tmp_path / "recipe.json").read_text())
+    assert (kept["train_steps"], kept["warmup_steps"]) == (12, 3)
+    monkeypatch.setattr(budget, "measure", None)
+    assert train(asked, records, tmp_path).step == 12
 
 
 DROPOUT = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.2}

@@ -153,6 +153,7 @@ class AlbertEncoder(_ConfiguredModel):
         inputs: dict[str, tf.Tensor],
         positions: tf.Tensor,
         training: bool | None = None,
+        depth: int | None = None,
     ) -> tf.Tensor:
         """Returns the sequence output at some positions alone, at less cost.
 
@@ -164,14 +165,18 @@ class AlbertEncoder(_ConfiguredModel):
             inputs: As for a call.
             positions: int32 [B, Q].
             training: As for a call.
+            depth: Apply the first so many layers alone (`growth`).
 
         Returns:
             float32 [B, Q, H].
         """
-        return self._run(inputs, training, positions)[-1]
+        return self._run(inputs, training, positions, depth)[-1]
 
-    def _run(self, inputs, training, last_positions=None) -> list[tf.Tensor]:
+    def _run(
+        self, inputs, training, last_positions=None, depth=None
+    ) -> list[tf.Tensor]:
         """Returns every layer's output, the last one at some positions."""
+        plan = self.plan[:depth]
         word_ids = inputs[features.INPUT_WORD_IDS]
         batch, length = layers.dynamic_shape(word_ids)
         bias = layers.attention_bias(
@@ -187,9 +192,9 @@ class AlbertEncoder(_ConfiguredModel):
             hidden = self.embedding_hidden_mapping_in(hidden)  # [B*T, H]
 
         outputs = []
-        for number, layer in enumerate(self.plan, 1):
+        for number, layer in enumerate(plan, 1):
             for block, (attention, feed_forward) in enumerate(layer, 1):
-                is_last = number == len(self.plan) and block == len(layer)
+                is_last = number == len(plan) and block == len(layer)
                 positions = last_positions if is_last else None
                 if positions is not None:
                     length = layers.dynamic_shape(positions)[1]
@@ -268,7 +273,10 @@ class AlbertPretrainer(_ConfiguredModel):
         return outputs
 
     def logits(
-        self, inputs: dict[str, tf.Tensor], training: bool | None = None
+        self,
+        inputs: dict[str, tf.Tensor],
+        training: bool | None = None,
+        depth: int | None = None,
     ) -> dict[str, tf.Tensor]:
         """Returns the two heads' logits alone, which is all the loss needs.
 
@@ -278,6 +286,7 @@ class AlbertPretrainer(_ConfiguredModel):
         Args:
             inputs: As for a call, with `masked_lm_positions`.
             training: Whether dropout is live.
+            depth: Apply the first so many layers alone.
 
         Returns:
             float32 `mlm_logits` [B, P, V] and `sop_logits` [B, 2], or
@@ -291,7 +300,7 @@ class AlbertPretrainer(_ConfiguredModel):
             else tf.zeros_like(masked[:, :1])
         )  # [B, K], K = 1 where a row holds one pair
         hidden = self.encoder.at_positions(
-            inputs, tf.concat([first, masked], 1), training
+            inputs, tf.concat([first, masked], 1), training, depth
         )
         count = layers.dynamic_shape(first)[1]
         pooled = self.encoder.pool(hidden[:, :count])  # [B, K, H]

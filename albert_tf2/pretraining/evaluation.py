@@ -26,6 +26,7 @@ class Evaluator:
         masker: Masker | None,
         *,
         batch_size: int,
+        depth: int | None = None,
     ):
         """Counts the training records' labels.
 
@@ -37,6 +38,7 @@ class Evaluator:
             masker: For compact records.
             batch_size: Rows at a time, of all replicas; the figures do not
                 depend on it.
+            depth: Apply the first so many layers alone (`growth`).
         """
         self.strategy = strategy
         self.held_out = held_out
@@ -48,6 +50,7 @@ class Evaluator:
             pipeline.unigram_log_probs(
                 records, masker, model.config.vocab_size
             ),
+            depth,
         )
 
         @tf.function

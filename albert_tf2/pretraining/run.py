@@ -10,6 +10,7 @@ drawn from it, and the rest is in the checkpoints (`training.loop`).
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -20,6 +21,7 @@ from albert_tf2.errors import UserError
 from albert_tf2.keras_api import keras
 from albert_tf2.model import flops
 from albert_tf2.model.albert import AlbertPretrainer
+from albert_tf2.pretraining import budget, growth
 from albert_tf2.pretraining.evaluation import Evaluator
 from albert_tf2.pretraining.identity import identity_of, put_beside
 from albert_tf2.pretraining.recipe_parts import (
@@ -72,6 +74,8 @@ def train_and_evaluate(
 ) -> TrainingResult:
     """Trains, or goes on training, until `recipe.train_steps`.
 
+    With `recipe.budget` these are found first (see `budget`).
+
     Args:
         recipe: How to train.
         data_dir: What the builder wrote.
@@ -95,6 +99,12 @@ def train_and_evaluate(
         sigterm_noted() as terminated,
     ):
         workers.check_shared(workdir)
+        recipe = budget.resolved(
+            recipe,
+            workdir,
+            lambda recipe: Run(recipe, data_dir, workdir, strategy),
+            workers,
+        )
         run = Run(recipe, data_dir, workdir, strategy, progress=progress)
         run.start(init_checkpoint)
         return run.train(terminated, owner)
@@ -142,8 +152,9 @@ class Run:
         self.config = model_config(recipe, self.records)
         check_shares(recipe, strategy.num_replicas_in_sync)
         self.masker = create_masker(recipe, self.records, self.config)
+        self.stages = growth.stages(recipe, self.config)
         self._build()
-        self._evaluator = None
+        self._evaluators: dict[int, Evaluator] = {}
         self._peak = None
         self.loop = Loop(
             self,
@@ -176,6 +187,13 @@ class Run:
             self.optimizer = optimization.recipe_optimizer(
                 recipe, self.schedule, self.model.trainable_variables
             )
+        self._train_steps = {
+            stage.depth: self._steps_of(stage.depth) for stage in self.stages
+        }
+
+    def _steps_of(self, depth: int) -> Any:  # a tf.function
+        """Returns the function that makes some steps of one depth."""
+        recipe = self.recipe
         train_step = PretrainStep(
             self.model,
             self.optimizer,
@@ -183,6 +201,7 @@ class Run:
             clip_norm=recipe.clip_norm,
             jit_compile=recipe.jit_compile,
             seed=recipe.seed,
+            depth=depth,
         )
 
         @tf.function
@@ -196,7 +215,14 @@ class Run:
                 rows = rows.write(number, row)
             return rows.stack()  # [count, metrics]
 
-        self._train_steps = train_steps
+        return train_steps
+
+    def stage_at(self, step: int) -> growth.Stage:
+        """Returns the stage of a step; of those after the last, the last."""
+        for stage in self.stages:
+            if step < stage.end:
+                return stage
+        return self.stages[-1]
 
     def start(self, init_checkpoint: paths.PathLike | None) -> None:
         """Resumes, or starts from a checkpoint or from random weights.
@@ -247,6 +273,9 @@ class Run:
             f"{recipe.train_steps * recipe.global_batch_size / records:,.1f} "
             f"epoch(s); {self.model.count_params():,} parameters"
         )
+        if len(self.stages) > 1:
+            parts = [f"{s.depth} to step {s.end:,}" for s in self.stages]
+            self.say(f"layers: {', '.join(parts)}")
 
     def _measured_peak(self) -> float | None:
         """Returns FLOP/s of all replicas; of a TPU, this host knows none."""
@@ -275,7 +304,10 @@ class Run:
 
     @property
     def programs(self) -> int:
-        return self._train_steps.experimental_get_tracing_count()
+        return sum(
+            steps.experimental_get_tracing_count()
+            for steps in self._train_steps.values()
+        )
 
     def batches(self, step: int) -> Iterator[dict[str, tf.Tensor]]:
         recipe = self.recipe
@@ -294,10 +326,18 @@ class Run:
         )
 
     def run_steps(self, batches, step: int, count: int) -> np.ndarray:
-        with damage_told(self.records):
-            return self._train_steps(
-                batches, tf.constant(step), tf.constant(count)
-            ).numpy()
+        rows, end = [], step + count
+        while step < end:
+            stage = self.stage_at(step)
+            some = max(min(end, stage.end) - step, 1)
+            with damage_told(self.records):
+                rows.append(
+                    self._train_steps[stage.depth](
+                        batches, tf.constant(step), tf.constant(some)
+                    ).numpy()
+                )
+            step += some
+        return np.concatenate(rows)
 
     def logged(self, row: Row, speed: float | None) -> tuple[Row, Row]:
         predictions = predictions_of(self.recipe, self.records)
@@ -307,7 +347,9 @@ class Run:
             "examples": row["examples"],
             "flops": self.recipe.global_batch_size
             * flops.training_flops(
-                self.config,
+                self.config.replace(
+                    num_hidden_layers=self.stage_at(row["step"] - 1).depth
+                ),
                 self.records.max_seq_length,
                 predictions,
                 predictions + self.records.max_pairs,
@@ -333,17 +375,20 @@ class Run:
     def figures(self) -> dict[str, float]:
         """Returns means over every held-out example once."""
         assert self.held_out is not None
-        if self._evaluator is None:
-            self._evaluator = Evaluator(
+        # The layers that the step before had: more are not trained yet.
+        depth = self.stage_at(int(self.loop.step) - 1).depth
+        if depth not in self._evaluators:
+            self._evaluators[depth] = Evaluator(
                 self.model,
                 self.strategy,
                 self.records,
                 self.held_out,
                 self.masker,
                 batch_size=self.recipe.global_batch_size,
+                depth=depth,
             )
         with damage_told(self.held_out):
-            return self._evaluator.evaluate()
+            return self._evaluators[depth].evaluate()
 
     def evaluate(self, step: int) -> dict[str, float]:
         if self.held_out is None:

@@ -49,6 +49,7 @@ class PretrainStep:
         clip_norm: float = 1.0,
         jit_compile: bool = False,
         seed: int = 0,
+        depth: int | None = None,
     ):
         """Prepares a step.
 
@@ -59,9 +60,10 @@ class PretrainStep:
             clip_norm: The largest global norm of the gradients.
             jit_compile: Compile loss and gradients with XLA.
             seed: Of the dropout.
+            depth: Train the first so many layers alone (`growth`).
         """
         self.model = model
-        self.seed = seed
+        self.seed, self.depth = seed, depth
         self.accumulation_steps = accumulation_steps
         self.fuses = not jit_compile and fusion.suits_devices()
         self._update = Update(
@@ -126,7 +128,7 @@ class PretrainStep:
             dropout.seeded(seed),
             tf.GradientTape() as tape,
         ):
-            outputs = self.model.logits(inputs, training=True)
+            outputs = self.model.logits(inputs, training=True, depth=self.depth)
             sums = losses.pretraining_sums(outputs, labels)
             loss = losses.means(sums, weights)["loss"]
             loss = self._update.scaled(loss)
@@ -173,14 +175,21 @@ def _metrics(sums: tf.Tensor, norm: tf.Tensor) -> tf.Tensor:
 class EvaluationStep:
     """Callable in a replica: batch -> `SUMS` and unigram nll, float32 [8]."""
 
-    def __init__(self, model: AlbertPretrainer, unigram_log_probs):
-        self.model = model
+    def __init__(
+        self,
+        model: AlbertPretrainer,
+        unigram_log_probs,
+        depth: int | None = None,
+    ):
+        self.model, self.depth = model, depth
         self.unigram = tf.constant(unigram_log_probs, tf.float32)  # [V]
 
     def __call__(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
         inputs, labels = split_batch(batch)
         with fusion.single_passes(fusion.suits_devices()):
-            outputs = self.model.logits(inputs, training=False)
+            outputs = self.model.logits(
+                inputs, training=False, depth=self.depth
+            )
         sums = loss_sums(losses.pretraining_sums(outputs, labels), batch)
         guess = tf.gather(self.unigram, labels[features.MASKED_LM_IDS])
         guess *= labels[features.MASKED_LM_WEIGHTS]

@@ -72,6 +72,9 @@ RULES = {
         (REFUSED, "shuffle_buffer", _ROWS),
         (REFUSED, "label_style", "the labels would mean something else"),
         (TOLD, "train_steps warmup_steps end_learning_rate", ""),
+        (TOLD, "grow_depth", ""),
+        # What it came to are the steps.
+        (FREE, "budget", ""),
         (TOLD, "scale_learning_rate_from", ""),
         (TOLD, "masked_lm_prob max_ngram max_predictions_per_seq", ""),
         # Dropout is drawn for each part of a batch.

@@ -1,0 +1,277 @@
+"""What a change of the pre-training recipe is worth, at equal CPU time.
+
+Each variant of `VARIANTS` trains from random weights until its CPU budget is
+spent. Its first steps are measured and thrown away; from them follow the steps
+that the budget pays for, and warm-up and decay are tied to these, so that each
+variant ends its own whole schedule. CPU seconds of the process are compared,
+not wall time: other work on the machine hardly counts. Compiling and
+evaluating are not paid for.
+
+All variants are evaluated alike: on the same held-out records, masked by
+--config's settings, in the depth that they ended with. Each result is a folder
+of --workdir; a second call makes those that are missing, and prints the table.
+A variant is a name and settings of the recipe, and of these:
+
+    layers=1           the model with so many layers
+    warmup=0.05        share of the steps
+    output_bias=words  begin with the words' frequencies, not with zero
+
+    TF_NUM_INTRAOP_THREADS=1 taskset -c 1 python benchmarks/recipe_search.py \\
+        --data_dir records --workdir runs/search --minutes 5
+"""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from albert_tf2 import command_line, paths, settings
+from albert_tf2.recipes import PretrainRecipe, load_recipe
+
+BASELINE = "baseline"
+VARIANTS = {
+    BASELINE: "",
+    "grow": "grow_depth=1:0.5,2:0.25",
+    "adamw 1e-3": "optimizer=adamw learning_rate=1e-3",
+    "adamw 2e-3": "optimizer=adamw learning_rate=2e-3",
+    "adamw 3e-3": "optimizer=adamw learning_rate=3e-3",
+    "lamb 1e-2": "learning_rate=1e-2",
+    "lamb 2e-3": "learning_rate=2e-3",
+    "batch 64": "global_batch_size=64",
+    "batch 16": "global_batch_size=16",
+    "words first": "output_bias=words",
+    "mask 25 %": "masked_lm_prob=0.25 max_predictions_per_seq=32",
+    "mask 10 %": "masked_lm_prob=0.10",
+    "single words": "max_ngram=1",
+    "initializer 0.05": "initializer_range=0.05",
+    "pre-LN": "ln_type=preln",
+}
+# Settings of a variant that are the model's, or the search's own.
+MODEL = {
+    "layers": ("num_hidden_layers", int),
+    "initializer_range": ("initializer_range", float),
+    "ln_type": ("ln_type", str),
+}
+OWN = ("warmup", "output_bias")
+MEASURED_SECONDS = 6.0  # of the first steps
+RESULT = "result.json"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Makes the runs that are missing, and prints the table."""
+    parser = command_line.parser(__doc__)
+    parser.add_argument("--config", default="configs/pretrain_tiny.yaml")
+    parser.add_argument("--data_dir", required=True)
+    parser.add_argument("--workdir", required=True)
+    parser.add_argument("--minutes", type=float, default=10.0, help="of CPU")
+    parser.add_argument(
+        "--eval_records", type=int, default=1024, help="the first so many"
+    )
+    parser.add_argument(
+        "--variants",
+        nargs="*",
+        default=list(VARIANTS),
+        metavar="NAME[: KEY=VALUE ...]",
+        help="of the table in this file, or new ones",
+    )
+    parser.add_argument("--seed", type=int, help="the recipe's, if not given")
+    parser.add_argument("--only", help="one, in this process")
+    arguments = parser.parse_args(argv)
+    if arguments.only:
+        one(arguments.only, arguments)
+        return 0
+    for variant in arguments.variants:
+        if not paths.exists(folder_of(variant, arguments) / RESULT):
+            in_own_process(variant, arguments)
+        print(table(Path(arguments.workdir)), flush=True)
+    return 0
+
+
+def folder_of(variant: str, arguments) -> Path:
+    """Returns where a variant's result lies."""
+    name = variant.partition(":")[0].replace(" ", "_").replace("/", "_")
+    seed = "" if arguments.seed is None else f"-seed{arguments.seed}"
+    return Path(arguments.workdir) / (name + seed)
+
+
+def in_own_process(variant: str, arguments) -> None:
+    """Makes one run: memory and threads are its own."""
+    flags = [
+        f"--{name}={getattr(arguments, name)}"
+        for name in ("config", "data_dir", "workdir", "minutes", "eval_records")
+    ]
+    if arguments.seed is not None:
+        flags.append(f"--seed={arguments.seed}")
+    subprocess.run(
+        [sys.executable, __file__, f"--only={variant}", *flags],
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+        check=True,
+    )
+
+
+def one(variant: str, arguments) -> None:
+    """Trains one variant and writes its result."""
+    name, _, written = variant.partition(":")
+    changes = (written or VARIANTS[name]).split()
+    folder = folder_of(variant, arguments)
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe, own = recipe_of(changes, arguments, folder)
+    seconds = arguments.minutes * 60
+    steps = steps_within(seconds, recipe, arguments.data_dir, folder)
+    share = float(own.get("warmup", 0.05))
+    recipe = dataclasses.replace(
+        recipe, train_steps=steps, warmup_steps=max(1, round(steps * share))
+    )
+    run = new_run(recipe, arguments.data_dir, folder)
+    if own.get("output_bias") == "words":
+        begin_with_frequencies(run)
+    curve, spent = [], 0.0
+    for step, cpu, metrics in train(run):
+        spent += cpu
+        curve.append({"step": step, "cpu_seconds": spent} | metrics)
+        # To be looked at while it runs.
+        paths.write_json(folder / "curve.json", curve)
+    figures = evaluate(run, arguments)
+    paths.write_json(
+        folder / RESULT,
+        {
+            "variant": name.strip(),
+            "settings": changes,
+            "seed": recipe.seed,
+            "steps": steps,
+            "tokens": sum(row["tokens"] for row in curve),
+            "cpu_seconds": spent,
+            "figures": figures,
+            "curve": curve,
+        },
+    )
+
+
+def recipe_of(
+    changes: Sequence[str], arguments, folder: Path
+) -> tuple[PretrainRecipe, dict[str, str]]:
+    """Returns a variant's recipe, and its settings that are the search's."""
+    pairs = [setting.partition("=")[::2] for setting in changes]
+    own = {key: value for key, value in pairs if key in OWN}
+    sizes = {
+        MODEL[key][0]: MODEL[key][1](value)
+        for key, value in pairs
+        if key in MODEL
+    }
+    rest = [f"{k}={v}" for k, v in pairs if k not in MODEL and k not in OWN]
+    if arguments.seed is not None:
+        rest.append(f"seed={arguments.seed}")
+    recipe = load_recipe(PretrainRecipe, arguments.config, rest)
+    if sizes:
+        config = recipe.model_config().replace(**sizes)
+        file = folder / "albert_config.json"
+        paths.write_json(file, config.to_dict())
+        recipe = dataclasses.replace(recipe, model=str(file))
+    return recipe, own
+
+
+def new_run(recipe: PretrainRecipe, data_dir: str, folder: Path):
+    """Returns the run of a recipe, before its first step."""
+    from albert_tf2.pretraining.run import Run
+
+    return Run(recipe, data_dir, folder, "one_device")
+
+
+def train(run) -> Iterator[tuple[int, float, dict[str, float]]]:
+    """Yields the step, CPU seconds and metrics of each call of steps.
+
+    Where a program is compiled, the step costs what those after it do.
+    """
+    recipe = run.recipe
+    batches, step = run.batches(0), 0
+    unpaid: list = []
+    while step < recipe.train_steps:
+        count = min(recipe.steps_per_loop, recipe.train_steps - step)
+        programs, began = run.programs, time.process_time()
+        rows = run.run_steps(batches, step, count)  # [count, metrics]
+        cpu = time.process_time() - began
+        step += count
+        unpaid.append(rows)
+        if run.programs == programs:
+            cpu *= sum(map(len, unpaid)) / count
+            rows, unpaid = np.concatenate(unpaid), []
+            means = dict(zip(run.metrics, rows.mean(0).tolist(), strict=True))
+            means["tokens"] = float(rows[:, run.metrics.index("tokens")].sum())
+            yield step, cpu, means
+
+
+def steps_within(
+    seconds: float, recipe: PretrainRecipe, data_dir: str, folder: Path
+) -> int:
+    """Returns how many steps a budget of CPU seconds pays for."""
+    from albert_tf2.pretraining import budget
+
+    endless = dataclasses.replace(recipe, train_steps=settings.MAX_STEPS)
+    run = new_run(endless, data_dir, folder)
+    costs = budget.measure(run, time.process_time, MEASURED_SECONDS)
+    return max(1, int(seconds / costs.step))
+
+
+def begin_with_frequencies(run) -> None:
+    """Sets the masked-word head's bias to the labels' log frequencies."""
+    from albert_tf2.records import pipeline
+
+    run.model.mlm_head.output_bias.assign(
+        pipeline.unigram_log_probs(
+            run.records, run.masker, run.config.vocab_size
+        )
+    )
+
+
+def evaluate(run, arguments) -> dict[str, float]:
+    """Returns figures on the first held-out records, masked by --config."""
+    from albert_tf2.pretraining.evaluation import Evaluator
+    from albert_tf2.pretraining.recipe_parts import create_masker
+
+    plain = load_recipe(PretrainRecipe, arguments.config)
+    most = min(arguments.eval_records, run.held_out.records)
+    first = dataclasses.replace(run.held_out, counts=(most,))
+    masker = create_masker(plain, run.records, run.config)
+    return Evaluator(
+        run.model, run.strategy, run.records, first, masker, batch_size=32
+    ).evaluate()
+
+
+def table(workdir: Path) -> str:
+    """Returns all results of a folder as Markdown, the best first."""
+    results = [
+        json.loads(file.read_text("utf-8"))
+        for file in sorted(workdir.glob(f"*/{RESULT}"))
+    ]
+    results.sort(key=lambda result: result["figures"]["mlm_loss"])
+    base = [
+        result["figures"]["mlm_loss"]
+        for result in results
+        if result["variant"] == BASELINE
+    ]
+    lines = [
+        "| variant | seed | steps | tokens | CPU s | MLM loss | to baseline "
+        "| accuracy | SOP |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for result in results:
+        figures = result["figures"]
+        loss = figures["mlm_loss"]
+        difference = f"{loss - sum(base) / len(base):+.3f}" if base else ""
+        lines.append(
+            f"| {result['variant']} | {result['seed']} | {result['steps']:,} "
+            f"| {result['tokens'] / 1e6:.2f} M | {result['cpu_seconds']:.0f} "
+            f"| {loss:.3f} | {difference} | {figures['mlm_accuracy']:.1%} "
+            f"| {figures['sop_accuracy']:.1%} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    command_line.run(main)
