@@ -55,6 +55,8 @@ SLOW = (
     "jieba",
     "scipy.stats",
     "sklearn.metrics",
+    "fastapi.testclient",
+    "uvicorn",
     "pytest",
 )
 LEFT_OUT = (".*", "__pycache__", "site", "build", "dist", "runs", "*.egg-info")
@@ -204,6 +206,7 @@ class Run:
         sys.path[0] = str(tree.root)
         import pytest
 
+        _shrinks_nothing()
         options = "-x -q -p no:cacheprovider -p no:randomly -p no:xdist"
         code = pytest.main(
             [*options.split(), *tests], plugins=[_Outcomes(self._outcomes)]
@@ -228,6 +231,21 @@ class Run:
         if self._outcomes.exists():
             self.seen = json.loads(self._outcomes.read_text("utf-8"))
         return True
+
+
+def _shrinks_nothing() -> None:
+    """Lets hypothesis stop at the first example that fails."""
+    try:
+        from hypothesis import Phase, settings
+    except ImportError:
+        return
+    settings.register_profile(
+        "mutants",
+        phases=[Phase.explicit, Phase.generate],
+        database=None,
+        derandomize=True,
+    )
+    settings.load_profile("mutants")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """Archives from anywhere: unpacked whole, or refused before a byte."""
 
 import io
+import shutil
 import tarfile
+import types
 import zipfile
 
 import pytest
@@ -50,6 +52,7 @@ OUTSIDE = [
     "/evil",
     "..\\evil",
     "C:/evil",
+    "a\\evil",
     "a/..",
 ]
 
@@ -160,3 +163,12 @@ def test_an_error_page(tmp_path):
     (tmp_path / "a.zip").write_text("<html>404</html>")
     with pytest.raises(UserError, match="neither a zip nor a tar"):
         archives.unpack(tmp_path / "a.zip", tmp_path / "out")
+
+
+def test_what_does_not_fit_the_disk_is_not_unpacked(tmp_path, monkeypatch):
+    archive = make_zip(tmp_path / "a.zip")
+    usage = types.SimpleNamespace(free=7)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    with pytest.raises(UserError, match="needs 8 bytes unpacked"):
+        archives.unpack(archive, tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.zip"]

@@ -768,6 +768,17 @@ def test_terms_and_contents_are_part_of_what_a_build_is(
     assert plan_of().identity() == before
 
 
+def test_a_large_file_is_known_by_both_ends(tmp_path):
+    path = tmp_path / "large.txt"
+    found = set()
+    for at in (0, 1 << 16, (1 << 18) - 1):
+        content = bytearray(b"a" * (1 << 18))
+        content[at] = ord("b")
+        path.write_bytes(content)
+        found.add(shards._ends(corpus.find_files(str(path))[0]))
+    assert len(found) == 3  # the middle one is as the file was
+
+
 def test_a_corpus_that_changes_meanwhile_is_told(
     texts, vocab_file, tmp_path, monkeypatch
 ):

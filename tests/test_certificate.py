@@ -90,6 +90,14 @@ def test_missing_output_is_refused(found):
         certificate.differences(outputs, fewer, inputs)
 
 
+def test_what_stands_at_padding_does_not_count():
+    inputs = {"input_mask": np.array([[1, 1, 0]])}
+    expected = {"sequence_output": np.zeros([1, 3, 2], np.float32)}
+    actual = {"sequence_output": np.float32([[[0, 0], [0, 0.5], [9, 9]]])}
+    found = certificate.differences(expected, actual, inputs)
+    assert found == {"sequence_output": 0.5}
+
+
 def test_fixed_inputs_are_fixed(tiny_config):
     one, two = (certificate.fixed_inputs(tiny_config) for _ in range(2))
     for name in one:

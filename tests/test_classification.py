@@ -228,6 +228,7 @@ def test_windows_cover_and_own_each_token_once():
             owned = [i for w in cut for i in range(w.first_owned, w.last_owned)]
             assert owned == list(range(length))
             assert all(w.end - w.start <= size for w in cut)
+            assert (len(cut) == 1) == (length <= size)
             for w in cut:
                 assert w.start <= w.first_owned <= w.last_owned <= w.end
 
@@ -261,6 +262,9 @@ def test_training_order_is_each_row_once_and_replays():
     assert all(np.array_equal(a, b) for a, b in zip(order, again, strict=True))
     other = encoding.training_order(lengths, 8, seed=3, epoch=2)
     assert not np.array_equal(np.concatenate(order), np.concatenate(other))
+    longest = [lengths[batch].max() for batch in order]
+    assert longest != sorted(longest)  # alike within a batch, not in a row
+    assert max(np.ptp(lengths[batch]) for batch in order) <= 2
 
 
 # --- figures and head
@@ -279,6 +283,9 @@ def test_metrics_against_a_confusion_matrix():
     assert figures["accuracy"] == pytest.approx(hits.sum() / 200)
     assert figures["macro_f1"] == pytest.approx(f1.mean())
     assert classification_metrics([]) == {}
+    # A label that is nowhere right counts, though it was guessed alone.
+    alone = classification_metrics([("a", "a"), ("a", "b")])
+    assert alone["macro_f1"] == pytest.approx((2 / 3 + 0) / 2)
 
 
 @pytest.mark.parametrize("layout", ["brightmart_postln_toy", "google_toy"])

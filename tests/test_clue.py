@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import types
 import zipfile
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import task_samples as samples
 
 from albert_tf2 import clue_submission
 from albert_tf2.errors import UserError
-from albert_tf2.tasks import clue
+from albert_tf2.tasks import clue, registry
 
 
 def test_file_names():
@@ -220,3 +221,12 @@ def test_command_line(tmp_path, tnews, capsys):
         clue_submission.main(argv)
     with pytest.raises(UserError, match="twice"):
         clue_submission.main([*argv, "--add", "tnews", str(path), str(folder)])
+
+
+@pytest.mark.parametrize("label", [True, 2, -1, "0"])
+def test_a_choice_is_the_number_of_one(tmp_path, label):
+    task = registry.create("c3")
+    row = types.SimpleNamespace(row_id=7, choices=("是", "否"))
+    clue.check(task, [row], [{"id": 7, "label": 1}])
+    with pytest.raises(UserError, match="is not in 0..1"):
+        clue.check(task, [row], [{"id": 7, "label": label}])

@@ -14,7 +14,7 @@ from checks import check_command, check_refused, command
 from albert_tf2 import __main__ as dispatcher
 from albert_tf2 import command_line, settings
 from albert_tf2.data.build_config import BuildConfig
-from albert_tf2.errors import UserError
+from albert_tf2.errors import Preempted, UserError
 from albert_tf2.recipes import FinetuneRecipe, PretrainRecipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -226,6 +226,25 @@ def test_the_last_words(error, code, words, capfd, monkeypatch):
         assert words in told.splitlines()[-1] if words else not told
         assert ("Traceback" in told) == bool(debug and words)
         assert debug or told.count("\n") == bool(words)
+
+
+def test_who_was_stopped_after_saving_is_to_come_again(capsys):
+    def main(argv):
+        raise Preempted("stopped at step 3")
+
+    with pytest.raises(SystemExit) as stop:
+        command_line.run(main)
+    assert stop.value.code == 75
+    assert capsys.readouterr().err == "stopped at step 3\n"
+
+
+def test_no_flag_is_guessed_from_its_beginning(capsys):
+    parser = command_line.parser("Purpose.")
+    parser.add_argument("--output_dir")
+    with pytest.raises(SystemExit) as stop:
+        parser.parse_args(["--output", "x"])
+    assert stop.value.code == 2
+    assert "--output" in capsys.readouterr().err
 
 
 def test_a_fault_of_ours_keeps_its_traceback():

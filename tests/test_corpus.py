@@ -56,6 +56,13 @@ def test_units_are_the_file_cut_at_blank_lines(tmp_path):
         offset += len(unit.data)
 
 
+def test_a_line_of_ideographic_spaces_is_blank(tmp_path):
+    file = write(tmp_path / "a.txt", "很短的文章。\n\u3000\n" * 40)
+    found = [unit for unit in contents(file) if unit.data]
+    assert len(found) > 5
+    assert not any(unit.splits_document for unit in found)
+
+
 def test_a_long_document_is_split_at_a_line(tmp_path):
     file = write(tmp_path / "a.txt", "一句话而已。\n" * 40)
     found = [unit for unit in contents(file) if unit.data]
@@ -63,6 +70,7 @@ def test_a_long_document_is_split_at_a_line(tmp_path):
     assert [unit.splits_document for unit in found] == [False] + [True] * (
         len(found) - 1
     )
+    assert len(found[-1].data) >= SIZE  # its rest is no unit of its own
 
 
 def test_a_line_longer_than_units_stays_whole(tmp_path):

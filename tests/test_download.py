@@ -96,14 +96,18 @@ def test_one_go(server, tmp_path):
 
 
 def test_resumes_after_each_cut(server, tmp_path):
-    server.cut_after, server.cuts_left = 100_000, 3
+    server.cut_after, server.cuts_left = 60_000, 6  # each brings something
     assert fetch(server, tmp_path / "a.zip") == CONTENT
-    assert server.requests == [
-        None,
-        "bytes=100000-",
-        "bytes=200000-",
-        "bytes=300000-",
-    ]
+    begins = [f"bytes={60_000 * cut}-" for cut in range(1, 7)]
+    assert server.requests == [None, *begins]
+
+
+def test_a_weak_etag_continues_nothing(server, tmp_path):
+    """It promises the same meaning, not the same bytes."""
+    server.etag = 'W/"one"'
+    server.cut_after, server.cuts_left = 100_000, 2
+    assert fetch(server, tmp_path / "a.zip") == CONTENT
+    assert server.requests == [None, None, None]
 
 
 def test_resumes_in_another_process_run(server, tmp_path):
@@ -212,6 +216,7 @@ def archive_of(**files):
     return content.getvalue()
 
 
+TINY = AlbertConfig.from_name("albert_tiny_zh").to_dict()
 SMALL = AlbertConfig.from_name("albert_small_zh_google").to_dict()
 IMPOSTORS = {
     "an error page": (b"<html>please log in</html>", "neither a zip"),
@@ -222,6 +227,13 @@ IMPOSTORS = {
             model__ckpt__index="", albert_config__json=json.dumps(SMALL)
         ),
         "`hidden_size` 384, and the model of this name has 312",
+    ),
+    "another vocabulary": (
+        archive_of(
+            model__ckpt__index="",
+            albert_config__json=json.dumps(TINY | {"vocab_size": 99}),
+        ),
+        "`vocab_size` 99, and the model of this name has 21128",
     ),
 }
 

@@ -153,6 +153,16 @@ def test_a_shared_layer_draws_anew_each_time_it_is_applied():
     assert 0.3 < np.mean(first == second) < 0.7
 
 
+def test_outside_of_the_block_no_seed_decides():
+    layer, x = dropout.Dropout(0.5), tf.ones([500])
+    seed = dropout.step_seed(7, 0)
+    with dropout.seeded(seed):
+        _, second = (layer(x, training=True).numpy() for _ in range(2))
+    with dropout.seeded(seed):
+        layer(x, training=True)
+    assert np.any(layer(x, training=True).numpy() != second)
+
+
 def test_layers_without_dropout_do_not_count():
     """So that a head draws the same under any encoder without dropout."""
     layer, none = dropout.Dropout(0.5), dropout.Dropout(0.0)

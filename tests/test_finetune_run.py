@@ -1,5 +1,6 @@
 """Runs of fine-tuning: resumed, stopped, damaged, judged, one of several."""
 
+import dataclasses
 import itertools
 import json
 import os
@@ -387,6 +388,8 @@ def test_every_epoch_has_each_row_once_shuffled_and_sorted(
     for first in (1, 9, 10, 17):
         again = itertools.islice(trained.batches(first), 30 - first)
         assert list(again) == batches[first:]
+    trained.recipe = dataclasses.replace(trained.recipe, seed=99)
+    assert list(itertools.islice(trained.batches(0), 10)) != batches[:10]
 
 
 def test_a_recipes_settings_reach_the_step(

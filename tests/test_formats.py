@@ -200,6 +200,7 @@ def test_one_of_the_fields_may_be_missing(tmp_path):
     "row, problem",
     [
         ("7,只有两列", "2 columns, where others have 3"),
+        ("7,一,二,三", "4 columns, where others have 3"),
         ('7,"坏"的,引号', "no row of a table"),
         ("7,\udcb5\udcc4,内容", "not UTF-8"),
     ],

@@ -150,7 +150,9 @@ def scattered(config):
 
 
 @pytest.mark.parametrize("pairs", [1, 2])
-@pytest.mark.parametrize("changes", CHANGES, ids=str)
+@pytest.mark.parametrize(
+    "changes", [*CHANGES, {"layout": "google", "inner_group_num": 2}], ids=str
+)
 def test_logits_are_those_of_a_whole_call(tiny_config, changes, pairs):
     """The last layer at some positions: less work, the same numbers."""
     model = scattered(tiny_config.replace(**changes))

@@ -10,6 +10,7 @@ import tensorflow as tf
 from small_records import LENGTH, TOKENS, classic, compact, write_set
 
 from albert_tf2 import features
+from albert_tf2.data import records
 from albert_tf2.errors import UserError
 from albert_tf2.records import pipeline
 from albert_tf2.records.masking import Masker
@@ -77,6 +78,15 @@ def test_a_resumed_order_equals_an_uninterrupted_one(tmp_path, start_step):
     same(through, take(training(tmp_path, start_step=start_step), 6))
 
 
+def test_a_run_that_resumes_at_a_window_reads_no_other(tmp_path):
+    write_set(tmp_path, [5, 4, 3, 4, 2])
+    windows = pipeline._Windows(open_records(tmp_path), 3, 10)
+    assert windows.per_window == 2
+    first = int(windows.counts[windows.order(0).numpy()[:2]].sum())
+    assert windows.locate(first - 1) == (0, first - 1)
+    assert windows.locate(first) == (1, 0)
+
+
 def test_another_seed_gives_another_order(tmp_path):
     write_set(tmp_path, [5, 4, 3, 4])
     first = restored_tokens(take(training(tmp_path), 1)[0])
@@ -92,6 +102,19 @@ def test_shuffling_mixes_shards_within_a_window(tmp_path):
     batches = [restored_tokens(batch) for batch in take(dataset, 4)]
     shards = [{origin[row] for row in batch} for batch in batches]
     assert all(len(found) == 2 for found in shards)
+
+
+def test_shards_and_windows_are_in_another_order_in_each_epoch(tmp_path):
+    contents = write_set(tmp_path / "four", [4, 4, 4, 4])
+    origin = {tuple(sorted(t)): i // 4 for i, t in enumerate(contents["train"])}
+    # A window is a shard here, and a batch a window.
+    dataset = training(tmp_path / "four", shuffle_buffer=4)
+    shards = [origin[restored_tokens(b)[0]] for b in take(dataset, 12)]
+    assert len({tuple(shards[i : i + 4]) for i in (0, 4, 8)}) > 1
+    write_set(tmp_path / "one", [8])
+    dataset = training(tmp_path / "one", global_batch_size=8)
+    epochs = [tuple(restored_tokens(batch)) for batch in take(dataset, 3)]
+    assert len(set(epochs)) == 3
 
 
 def test_workers_and_replicas_share_one_global_batch(tmp_path):
@@ -203,6 +226,22 @@ def test_wide_tokens_of_large_vocabularies(tmp_path):
     np.testing.assert_array_equal(ids[0, : len(tokens)], tokens)
     assert 0 < starts.numpy().sum() < len(tokens)
     assert lengths.numpy().sum() == len(tokens)
+
+
+@pytest.mark.parametrize("size", [1 << 15, (1 << 15) + 1])
+def test_the_reader_knows_the_border_of_the_writer(tmp_path, size):
+    """15 bits are left for an id while a vocabulary has 2^15 tokens."""
+    tokens, begins = np.array([size - 1, 7, 8]), np.array([True, True, False])
+    dtype = records.token_dtype(size)
+    assert dtype == ("uint16" if size == 1 << 15 else "uint32")
+    packed = records.pack_tokens(tokens, begins, dtype)
+    write_set(tmp_path, [1])
+    record_set = dataclasses.replace(open_records(tmp_path), vocab_size=size)
+    ids, starts, _ = record_set.parse(
+        tf.constant([records.compact_example(packed.tobytes(), [1, 2])])
+    )
+    np.testing.assert_array_equal(ids[0, :3], tokens)
+    np.testing.assert_array_equal(starts[0, :3], begins)
 
 
 def test_unigram_frequencies_are_those_of_the_tokens(tmp_path):

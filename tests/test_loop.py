@@ -110,6 +110,23 @@ def test_everything_happens_when_it_is_due(tmp_path):
     assert last["steps_per_second"] > 0
 
 
+def test_the_last_step_is_due_whatever_it_is(tmp_path):
+    trainer = Sums(tmp_path, figures={"always": 0.5}, train_steps=11)
+    assert trainer.loop.run() == 11
+    assert rows_of(tmp_path) == [4, 8, 11]
+    assert trainer.evaluations() == [6, 11]
+    assert trainer.loop.snapshots.steps == [5, 10, 11]
+
+
+def test_who_is_stopped_does_not_evaluate_first(tmp_path):
+    """It may take longer than a machine that is taken away waits."""
+    trainer = Sums(tmp_path, figures={"always": 0.5})
+    with pytest.raises(Preempted):
+        trainer.loop.run(AfterSteps(trainer, 6))
+    assert trainer.evaluations() == []
+    assert trainer.loop.snapshots.steps == [5, 6]
+
+
 def test_the_untrained_model_is_evaluated_if_asked(tmp_path):
     trainer = Sums(tmp_path, figures={"always": 0.5}, evaluates_untrained=True)
     trainer.loop.run()

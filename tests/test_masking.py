@@ -67,6 +67,7 @@ def restore(batch, row):
         kinds = batch["input_type_ids"][row][piece]
         if not piece.any():
             assert batch["sentence_order_weights"][row, number] == 0
+            assert not swapped
             continue
         assert batch["sentence_order_weights"][row, number] == 1
         assert ids[batch["cls_positions"][row, number]] == VOCABULARY.cls_id
@@ -241,8 +242,18 @@ def test_masked_words_are_hidden_80_10_10_as_a_whole():
     check_actions_are_per_word(rows, batch)
 
 
+def test_all_bits_of_seed_and_row_decide():
+    keys = {
+        int(masking.row_keys(seed, tf.constant([row], tf.int64))[0])
+        for seed in (1, 1 + 2**32, 1 + 2**33)
+        for row in (5, 5 + 2**32, 5 + 2**33)
+    }
+    assert len(keys) == 9
+
+
 def check_actions_are_per_word(rows, batch):
-    mixed = words = 0
+    """A word is hidden in one way; what replaces its tokens differs."""
+    mixed = words = replaced = alike = 0
     for row in range(400):
         count = int(batch["masked_lm_weights"][row].sum())
         positions = batch["masked_lm_positions"][row, :count]
@@ -258,7 +269,13 @@ def check_actions_are_per_word(rows, batch):
             masked = seen[word == number] == VOCABULARY.mask_id
             words += 1
             mixed += len(set(masked)) > 1
+            labels = batch["masked_lm_ids"][row, :count]
+            others = seen[(word == number) & (seen != labels)]
+            if len(others) > 1 and not masked.any():
+                replaced += 1
+                alike += len(set(others)) == 1
     assert words > 300 and mixed == 0
+    assert replaced > 10 and alike < replaced / 4
 
 
 def test_replacements_are_ordinary_tokens_drawn_evenly():

@@ -6,8 +6,9 @@ import tensorflow as tf
 
 from albert_tf2 import features
 from albert_tf2.config import AlbertConfig
+from albert_tf2.errors import UserError
 from albert_tf2.keras_api import keras
-from albert_tf2.model import layers
+from albert_tf2.model import layers, perturbation
 from albert_tf2.model.albert import (
     AlbertEncoder,
     AlbertPretrainer,
@@ -118,6 +119,9 @@ def test_layer_plan_of_groups():
     more = config.replace(num_hidden_groups=12, inner_group_num=1)
     assert used_groups(more) == [0, 3, 6, 9]
     assert layer_plan(more) == (((0, 0),), ((1, 1),), ((2, 2),), ((3, 3),))
+    uneven = more.replace(num_hidden_layers=6, num_hidden_groups=4)
+    groups = [layer[0][0] for layer in layer_plan(uneven)]
+    assert groups == [0, 0, 1, 2, 2, 3]  # 4 l / 6, cut off
 
 
 def numpy_encoder(encoder, inputs):
@@ -315,3 +319,63 @@ def test_attention_bias_keeps_pairs_apart():
     np.testing.assert_array_equal(
         seen[:3], [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0]]
     )
+
+
+def test_activations_are_the_named_ones():
+    x = tf.linspace(-3.0, 3.0, 13)
+    np.testing.assert_array_equal(layers.activation("relu")(x), tf.nn.relu(x))
+    for name, approximate in (("gelu", True), ("gelu_erf", False)):
+        expected = tf.nn.gelu(x, approximate=approximate)
+        np.testing.assert_allclose(layers.activation(name)(x), expected)
+
+
+def test_new_weights_are_as_spread_as_the_configuration_says(tiny_config):
+    config = tiny_config.replace(initializer_range=0.3)
+    assert layers.initializer(config).stddev == 0.3
+
+
+def test_a_text_may_be_as_long_as_the_positions_and_no_longer(tiny_config):
+    config = tiny_config.replace(max_position_embeddings=8)
+    embeddings = layers.Embeddings(config)
+    fits, longer = tf.zeros([1, 8], tf.int32), tf.zeros([1, 9], tf.int32)
+    assert embeddings(fits, input_type_ids=fits).shape == [8, 48]
+    with pytest.raises(UserError, match="at most 8 tokens.*Received: 9"):
+        embeddings(longer, input_type_ids=longer)
+
+
+def test_attention_is_spread_in_float32():
+    scores = tf.cast(tf.linspace(-4.0, 4.0, 96)[None], tf.bfloat16)
+    bias = tf.linspace(0.0, 1.0, 96)[None]
+    np.testing.assert_allclose(
+        tf.cast(layers.softmax(scores, bias), tf.float32),
+        tf.nn.softmax(tf.cast(scores, tf.float32) + bias),
+        rtol=2**-8,
+    )
+
+
+def test_each_token_of_the_vocabulary_has_a_bias(tiny_config):
+    model = AlbertPretrainer(tiny_config)
+    inputs = random_inputs(tiny_config)
+    before = model(inputs)["mlm_logits"]
+    bias = tf.range(202.0)
+    model.mlm_head.output_bias.assign(bias)
+    np.testing.assert_allclose(
+        model(inputs)["mlm_logits"] - before,
+        np.broadcast_to(bias, before.shape),
+        atol=1e-4,
+    )
+
+
+def test_what_is_added_to_the_words_ends_with_its_block():
+    words = tf.ones([2, 3])
+    with perturbation.added(words):
+        np.testing.assert_array_equal(perturbation.apply(words), 2.0)
+    np.testing.assert_array_equal(perturbation.apply(words), 1.0)
+
+
+def test_what_is_not_seen_scores_ten_thousand_less():
+    bias = layers.attention_bias(
+        tf.constant([[1, 1, 0]]), tf.constant([[1, 1, 1]])
+    )
+    # Padding is seen by nobody, of whatever pair it says it is.
+    np.testing.assert_array_equal(np.squeeze(bias), [[0.0, 0.0, -10_000.0]] * 3)

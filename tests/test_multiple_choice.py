@@ -107,6 +107,10 @@ def test_assign_with_more_blanks_than_candidates():
     assert assign(scores) == [0, 1, 1, 2]
 
 
+def test_as_many_blanks_as_candidates_differ_too():
+    assert assign(np.array([[0.0, -1.0], [0.0, -5.0]])) == [1, 0]
+
+
 def test_chid_answers_differ_within_a_row(tmp_path):
     tokenizer = Tokenizer(write_vocab(tmp_path))
     task = registry.create("chid")

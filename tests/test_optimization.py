@@ -11,7 +11,7 @@ from albert_tf2.errors import UserError
 from albert_tf2.keras_api import keras
 from albert_tf2.model.albert import AlbertPretrainer
 from albert_tf2.recipes import FinetuneRecipe, PretrainRecipe
-from albert_tf2.training import optimization
+from albert_tf2.training import optimization, precision
 from albert_tf2.training.precision import Update, scales_loss, unwrapped
 
 SHAPES = {
@@ -197,6 +197,13 @@ def test_adamw_takes_sparse_gradients():
     np.testing.assert_allclose(
         variable, [[0.95] * 2, [0.85] * 2, [0.95] * 2], atol=1e-4
     )
+
+
+def test_the_precision_is_that_of_the_block_alone():
+    with precision.model_precision("mixed_bfloat16"):
+        inside = keras.layers.Dense(1).compute_dtype
+    assert inside == "bfloat16"
+    assert keras.layers.Dense(1).compute_dtype == "float32"
 
 
 def test_adamw_needs_nothing_beyond_the_core(monkeypatch):
@@ -409,10 +416,11 @@ def test_schedule_warms_up_decays_and_scales():
     restored = optimization.WarmupLinearDecay(**schedule.get_config())
     assert float(restored(50)) == pytest.approx(0.5)
     assert "10 steps" in schedule.describe()
-    short = optimization.WarmupLinearDecay(
-        1.0, train_steps=100, warmup_steps=3125
-    )
-    assert short.warmup_steps == 10  # else it would never reach its rate
+    for warmup_steps in (100, 3125):
+        short = optimization.WarmupLinearDecay(
+            1.0, train_steps=100, warmup_steps=warmup_steps
+        )
+        assert short.warmup_steps == 10  # else it would never reach its rate
 
 
 def test_the_rate_ends_where_it_should():

@@ -9,9 +9,9 @@ import pytest
 from albert_tf2 import finetune
 from albert_tf2.errors import UserError
 from albert_tf2.recipes import FinetuneRecipe
-from albert_tf2.tasks import base, registry
+from albert_tf2.tasks import base, labels, registry
 from albert_tf2.tasks.encoding import Example, Packed
-from albert_tf2.tasks.reading import ReadingReport
+from albert_tf2.tasks.reading import BadRow, ReadingReport
 from albert_tf2.tasks.text_rows import TextRow
 
 CHARACTERS = "今天天气很好我喜欢吃饭酒店房间干净服务态度差"
@@ -708,3 +708,10 @@ def test_counts_stay_whole():
     )
     summary = finetune.summary({"dev": {"accuracy": 0.5, "rows": 96}})
     assert summary == "dev accuracy: 0.5000\ndev rows: 96"
+
+
+@pytest.mark.parametrize("text", ["inf", "-inf", "1e999", "-1e999", "x"])
+def test_a_score_is_a_finite_number(text):
+    assert labels.score_of("-1e3") == -1000.0
+    with pytest.raises(BadRow, match="a score must be"):
+        labels.score_of(text)

@@ -226,6 +226,8 @@ def test_borders_everywhere():
                      "pairs_within_a_sentence": 631}  # fmt: skip
     (told,) = told_about(**counts)
     assert "631 of 631 pairs are cut inside a sentence: blank lines" in told
+    (most,) = told_about(**counts | {"one_sentence_documents": 560})
+    assert most == told  # nine of ten are enough
     (told,) = told_about(**counts | {"tokens": 600 * 400})
     assert "of 400 tokens on average" in told
     assert "pass --split_sentences true" in told

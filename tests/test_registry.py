@@ -248,3 +248,21 @@ def test_a_short_row_is_shown_as_it_is_asked():
         ([ChoiceRow(0, "文", "问", ("甲", "乙"))], ["文", "问", ["甲", "乙"]]),
     ):
         assert base.example_of(rows) == expected
+
+
+@pytest.mark.parametrize(
+    "value, kind, each",
+    [
+        (float("nan"), float, None),
+        (float("inf"), float, None),
+        ("1.0", float, None),
+        (["a", "a"], list, str),
+        (["a", 1], list, str),
+        (None, list, str),
+    ],
+)
+def test_what_a_description_cannot_hold_is_damage(value, kind, each):
+    assert base.taken({"x": 1.5}, "x", float) == 1.5
+    assert base.taken({"x": ["a", "b"]}, "x", list, each=str) == ("a", "b")
+    with pytest.raises(UserError, match="`x` is damaged"):
+        base.taken({"x": value}, "x", kind, each=each)

@@ -123,3 +123,9 @@ def test_packing_keeps_every_pair_within_the_row(max_pairs):
         assert row == sorted(row)
     if max_pairs == 16:  # a lower bound that no packing can beat by much
         assert sum(costs) / (128 * len(rows)) > 0.99
+
+
+def test_a_pair_goes_where_the_least_room_is_left():
+    # 6 and 5 open two rows; 4 just fits behind the 6, 3 behind the 5.
+    rows = segments.pack([6, 5, 4, 3], row_size=10, max_pairs=4)
+    assert rows == [[0, 2], [1, 3]]

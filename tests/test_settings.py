@@ -468,3 +468,11 @@ def test_every_class_of_settings_is_proved_field_by_field():
     )
     for name in classes:
         assert f" = Effects({name}" in proofs, name
+
+
+@pytest.mark.parametrize("sign", ["\x00", "\n", "\x1f", "\x7f", "\ud83d"])
+def test_a_name_is_one_clean_line(sign):
+    field = settings.of(FinetuneRecipe)["teacher"]
+    assert field.check("a b") == "a b"
+    with pytest.raises(ValueError, match="one line of text"):
+        field.check(f"a{sign}b")

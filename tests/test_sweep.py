@@ -7,7 +7,7 @@ import task_samples as samples
 
 from albert_tf2 import finetune
 from albert_tf2.errors import UserError
-from albert_tf2.finetuning import sweep
+from albert_tf2.finetuning import chosen, sweep
 from albert_tf2.recipes import FinetuneRecipe
 from albert_tf2.training import run_folder
 
@@ -173,3 +173,12 @@ def test_a_sweep_without_dev_rows_is_refused(data, checkpoint, tmp_path):
     with pytest.raises(UserError, match="--sweep chooses by the dev rows"):
         finetune.main(arguments(folder, checkpoint, tmp_path / "w", *SWEEP))
     assert not (tmp_path / "w").exists()
+
+
+def test_the_spread_is_the_samples_and_what_is_undefined_is_worst():
+    found = chosen.of_seeds([{"f1": 1.0}, None, {"f1": 3.0}])
+    assert found["f1"]["mean"] == 2.0
+    assert found["f1"]["spread"] == pytest.approx(2**0.5)
+    runs = [{"dev": {"f1": f1}} for f1 in (float("nan"), -1.0, 0.5, 0.5)]
+    assert chosen.best(runs, "f1") is runs[2]  # the first of equal ones
+    assert chosen.best(runs[:2], "f1") is runs[1]

@@ -126,9 +126,13 @@ def test_windows_of_a_long_text_overlap(tmp_path):
     write_lines(tmp_path / "train.json", [row])
     rows = task.read(tmp_path, "train")
     lengths = base.Lengths(max_seq_length=14, doc_stride=128)
-    windows = [e.origin.window for e in task.encode(rows, tokenizer, lengths)]
+    examples = task.encode(rows, tokenizer, lengths)
+    windows = [e.origin.window for e in examples]
     assert [(w.start, w.end) for w in windows] == [(0, 12), (6, 18), (12, 24)]
     assert [w.first_owned for w in windows] == [0, 9, 15]
+    # And it is learned there alone.
+    learned = [sum(tag >= 0 for tag in e.label) for e in examples]
+    assert learned == [9, 6, 9]
 
 
 def test_neighbours_of_one_type_stay_apart():
@@ -137,6 +141,12 @@ def test_neighbours_of_one_type_stay_apart():
     tags = bio.token_tags(offsets, entities)
     assert tags == ["B-name", "I-name", "B-name", "I-name"]
     assert list(bio.spans_of(tags, offsets)) == entities
+
+
+def test_an_i_of_another_type_begins_an_entity():
+    offsets = [(i, i + 1) for i in range(3)]
+    found = list(bio.spans_of(["B-name", "I-book", "I-book"], offsets))
+    assert found == [Entity(0, 1, "name"), Entity(1, 3, "book")]
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -1,9 +1,11 @@
 """Losses of several labels and of scores, and the arrays that feed them."""
 
+import types
+
 import numpy as np
 import pytest
 
-from albert_tf2.finetuning.feeding import label_arrays
+from albert_tf2.finetuning.feeding import label_arrays, predict_logits
 from albert_tf2.finetuning.model import loss_sum
 from albert_tf2.tasks import base
 from albert_tf2.tasks.encoding import Example, Packed
@@ -43,3 +45,28 @@ def test_scores_are_learned_by_their_squared_error():
     np.testing.assert_array_equal(arrays["weights"], [1, 1, 0])
     logits = [[2.5], [-1.5], [7.0]]
     assert loss(base.REGRESSION, logits, arrays) == pytest.approx(4.25)
+
+
+def test_a_row_weighs_what_its_class_does():
+    arrays = label_arrays(
+        base.CLASSIFICATION,
+        examples(1, 0),
+        size=3,
+        length=8,
+        class_weights=np.array([0.5, 2.0]),
+    )
+    assert arrays["weights"].tolist() == [2.0, 0.5, 0.0]
+
+
+def test_logits_come_back_in_the_order_given_and_without_padding():
+    rows = [
+        Example(i, (Packed([i + 5] * n, [0] * n),))
+        for i, n in enumerate((3, 5, 9))
+    ]
+    found = predict_logits(
+        lambda inputs: inputs["input_word_ids"],
+        rows,
+        task=types.SimpleNamespace(kind=base.TAGGING, choices=1),
+        batch_size=2,
+    )
+    assert [row.tolist() for row in found] == [[5] * 3, [6] * 5, [7] * 9]

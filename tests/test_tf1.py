@@ -167,6 +167,20 @@ def test_optimizer_slots_are_left_out(run, layout, golden_folder):
         np.testing.assert_array_equal(array, steps[f"after6:{name}"])
 
 
+def test_counters_are_no_weights():
+    counters = "global_step beta1_power beta2_power good_steps loss_scale"
+    assert all(map(tf1.is_training_state, counters.split()))
+    assert not tf1.is_training_state("bert/pooler/dense/kernel")
+
+
+def test_the_layers_of_keras_are_counted_as_numbers():
+    found = [f"a/layer_normalization_{n}/gamma" for n in (10, 9)]
+    assert tf1.canonical_names(found) == {
+        "a/LayerNorm_1/gamma": [found[0]],
+        "a/LayerNorm/gamma": [found[1]],
+    }
+
+
 def save_named(folder, arrays, config):
     """Writes a TensorFlow 1 checkpoint with any names."""
     folder.mkdir(exist_ok=True)
@@ -217,6 +231,15 @@ def test_keras_layer_norm_names(layout, tiny_config, google_config, tmp_path):
     assert set(found.arrays) == set(arrays)
     for name, array in arrays.items():
         np.testing.assert_array_equal(found.arrays[name], array)
+
+
+def test_a_quantized_file_is_refused(google_config, tmp_path):
+    arrays = arrays_of(google_config)
+    name = "bert/pooler/dense/kernel"
+    arrays[name] = np.ones(arrays[name].shape, np.int32)
+    folder = save_named(tmp_path / "quantized", arrays, google_config)
+    with pytest.raises(UserError, match=f"`{name}` is of type int32"):
+        read_weights(folder)
 
 
 def test_layer_norms_unshared_by_mistake(google_config, tmp_path):

@@ -552,6 +552,7 @@ def test_remarks_say_what_is_not_learned():
     assert guard.remarks(learned) == []
     (remark,) = guard.remarks(learned | {"sop_accuracy": 0.51})
     assert "SOP is at chance" in remark
+    assert guard.remarks(learned | {"sop_accuracy": 0.51, "examples": 9}) == []
     (remark,) = guard.remarks(learned | {"mlm_loss": 6.5})
     assert "MLM is below the unigram baseline" in remark
 

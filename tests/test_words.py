@@ -219,6 +219,14 @@ def test_folded_texts_hold_folded_terms(bulk):
     assert words_of("卡ok-买", plain, bulk) == "|卡 |ok |[UNK] |买"
 
 
+def test_a_term_within_a_word_that_the_segmenter_prefers(bulk):
+    """T恤衫 is a word of its own, of which T恤 is no more than a part."""
+    pytest.importorskip("rjieba")
+    segmenter = words.Segmenter("rjieba", [("T恤", 1)])
+    assert words_of("T恤衫", segmenter, bulk) == "|t |恤 [UNK]"
+    assert words_of("T恤", segmenter, bulk) == "|t 恤"
+
+
 def test_terms_that_can_never_be_a_word_are_named(bulk):
     terms = [
         ("云计算", None), ("卡\t拉", None), ("\u200b\u200b", None),
