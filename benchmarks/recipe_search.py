@@ -50,12 +50,15 @@ VARIANTS = {
     "mask 10 %": "masked_lm_prob=0.10",
     "single words": "max_ngram=1",
     "initializer 0.05": "initializer_range=0.05",
-    "pre-LN": "ln_type=preln",
+    # The google layout has no pre-LN variant.
+    "brightmart": "layout=brightmart",
+    "pre-LN": "layout=brightmart ln_type=preln",
 }
 # Settings of a variant that are the model's, or the search's own.
 MODEL = {
     "layers": ("num_hidden_layers", int),
     "initializer_range": ("initializer_range", float),
+    "layout": ("layout", str),
     "ln_type": ("ln_type", str),
 }
 OWN = ("warmup", "output_bias")
