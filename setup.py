@@ -93,6 +93,7 @@ EXTRAS = {
     "tpu_check": ["jax[tpu]>=0.10,<0.11"],
     "test": [
         *("pytest>=7", "pytest-xdist>=3", "hypothesis>=6", "scipy>=1.10"),
+        "pytest-randomly>=3.15",  # off unless `-p pytest_randomly` is given
         "httpx>=0.27",
         # A test builds the wheel; older ones do not know [project]'s license.
         "setuptools>=77",

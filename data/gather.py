@@ -149,10 +149,12 @@ class _Spools:
         return self._files[key]
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.ExitStack() as stack:
-            for file in self._files.values():
-                stack.enter_context(file)
-            self._write()
+        try:
+            self._write()  # may open some yet
+        finally:
+            with contextlib.ExitStack() as stack:
+                for file in self._files.values():
+                    stack.enter_context(file)
 
 
 def read_spools(folder: str, key: Key) -> list[bytes]:

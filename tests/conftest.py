@@ -3,10 +3,21 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# Before they are imported: their assertions tell values, too.
+pytest.register_assert_rewrite("checks", "effects", "leftovers")
+
+import checks  # noqa: E402
+import leftovers  # noqa: E402
 
 # Two cores: leave one thread pool per process small and quiet.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+# A busy machine is no failure.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -16,6 +27,11 @@ def pytest_addoption(parser):
         "--run_large",
         action="store_true",
         help="also run the long proofs (marker `large`)",
+    )
+    parser.addoption(
+        "--leftovers",
+        action="store_true",
+        help="fail if files are left in the checkout, or in the temporary one",
     )
 
 
@@ -33,6 +49,17 @@ def pytest_runtest_logreport(report):
     if report.failed:
         message = str(report.longrepr).strip().splitlines()[-1:]
         print(f"\nFAILED so far: {report.nodeid}: {' '.join(message)[:200]}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left(request):
+    """No process outlives the tests that started it (see leftovers.py)."""
+    leftovers.mark()
+    asked = request.config.getoption("--leftovers")
+    before = leftovers.files() if asked else None
+    yield
+    checks.end_commands()
+    leftovers.check(before)
 
 
 @pytest.fixture(scope="session")

@@ -326,3 +326,18 @@ def write_own_questions(folder: Path) -> Path:
     for split in ("train", "dev", "test"):
         write_lines(folder / f"{split}.jsonl", rows)
     return folder
+
+
+# What writes the files of each task that has its own form of them.
+TASK_FILES = {
+    "lcqmc": write_lcqmc,
+    "cluener": write_cluener,
+    "cmrc2018": write_cmrc,
+    "c3": write_c3,
+    "chid": write_chid,
+    "multi_label": write_reviews,
+    "regression": write_scores,
+    "ner": write_spans,
+    "qa": write_own_questions,
+    "sentence_vectors": write_lcqmc,
+}

@@ -44,6 +44,7 @@ def test_litert_answers_without_tensorflow(bare, tmp_path):
     assert run.stdout.strip() == phone_model.LABELS[best]
 
 
+@pytest.mark.filterwarnings("ignore:.*no mlm and no sop head")
 @pytest.mark.large
 def test_onnx_runtime_answers_without_tensorflow(tmp_path):
     pytest.importorskip("tf2onnx", reason="[onnx]")

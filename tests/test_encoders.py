@@ -113,6 +113,7 @@ def test_a_vocabulary_of_another_size_is_refused(sources, tmp_path):
         encoders.load_encoder(config)
 
 
+@pytest.mark.filterwarnings("ignore:.*has no table of position")
 def test_a_foreign_encoder_tells_by_its_table(tmp_path, sources):
     """One that calls its table as Model Garden does, and has no settings."""
 

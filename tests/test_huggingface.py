@@ -183,6 +183,7 @@ class Opens:
         return (open, (str(self.path), "w"))
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol 4")
 @pytest.mark.parametrize("writer", ["torch", "pickle"])
 def test_a_pickle_in_bin_is_not_run(writer, tmp_path):
     hf_config().save_pretrained(tmp_path)

@@ -145,6 +145,7 @@ def test_fill_mask_adds_both_forms_of_a_character(predictor, model):
     assert by_name["京"] == pytest.approx(both, abs=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.*no mlm and no sop head")
 def test_fill_mask_says_what_is_missing(predictor, pretrained, tmp_path):
     with pytest.raises(UserError, match=r"holds no \[MASK\]"):
         predictor.fill_mask("今天")

@@ -10,6 +10,7 @@ import zipfile
 import numpy as np
 import pytest
 import task_samples as samples
+from checks import check_export
 
 from albert_tf2 import Tokenizer, UserError
 from albert_tf2.hub_export import export
@@ -154,12 +155,8 @@ def serve(folder, tmp_path, given, signature):
 
 
 def export_serving(folder, tmp_path, *flags):
-    code = export.main(
-        ["--checkpoint", str(folder), "--export_dir", str(tmp_path / "out")]
-        + ["--what", "serving", *flags]
-    )
-    assert code == 0
-    return tmp_path / "out" / "serving" / "1"
+    exported = check_export(folder, tmp_path / "out", "serving", *flags)
+    return exported / "serving" / "1"
 
 
 def test_a_classifier_of_texts(tuned, tmp_path, capsys):
@@ -430,12 +427,8 @@ def read_tflite(path, *, strings):
 
 
 def export_tflite(folder, tmp_path, *flags):
-    code = export.main(
-        ["--checkpoint", str(folder), "--export_dir", str(tmp_path / "out")]
-        + ["--what", "tflite", *flags]
-    )
-    assert code == 0
-    return tmp_path / "out" / "tflite" / "1"
+    exported = check_export(folder, tmp_path / "out", "tflite", *flags)
+    return exported / "tflite" / "1"
 
 
 @pytest.mark.parametrize("name", ["tnews", "lcqmc"])

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import task_samples as samples
+from checks import check_export
 
 from albert_tf2 import UserError, convert, paths
 from albert_tf2.checkpoints import read_weights
@@ -198,6 +199,7 @@ def test_onnx_has_logits_labels_and_task(name, tmp_path):
     np.testing.assert_allclose(found[0], expected, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.*has no pooler")
 @pytest.mark.parametrize("name", NAMES)
 def test_hugging_face_and_back(name, tmp_path):
     pytest.importorskip("transformers", reason="[huggingface]")
@@ -218,15 +220,9 @@ def test_a_run_folder_is_its_model(tmp_path):
 
 def test_export_writes_onnx_too(tmp_path):
     pytest.importorskip("onnxruntime", reason="[onnx]")
-    from albert_tf2.hub_export import export
-
     folder = tuned_model("tnews", tmp_path / "run")
-    code = export.main(
-        ["--checkpoint", str(folder), "--export_dir", str(tmp_path / "out")]
-        + ["--what", "onnx"]
-    )
-    assert code == 0
-    written = {path.name for path in (tmp_path / "out/onnx/1").iterdir()}
+    out = check_export(folder, tmp_path / "out", "onnx")
+    written = {path.name for path in (out / "onnx/1").iterdir()}
     assert written >= {"model.onnx", "labels.txt", "vocab.txt"}
 
 

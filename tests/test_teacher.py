@@ -19,21 +19,15 @@ from albert_tf2.tasks.encoding import Example, Packed
 from albert_tf2.text.tokenization import Tokenizer
 
 DEVICE = tf.distribute.OneDeviceStrategy("/cpu:0")
-WRITERS = {
-    "lcqmc": samples.write_lcqmc,
-    "cluener": samples.write_cluener,
-    "cmrc2018": samples.write_cmrc,
-    "c3": samples.write_c3,
-    "multi_label": samples.write_reviews,
-    "regression": samples.write_scores,
-}
+NAMES = ("lcqmc", "cluener", "cmrc2018", "c3", "multi_label", "regression")
 
 
 def rows_of(name, folder, **given):
     task = registry.create(name, **given)
     folder.mkdir(parents=True, exist_ok=True)
     recipe = FinetuneRecipe(max_seq_length=32, max_query_length=8)
-    data = finetune.read_data(task, WRITERS[name](folder), recipe, say=len)
+    files = samples.TASK_FILES[name](folder)
+    data = finetune.read_data(task, files, recipe, say=len)
     return task, data.train
 
 
@@ -73,7 +67,7 @@ def opened(source, task, rows, checkpoint):
     )
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_folder_answers_each_example(name, tmp_path, checkpoint):
     """As its own model does, one by one."""
     task, rows = rows_of(name, tmp_path / "data")
