@@ -161,9 +161,10 @@ def read_data(
         if split != TRAIN and not task.find(data_dir, split):
             say(f"{split}: no file")
             continue
-        sources[split] = _fingerprint(task.sources(data_dir, split))
         report = ReadingReport()
         rows = task.read(data_dir, split, on_error=on_error, report=report)
+        # Now, for what is no task file is refused sooner than it is hashed.
+        sources[split] = _fingerprint(task.sources(data_dir, split))
         most = recipe.max_train_rows if split == TRAIN else recipe.max_eval_rows
         # Test rows are answered by position: all of them, always.
         if split != TEST:

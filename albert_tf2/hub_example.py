@@ -10,13 +10,11 @@ python -m albert_tf2.hub_example --pairs data/sample/pairs \
     --encoder runs/quickstart/hub/encoder/1
 """
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 
 from albert_tf2 import command_line, paths
-from albert_tf2.errors import UserError
+from albert_tf2.errors import UserError, shown
 from albert_tf2.settings import MAX_SEED, MAX_STEPS
 
 SENTENCES = (
@@ -38,15 +36,16 @@ def read_pairs(
             f"{path} does not exist: --pairs needs train.txt, dev.txt and "
             "test.txt"
         )
-    text = io.StringIO(paths.read_text(path), newline="")
-    rows = list(csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE))
+    text = paths.read_text(path).removeprefix("\ufeff").removesuffix("\n")
+    lines = text.split("\n") if text else []
+    rows = [line.removesuffix("\r").split("\t") for line in lines]
     if rows and rows[0] == ["text_a", "text_b", "label"]:
         rows = rows[1:]
     for number, row in enumerate(rows, start=2):
         if len(row) != 3 or row[2] not in ("0", "1"):
             raise UserError(
                 f"{path}, line {number}: needs text_a, text_b and a label 0 "
-                f"or 1, tab-separated. Received: {row}"
+                f"or 1, tab-separated. Received: {shown(row)}"
             )
     return (
         [row[0] for row in rows],

@@ -299,18 +299,18 @@ def read_vectors(path: str, count: int, texts: str) -> Any:
     Raises:
         UserError: If they are not a row for each of `count` texts.
     """
-    import numpy as np
+    from albert_tf2.paths.arrays import map_array
 
     try:
-        vectors = np.load(paths.fetched(path), mmap_mode="r")
-        if not isinstance(vectors, np.ndarray) or vectors.ndim != 2:
-            raise ValueError("no table of numbers")
+        vectors = map_array(paths.fetched(path))
+        if vectors.ndim != 2:
+            raise UserError(f"{path} holds no table of numbers")
         if vectors.dtype.kind != "f":
-            raise ValueError(f"they are of type {vectors.dtype}")
-    except (OSError, ValueError) as error:
+            raise UserError(f"{path} holds values of type {vectors.dtype}")
+    except UserError as error:
         raise UserError(
-            f"{path} holds no vectors ({error}): write them with `embed "
-            f"--input_file {texts} --output_file {path}`"
+            f"{error}; vectors are written with `embed --input_file {texts} "
+            f"--output_file {path}`"
         ) from None
     if len(vectors) != count:
         raise UserError(

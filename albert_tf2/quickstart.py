@@ -235,7 +235,16 @@ def next_commands(workdir: Path) -> list[str]:
 
 def show_results(workdir: Path, seconds: float) -> None:
     """Prints the table at the end."""
-    rows = summary(workdir)
+    try:
+        rows = summary(workdir)
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(
+            f"{workdir} is finished, but its manifest, evaluation or "
+            f"hub_example.json is damaged ({error!r}): run the quickstart in "
+            "another --workdir"
+        ) from error
     width = max(len(name) for name, _ in rows)
     print(f"\nDone in {seconds:.0f} s.\n")
     for name, text in rows:

@@ -177,9 +177,9 @@ def _table_rows(
     stream: IO[bytes], file: CorpusFile
 ) -> Iterator[tuple[int, list[str] | str]]:
     """Yields the line of each row, and its fields or what is wrong."""
-    lines = itertools.chain(
-        [stream.readline().removeprefix(codecs.BOM_UTF8)], stream
-    )
+    lines = _lines(stream, file)
+    first = next(lines, b"").removeprefix(codecs.BOM_UTF8)
+    lines = itertools.chain([first], lines)
     text = (line.decode("utf-8", "surrogateescape") for line in lines)
     # The limit is one for the whole process, and 128 KB unless it is set.
     csv.field_size_limit(MAX_LINE_BYTES)
@@ -210,6 +210,16 @@ def _table_rows(
         found = [row[column] for column in columns]
         wrong = any("\udc80" <= c <= "\udcff" for c in "".join(found))
         yield line, f"not {file.encoding.upper()}" if wrong else found
+
+
+def _lines(stream: IO[bytes], file: CorpusFile) -> Iterator[bytes]:
+    while line := stream.readline(MAX_LINE_BYTES + 1):
+        if len(line) > MAX_LINE_BYTES:
+            raise UserError(
+                f"{file.path}: a line of more than {MAX_LINE_BYTES:,} bytes: "
+                "is it a table?"
+            )
+        yield line
 
 
 def columns_of(file: CorpusFile, header: Sequence[str] | None) -> list[int]:

@@ -276,7 +276,9 @@ def must_be_free(plan: Plan) -> None:
     foreign = []
     if paths.exists(path):
         try:
-            is_ours = paths.read_json(path) == json.loads(json.dumps(settings))
+            is_ours = paths.read_json(path, None) == json.loads(
+                json.dumps(settings)
+            )
         except UserError:
             is_ours = False
         foreign += [] if is_ours else [path]

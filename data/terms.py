@@ -21,7 +21,7 @@ from albert_tf2.text.tokenization import is_chinese
 Term = tuple[str, int | None]
 
 # A line of a dictionary, as jieba reads it: a term may hold blanks.
-_LINE = re.compile(r"(.+?)(?: ([0-9]+))?(?: [a-z]+)?")
+_LINE = re.compile(r"(.+?)(?: ([0-9]{1,18}))?(?: [a-z]+)?")
 # What jieba and rjieba join into words.
 _JOINED = re.compile(r"[\u4e00-\u9fd5a-zA-Z0-9+#&._%\-]+")
 _BITS = 21  # of a code point

@@ -5,16 +5,19 @@ outside the chosen folder, through a link, or without end are refused before
 the first byte is written.
 """
 
+import bz2
+import contextlib
 import functools
+import gzip
+import lzma
 import posixpath
 import shutil
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from albert_tf2 import paths
 from albert_tf2.errors import UserError
@@ -23,6 +26,14 @@ from albert_tf2.errors import UserError
 MAX_UNPACKED_BYTES = 16 << 30
 MAX_MEMBERS = 1000
 SUFFIXES = (".zip", ".tar.gz", ".tgz", ".tar")
+# The longest list of names, or header, that is read: some hundred bytes for
+# each member. A header may ask for gigabytes.
+MAX_HEADER_BYTES = 4 << 20
+_COMPRESSED: dict[bytes, Callable[[IO[bytes]], Any]] = {
+    b"\x1f\x8b": lambda raw: gzip.GzipFile(fileobj=raw),
+    b"BZ": bz2.BZ2File,
+    b"\xfd7": lzma.LZMAFile,
+}
 
 
 class _Member(NamedTuple):
@@ -54,29 +65,72 @@ def unpack(archive: Path, folder: Path) -> None:
         UserError: If the archive is damaged or tries to leave the folder.
     """
     try:
-        with paths.atomic_directory(folder, overwrite=True) as temporary:
-            if zipfile.is_zipfile(archive):
-                with zipfile.ZipFile(archive) as opened:
-                    _extract(archive, _zip_members(opened), temporary)
-            elif tarfile.is_tarfile(archive):
-                with tarfile.open(archive) as opened:
-                    _extract(archive, _tar_members(opened), temporary)
-            else:
-                raise UserError(
-                    f"{archive} is neither a zip nor a tar archive, whatever "
-                    "its name says: is it a cut download or an error page?"
-                )
-    except (
-        EOFError,
-        NotImplementedError,  # a compression that Python does not know
-        RuntimeError,  # an encrypted zip
-        tarfile.TarError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+        with (
+            paths.open_binary(archive) as raw,
+            paths.atomic_directory(folder, overwrite=True) as temporary,
+            _members(archive, raw) as members,
+        ):
+            _extract(archive, members, temporary)
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # each kind of compression raises its own
+        if isinstance(error, OSError) and error.errno:  # of the disk
+            raise
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(
-            f"{archive} is truncated or damaged ({error}): fetch it again"
+            f"{archive} is truncated or damaged ({reason}): fetch it again"
         ) from error
+
+
+@contextlib.contextmanager
+def _members(archive: Path, raw: IO[bytes]) -> Iterator[Iterator[_Member]]:
+    """Opens an archive of whatever kind its first bytes say."""
+    with contextlib.ExitStack() as stack:
+        if zipfile.is_zipfile(raw):
+            names: Any = _Careful(raw)
+            with zipfile.ZipFile(names) as opened:
+                yield _zip_members(opened)
+            return
+        raw.seek(0)
+        magic = raw.read(2)
+        raw.seek(0)
+        stream: Any = raw
+        if magic in _COMPRESSED:
+            stream = stack.enter_context(_COMPRESSED[magic](raw))
+        try:
+            headers: Any = _Careful(stream)
+            found = stack.enter_context(
+                tarfile.open(fileobj=headers, mode="r:")
+            )
+        except tarfile.ReadError as error:
+            raise UserError(
+                f"{archive} is neither a zip nor a tar archive, whatever "
+                f"its name says ({error}): is it a cut download or an error "
+                "page?"
+            ) from None
+        yield _tar_members(found)
+
+
+class _Careful:
+    """A stream of which nobody reads more at a time than a header may have.
+
+    The libraries read a header, or a zip's list of names, in one go, however
+    long it says that it is; contents they read in small pieces.
+    """
+
+    def __init__(self, stream: IO[bytes]):
+        self._stream = stream
+        self.seek, self.tell = stream.seek, stream.tell
+        self.seekable = stream.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        most = MAX_HEADER_BYTES
+        content = self._stream.read(most + 1 if size < 0 else min(size, most))
+        if size > most or len(content) > most:
+            raise tarfile.HeaderError(
+                f"a header or list of names of more than {most:,} bytes"
+            )
+        return content
 
 
 def _zip_members(opened: zipfile.ZipFile) -> Iterator[_Member]:
@@ -92,7 +146,7 @@ def _zip_members(opened: zipfile.ZipFile) -> Iterator[_Member]:
 
 
 def _tar_members(opened: tarfile.TarFile) -> Iterator[_Member]:
-    for info in opened.getmembers():
+    for info in opened:  # one by one: the next may lie terabytes behind it
         yield _Member(
             info.name,
             info.size,
@@ -103,14 +157,17 @@ def _tar_members(opened: tarfile.TarFile) -> Iterator[_Member]:
 
 
 def _extract(archive: Path, found: Iterator[_Member], folder: Path) -> None:
-    members = list(found)
-    total = sum(member.size for member in members)
-    if len(members) > MAX_MEMBERS or total > MAX_UNPACKED_BYTES:
-        raise UserError(
-            f"{archive} declares {len(members)} files of {total:,} bytes, "
-            f"more than any model ({MAX_MEMBERS} files, "
-            f"{MAX_UNPACKED_BYTES:,} bytes): it is not unpacked"
-        )
+    members: list[_Member] = []
+    total = 0
+    for member in found:
+        members.append(member)
+        total += max(0, member.size)
+        if len(members) > MAX_MEMBERS or total > MAX_UNPACKED_BYTES:
+            raise UserError(
+                f"{archive} declares {len(members)} files of {total:,} bytes "
+                f"at least, more than any model ({MAX_MEMBERS} files, "
+                f"{MAX_UNPACKED_BYTES:,} bytes): it is not unpacked"
+            )
     if total > shutil.disk_usage(folder).free:
         raise UserError(
             f"{archive} needs {total:,} bytes unpacked, which {folder.parent} "

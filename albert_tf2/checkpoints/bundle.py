@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from albert_tf2 import paths
 from albert_tf2.errors import UserError
-from albert_tf2.paths import PathLike
 
 # The last eight bytes of an index, and the two block handles before them.
 TABLE_MAGIC = 0xDB4775248B80FB57
@@ -24,6 +24,7 @@ FOOTER_BYTES = 48
 BLOCK_TRAILER_BYTES = 5  # compression kind, checksum
 # No index of a real model comes near; a file of gigabytes is no index.
 MAX_INDEX_BYTES = 64 << 20
+MAX_KEY_BYTES = 4096
 # The key under which TensorFlow 2 keeps the graph of saved objects.
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
@@ -41,7 +42,7 @@ class Entry(NamedTuple):
 class Bundle:
     """One checkpoint: its variables' shapes at once, their values on demand."""
 
-    def __init__(self, prefix: PathLike):
+    def __init__(self, prefix: paths.PathLike):
         """Reads and checks the index.
 
         Args:
@@ -176,14 +177,7 @@ def _read_table(path: Path) -> Iterator[tuple[bytes, bytes]]:
     The format is LevelDB's sorted table: data blocks, then a block that lists
     them, then a footer with the handle of that list and the magic number.
     """
-    try:
-        if path.stat().st_size > MAX_INDEX_BYTES:
-            raise UserError(f"{path} is no checkpoint index: it is too large")
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror}): check the path"
-        ) from None
+    data = paths.read_bytes(path, MAX_INDEX_BYTES)
     magic = data[-8:]
     if len(data) < FOOTER_BYTES or magic != struct.pack("<Q", TABLE_MAGIC):
         raise damaged(path, "the magic number at its end is missing")
@@ -237,6 +231,10 @@ def _read_block(
         length, at = _varint(block, at)
         if shared > len(key) or at + fresh + length > end:
             raise IndexError("entry")
+        # Keys share their beginnings: one of megabytes could be repeated by
+        # a few bytes each.
+        if shared + fresh > MAX_KEY_BYTES:
+            raise IndexError("key")
         key = key[:shared] + block[at : at + fresh]
         at += fresh
         yield key, block[at : at + length]

@@ -75,21 +75,26 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_part(path: Path) -> dict[str, np.ndarray]:
+    # Their readers would wait for ever for a pipe's writer.
+    paths.open_binary(path).close()
     try:
         if path.suffix == ".safetensors":
-            from safetensors import SafetensorError
             from safetensors.numpy import load_file
 
             try:
                 loaded = load_file(path)
-            except (SafetensorError, KeyError, OSError) as error:
+                return {n: a.astype(np.float32) for n, a in loaded.items()}
+            except Exception as error:  # theirs, KeyError, AttributeError...
                 raise _unreadable(path, error) from error
-            return {n: a.astype(np.float32) for n, a in loaded.items()}
         import torch
     except ImportError as error:
         raise _not_installed(f"reading {path.name}", error) from None
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
+        # A tensor may repeat a number without end, by a stride of 0.
+        stored = path.stat().st_size
+        if any(t.numel() * t.element_size() > stored for t in loaded.values()):
+            raise ValueError("a tensor larger than the file")
         return {n: t.float().numpy() for n, t in loaded.items()}
     except Exception as error:  # torch raises many kinds for a bad file
         raise _unreadable(path, error) from error

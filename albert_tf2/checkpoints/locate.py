@@ -144,7 +144,7 @@ def _latest(folder: Path) -> Path | None:
         return None
     state = folder / "checkpoint"
     if state.is_file():
-        text = state.read_text(encoding="utf-8", errors="replace")
+        text = paths.read_bytes(state).decode("utf-8", "replace")
         name = latest_of(text)
         if name and (folder / f"{name}.index").is_file():
             return folder / name

@@ -14,7 +14,6 @@ use: a row may have many windows. For scores a file holds the scores.
 
 import contextlib
 import hashlib
-import io
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -25,6 +24,7 @@ import tensorflow as tf
 from albert_tf2 import paths
 from albert_tf2.errors import UserError, shown
 from albert_tf2.finetuning import encoders, feeding
+from albert_tf2.paths.arrays import read_array
 from albert_tf2.tasks import base, reading
 from albert_tf2.tasks.encoding import Example
 from albert_tf2.tasks.regression import Regression
@@ -259,11 +259,10 @@ class LogitFile:
 
 def _array(source: str) -> list[np.ndarray]:
     try:
-        array = np.load(
-            io.BytesIO(paths.read_bytes(source)), allow_pickle=False
-        )
-        array = np.asarray(array, np.float64)
-    except (ValueError, EOFError, TypeError, OSError) as error:
+        array = np.asarray(read_array(source), np.float64)
+    except (ValueError, TypeError) as error:
+        if isinstance(error, UserError):
+            raise
         raise UserError(
             f"{source}: not an array of numbers ({str(error).split('.')[0]}): "
             "write it with numpy.save"

@@ -26,6 +26,10 @@ from albert_tf2.paths.backends import (
 
 # Far above any settings, list of files or tokenizer, far below the memory.
 MOST_JSON_BYTES = 64 << 20
+# What is read whole is a list or a table, never a corpus.
+MOST_BYTES = 1 << 30
+# A value of JSON takes some twenty times its bytes in memory: `[[],[],...`.
+MOST_JSON_VALUES = 16_000_000
 _KINDS = {dict: "an object", list: "a list", str: "a text", int: "a number"}
 
 
@@ -285,7 +289,7 @@ def open_text(path: PathLike) -> IO[str]:
     return io.TextIOWrapper(open_binary(path), encoding="utf-8", newline="\n")
 
 
-def read_bytes(path: PathLike, most: int | None = None) -> bytes:
+def read_bytes(path: PathLike, most: int = MOST_BYTES) -> bytes:
     """Returns what a file holds.
 
     Args:
@@ -293,8 +297,10 @@ def read_bytes(path: PathLike, most: int | None = None) -> bytes:
         most: The bytes above which it is refused.
     """
     with open_binary(path) as stream, told(path, "read"):
-        content = stream.read() if most is None else stream.read(most + 1)
-    if most is not None and len(content) > most:
+        too_large = stream.seek(0, io.SEEK_END) > most
+        stream.seek(0)
+        content = b"" if too_large else stream.read(most + 1)
+    if too_large or len(content) > most:
         raise UserError(
             f"{shown(path)} is larger than {most:,} bytes: check that it is "
             "the right file"
@@ -302,7 +308,7 @@ def read_bytes(path: PathLike, most: int | None = None) -> bytes:
     return content
 
 
-def read_text(path: PathLike, most: int | None = None) -> str:
+def read_text(path: PathLike, most: int = MOST_BYTES) -> str:
     """Returns a UTF-8 file's text; see `read_bytes`."""
     try:
         return read_bytes(path, most).decode("utf-8")
@@ -313,13 +319,13 @@ def read_text(path: PathLike, most: int | None = None) -> str:
 
 
 def read_json(
-    path: PathLike, kind: type | None = None, most: int = MOST_JSON_BYTES
+    path: PathLike, kind: type | None = dict, most: int = MOST_JSON_BYTES
 ) -> Any:
     """Reads a JSON file, or raises a `UserError` that names it.
 
     Args:
         path: The file.
-        kind: `dict` or `list`, if nothing else belongs there.
+        kind: `dict` or `list`, what alone belongs there; None takes any.
         most: The bytes above which the file is refused.
     """
     # Editors on Windows put a mark in front that JSON does not allow.
@@ -335,6 +341,11 @@ def parse_json(text: str, where: str, kind: type | None = None) -> Any:
         where: The file, or the file and line, as the message names it.
         kind: `dict` or `list`, if nothing else belongs there.
     """
+    if sum(map(text.count, "[{,")) > MOST_JSON_VALUES:
+        raise UserError(
+            f"{where}: more than {MOST_JSON_VALUES:,} values of JSON: check "
+            "that it is the right file, or write a record per line (.jsonl)"
+        )
     try:
         value = json.loads(text, object_pairs_hook=_unambiguous)
     except json.JSONDecodeError as error:

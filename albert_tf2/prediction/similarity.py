@@ -12,6 +12,7 @@ import numpy as np
 
 from albert_tf2 import paths
 from albert_tf2.errors import UserError
+from albert_tf2.paths.arrays import read_arrays
 from albert_tf2.tasks.regression import area_under_curve, correlation, ranks
 
 # What a search compares at a time: 16,384 vectors of 312 numbers are 20 MB,
@@ -65,15 +66,18 @@ class Whitening(NamedTuple):
 
     @classmethod
     def load(cls, path: paths.PathLike) -> "Whitening":
-        with paths.open_binary(path) as stream:
-            try:
-                with np.load(stream, allow_pickle=False) as arrays:
-                    return cls(arrays["mean"], arrays["kernel"])
-            except (OSError, ValueError, KeyError) as error:
-                raise UserError(
-                    f"{path} is not a whitening written by this program "
-                    f"({error})"
-                ) from None
+        found = read_arrays(path)
+        mean, kernel = found.get("mean"), found.get("kernel")
+        fits = mean is not None and kernel is not None
+        if fits:
+            fits = mean.dtype.kind == kernel.dtype.kind == "f"
+            fits &= kernel.ndim == 2 and mean.shape == kernel.shape[:1]
+        if not fits or not (np.isfinite(mean).all()):
+            raise UserError(
+                f"{path} is not a whitening written by this program: write "
+                "it again with --save_whitening"
+            )
+        return cls(mean, kernel)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

@@ -21,13 +21,13 @@ import sys
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 from tqdm import tqdm
 
 from albert_tf2 import paths
 from albert_tf2.errors import UserError
+from albert_tf2.paths.arrays import read_arrays
 
 BLOCK = 32  # records
 INDEX = ".records-index.npz"
@@ -40,7 +40,7 @@ _CHUNK = 4 << 20
 # that are read at once.
 _ASKED, _READ = 16, 4
 # What reading a damaged index raises.
-_NO_INDEX = (UserError, ValueError, KeyError, OSError, EOFError, BadZipFile)
+_NO_INDEX = (UserError, ValueError, KeyError, OSError, TypeError)
 _SLOW = 5.0  # seconds after which a bar says how far the pass is
 
 
@@ -163,31 +163,32 @@ def _read_index(folder: str) -> dict[str, tuple[paths.Version, Frames]]:
     for place in reversed(_places(folder)):
         try:
             if paths.is_file(place):
-                known |= _parse(paths.read_bytes(place))
+                known |= _parse(read_arrays(place))
         except _NO_INDEX:
             continue  # it is made again
     return known
 
 
-def _parse(content: bytes) -> dict[str, tuple[paths.Version, Frames]]:
-    with np.load(io.BytesIO(content), allow_pickle=False) as index:
-        if int(index["block"]) != BLOCK:
-            return {}
-        ends = np.cumsum(index["blocks"] + 1)
-        parts = np.split(index["starts"], ends[:-1])
-        rows = zip(
-            index["names"].tolist(),
-            index["sizes"].tolist(),
-            index["times"].tolist(),
-            index["counts"].tolist(),
-            index["sums"].tolist(),
-            parts,
-            strict=True,
-        )
-        return {
-            name: (paths.Version(size, time), Frames(count, digest, starts))
-            for name, size, time, count, digest, starts in rows
-        }
+def _parse(
+    index: dict[str, np.ndarray],
+) -> dict[str, tuple[paths.Version, Frames]]:
+    if int(index["block"]) != BLOCK:
+        return {}
+    ends = np.cumsum(index["blocks"] + 1)
+    parts = np.split(index["starts"], ends[:-1])
+    rows = zip(
+        index["names"].tolist(),
+        index["sizes"].tolist(),
+        index["times"].tolist(),
+        index["counts"].tolist(),
+        index["sums"].tolist(),
+        parts,
+        strict=True,
+    )
+    return {
+        name: (paths.Version(size, time), Frames(count, digest, starts))
+        for name, size, time, count, digest, starts in rows
+    }
 
 
 def _write_index(

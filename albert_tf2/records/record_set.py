@@ -240,6 +240,8 @@ def open_records(
                 f"{path} is missing, though {MANIFEST} lists it: run the "
                 "builder with --verify"
             )
+        if not paths.is_remote(path):
+            paths.open_binary(path).close()  # a pipe would be waited for
     found["sums"] = tuple(
         shard.get("sha256") or frames.scan(path).sha256
         for shard, path in zip(shards, found["paths"], strict=True)

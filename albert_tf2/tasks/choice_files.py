@@ -84,10 +84,7 @@ def c3_records(path: str) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
 
 
 def _first_character(path: str) -> str:
-    for _, line in reading.numbered_lines(path):
-        if line.strip():
-            return line.lstrip()[0]
-    return ""
+    return reading.first_line(path).lstrip()[:1]
 
 
 def c3_row(record: dict[str, Any] | BadRow, *, test: bool) -> ChoiceRow:

@@ -34,7 +34,7 @@ _END_FIELDS = ("end", "end_idx", "end_offset", "stop", "end_pos")
 _SURFACE_FIELDS = ("text", "entity", "word", "surface", "mention", "span")
 _TAG = re.compile(r"([BIMESLU])[-_](.+)", re.IGNORECASE)
 # `科0`: a character and its place in its word (Weibo NER).
-_SEGMENTED = re.compile(r"(.)(\d+)", re.DOTALL)
+_SEGMENTED = re.compile(r"(.)(\d{1,9})", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,9 +56,7 @@ class Line(NamedTuple):
 
 def records(path: str, report: ReadingReport) -> Iterator[tuple[str, Any]]:
     """Yields (place, what `row_of` takes) of a file in any of the layouts."""
-    first = next(
-        (line for _, line in reading.numbered_lines(path) if line.strip()), ""
-    )
+    first = reading.first_line(path)
     if first.lstrip().startswith('{"') or first.strip() == "{":
         parsed = (_parsed(*entry) for entry in reading.json_lines(path))
     elif first.startswith("[") and path.endswith((".json", ".jsonl")):

@@ -65,9 +65,7 @@ def records(path: str) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
 
 def _is_json_lines(path: str) -> bool:
     """Whether each line is a question, not the whole file a document."""
-    first = next(
-        (line for _, line in reading.numbered_lines(path) if line.strip()), ""
-    )
+    first = reading.first_line(path)
     if not first.startswith("{"):
         return False
     try:

@@ -20,6 +20,10 @@ TRAIN, DEV, TEST = SPLITS = ("train", "dev", "test")
 # A file of questions is read whole, and there are large ones.
 MOST_JSON_BYTES = 1 << 30
 
+# Characters of a line. Zeros without an end, as a disk's repair leaves them,
+# would be read as one line until the memory is full.
+MOST_LINE = 64 << 20
+
 # Characters of a fault that are told: a bad value may be megabytes long.
 MOST_REASON = 300
 
@@ -115,18 +119,31 @@ def parse_rows(
     return rows
 
 
-def numbered_lines(path: paths.PathLike) -> Iterator[tuple[int, str]]:
+def numbered_lines(
+    path: paths.PathLike, most: int = MOST_LINE
+) -> Iterator[tuple[int, str]]:
     """Yields (line number, line) without its end; a BOM is taken off.
 
     Only LF ends a line: U+2028 occurs inside sentences.
 
+    Args:
+        path: The file.
+        most: The characters above which a line is refused.
+
     Raises:
-        UserError: For a file that is not UTF-8, with its likely encoding.
+        UserError: For a file that is not UTF-8, with its likely encoding, and
+            for a line without an end.
     """
     number = 0
     with paths.open_text(path) as stream, paths.told(path, "read"):
         try:
-            for number, line in enumerate(stream, 1):
+            lines = iter(lambda: stream.readline(most + 1), "")
+            for number, line in enumerate(lines, 1):
+                if len(line) > most and not line.endswith("\n"):
+                    raise UserError(
+                        f"{path}, line {number}: has more than {most:,} "
+                        "characters: is it the right file?"
+                    )
                 if number == 1:
                     line = line.removeprefix("\ufeff")
                 yield number, line.rstrip("\r\n")
@@ -136,6 +153,17 @@ def numbered_lines(path: paths.PathLike) -> Iterator[tuple[int, str]]:
             raise UserError(
                 f"{path}, near line {number + 1}: {_not_utf8(path, likely)}"
             ) from None
+
+
+def first_line(path: paths.PathLike) -> str:
+    """Returns the first line that is not blank, by which a form is known.
+
+    A whole document may be one line: as long a one is taken as `json_file`
+    reads.
+    """
+    whole = paths.size(path) <= MOST_JSON_BYTES
+    lines = numbered_lines(path, MOST_JSON_BYTES if whole else MOST_LINE)
+    return next((line for _, line in lines if line.strip()), "")
 
 
 def _not_utf8(path: paths.PathLike, likely: str | None) -> str:

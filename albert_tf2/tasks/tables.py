@@ -35,6 +35,8 @@ SAMPLE_LINES = 500
 MOST_LINES_IN_A_CELL = 1000
 # Rows that share no keys would make a table of rows times rows.
 MOST_COLUMNS = 1000
+# Of a Parquet file, where a few bytes may stand for any number of cells.
+MOST_CELLS, MOST_PARQUET_BYTES = 20_000_000, 1 << 30
 _PARQUET, _ZIP, _GZIP = b"PAR1", b"PK\x03\x04", b"\x1f\x8b"
 _JSON_ENDINGS = (".json", ".jsonl")
 _QUOTED = re.compile(r'"((?:[^"]++|"")*+)"')
@@ -336,15 +338,29 @@ def _parquet(path: str, dialect: Dialect) -> Table:
         raise UserError(
             f"{path}: reading Parquet needs pyarrow: {install_line('remote')}"
         ) from None
+    rows: list[tuple[str, list[Any] | BadRow]] = []
+    taken = 0
     try:
         with paths.open_binary(path) as stream:
-            table = pyarrow.parquet.read_table(stream)
-    except (pyarrow.ArrowException, OSError) as error:
-        reason = str(error).partition("\n")[0]
+            table = pyarrow.parquet.ParquetFile(stream)
+            names = tuple(table.schema_arrow.names)
+            for batch in table.iter_batches(batch_size=1024):
+                taken += batch.nbytes
+                if (
+                    taken > MOST_PARQUET_BYTES
+                    or (len(rows) + len(batch)) * len(names) > MOST_CELLS
+                ):
+                    raise UserError(
+                        f"{path}: more than {MOST_PARQUET_BYTES:,} bytes or "
+                        f"{MOST_CELLS:,} cells unpacked, too much for rows "
+                        "to fine-tune on: take some of them"
+                    )
+                columns = [column.to_pylist() for column in batch.columns]
+                for cells in zip(*columns, strict=True):
+                    rows.append((f"{path}, row {len(rows) + 1}", list(cells)))
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # Arrow's, or a text that is not UTF-8
+        reason = str(error).partition("\n")[0][:200]
         raise UserError(f"{path}: not readable as Parquet ({reason})") from None
-    columns = [column.to_pylist() for column in table.columns]
-    rows: list[tuple[str, list[Any] | BadRow]] = [
-        (f"{path}, row {number}", list(cells))
-        for number, cells in enumerate(zip(*columns, strict=True), 1)
-    ]
-    return Table(path, dialect, tuple(table.column_names), rows)
+    return Table(path, dialect, names, rows)
