@@ -7,6 +7,7 @@ wrong, and McNemar's probability that two equally good models differ as much.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from albert_tf2 import command_line, paths
 from albert_tf2.errors import UserError
@@ -44,17 +45,14 @@ def compare(first: paths.PathLike, second: paths.PathLike, split: str) -> str:
 
     for workdir in (first, second):
         run_folder.expect(workdir, identity.FINETUNING)
-    data = [
-        ((run_folder.read(workdir) or {}).get("data") or {}).get(split)
-        for workdir in (first, second)
-    ]
+    sums = [_sum_of(workdir, split) for workdir in (first, second)]
     reports, wrong = zip(
         *(report.read(workdir, split) for workdir in (first, second)),
         strict=True,
     )
     # Where no run.json tells, the number of rows is all there is.
     rows = [found["rows"] for found in reports]
-    if data[0] and data[1] and data[0]["sha256"] != data[1]["sha256"]:
+    if all(sums) and sums[0] != sums[1]:
         raise UserError(
             f"{first} and {second} were judged by other {split} rows: fine-"
             "tune both with the same files"
@@ -82,6 +80,14 @@ def compare(first: paths.PathLike, second: paths.PathLike, split: str) -> str:
     )
     lines.append(f"McNemar p = {chance:.4g}: {verdict}")
     return "\n".join(lines)
+
+
+def _sum_of(workdir: paths.PathLike, split: str) -> Any:
+    """Returns the SHA-256 of a split's rows; None where nothing tells it."""
+    values: Any = run_folder.read(workdir)
+    for key in ("data", split, "sha256"):
+        values = values.get(key) if isinstance(values, dict) else None
+    return values
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ TUNING_PANELS = (
     ("norm of the gradients", "gradient_norm", ""),
     ("speed", "steps_per_second", "steps/s"),
 )
+_MOST_DRAWN = 1e100
 TRAIN_COLOR, HELD_OUT_COLOR, BASELINE_COLOR = "#4477aa", "#cc3311", "#777777"
 
 
@@ -124,9 +125,10 @@ def _panel(axes, key: str, training: list[dict], held_out: list[dict]) -> None:
             label="held-out",
         )
     baseline = {"mlm_loss": "unigram_loss"}.get(key)
-    if held_out and baseline:
+    guessed = held_out[-1].get(baseline) if held_out and baseline else None
+    if _is_drawn(guessed):
         axes.axhline(
-            held_out[-1][baseline],
+            guessed,
             color=BASELINE_COLOR,
             linestyle=":",
             label="guessing by character frequency",
@@ -139,8 +141,21 @@ def _panel(axes, key: str, training: list[dict], held_out: list[dict]) -> None:
 
 
 def _series(rows: list[dict[str, Any]], key: str) -> tuple[list, list]:
-    rows = [row for row in rows if key in row]
+    rows = [
+        row
+        for row in rows
+        if _is_drawn(row["step"]) and _is_drawn(row.get(key))
+    ]
     return [row["step"] for row in rows], [row[key] for row in rows]
+
+
+def _is_drawn(value: Any) -> bool:
+    """Whether a value is a number that an axis can hold.
+
+    A lost loss is null in the log, and leaves a gap.
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and abs(value) < _MOST_DRAWN
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -66,8 +67,8 @@ def problem(tmp_path_factory):
     return folder
 
 
-def arguments(problem, strategy, workdir):
-    settings = SETTINGS | {"model": problem / "albert_config.json"}
+def arguments(problem, strategy, workdir, **changes):
+    settings = SETTINGS | {"model": problem / "albert_config.json"} | changes
     return [
         *("--strategy", strategy, "--workdir", str(workdir)),
         *("--data_dir", str(problem / "records")),
@@ -145,38 +146,41 @@ def test_two_replicas_train_as_one_device(problem, one_device):
     same_training(workdir, one_device)
 
 
-def cluster(count):
-    """Returns the TF_CONFIG of each of some workers on this machine."""
+def cluster(count, chief=False):
+    """Returns the TF_CONFIG of each of some workers on this machine.
+
+    Args:
+        count: How many there are.
+        chief: Whether the first one is called so.
+    """
     sockets = [socket.socket() for _ in range(count)]
     for one in sockets:
         one.bind(("127.0.0.1", 0))
     workers = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
     for one in sockets:
         one.close()
+    roles = {"chief": workers[:1], "worker": workers[1:]}
+    roles = roles if chief else {"worker": workers}
     return [
-        json.dumps(
-            {
-                "cluster": {"worker": workers},
-                "task": {"type": "worker", "index": index},
-            }
-        )
-        for index in range(count)
+        json.dumps({"cluster": roles, "task": {"type": role, "index": index}})
+        for role, places in roles.items()
+        for index in range(len(places))
     ]
 
 
 @contextlib.contextmanager
-def two_workers(problem, *workdirs):
+def two_workers(problem, *workdirs, chief=False, **changes):
     """Starts a worker for each workdir; ends with none of them left."""
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "albert_tf2.pretrain"]
-            + arguments(problem, "multi_worker", workdir),
+            + arguments(problem, "multi_worker", workdir, **changes),
             env=os.environ | {"TF_CONFIG": config},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for config, workdir in zip(cluster(2), workdirs, strict=True)
+        for config, workdir in zip(cluster(2, chief), workdirs, strict=True)
     ]
     try:
         yield processes
@@ -233,6 +237,55 @@ def test_a_killed_worker_ends_the_others(problem, one_device, victim):
     with two_workers(problem, workdir, workdir) as processes:
         assert [ends(process)[0] for process in processes] == [0, 0]
     same_training(workdir, one_device)
+
+
+def losses(workdir):
+    return [
+        (row["step"], row["loss"])
+        for row in read_rows(workdir / "metrics.jsonl")
+    ]
+
+
+@pytest.fixture(scope="module")
+def chief_and_worker(problem, one_device):
+    """An undisturbed run of a cluster with a chief and a worker."""
+    workdir = problem / "chief"
+    with two_workers(problem, workdir, workdir, chief=True) as processes:
+        (code, output), (other, _) = map(ends, processes)
+    assert (code, other) == (0, 0), output[-3000:]
+    assert "on 2 replica(s)" in output
+    same_training(workdir, one_device)
+    return workdir
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_one_of_two_is_stopped_at_random_steps(
+    problem, chief_and_worker, number
+):
+    """Three times one of them, at any step; the same losses in the end."""
+    rng = random.Random(os.getpid() + number)
+    workdir = problem / f"stopped_{number}"
+    changes = {"chief": True, "checkpoint_every": 3}
+    for stop in sorted(rng.sample(range(1, STEPS), 3)):
+        victim = rng.randrange(2)
+        with two_workers(problem, workdir, workdir, **changes) as processes:
+            deadline = time.monotonic() + 300
+            while len(read_rows(workdir / "metrics.jsonl")) < stop:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            processes[victim].send_signal(number)
+            began = time.monotonic()
+            code, output = ends(processes[1 - victim], timeout=120)
+            # Unless it had made its last step just before.
+            assert code in (0, 75), output[-3000:]
+            assert time.monotonic() - began < 60
+            assert "Traceback" not in output
+            if number == signal.SIGTERM:
+                assert ends(processes[victim])[0] == code
+    with two_workers(problem, workdir, workdir, **changes) as processes:
+        assert [ends(process)[0] for process in processes] == [0, 0]
+    assert losses(workdir) == losses(chief_and_worker)
 
 
 def test_workers_must_share_their_folder(problem):

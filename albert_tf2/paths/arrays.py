@@ -102,6 +102,6 @@ def _read(stream: IO[bytes], size: int, most: int) -> np.ndarray:
 def _no_array(path: PathLike, error: Exception) -> UserError:
     reason = " ".join(str(error).split())[:160] or type(error).__name__
     return UserError(
-        f"{shown(path)} is damaged, or no file of arrays ({reason}): write it "
-        "again"
+        f"{shown(path)}: not an array of numbers, or damaged ({reason}): "
+        "write it again"
     )
