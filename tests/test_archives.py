@@ -1,5 +1,6 @@
 """Archives from anywhere: unpacked whole, or refused before a byte."""
 
+import gzip
 import io
 import shutil
 import tarfile
@@ -172,3 +173,35 @@ def test_what_does_not_fit_the_disk_is_not_unpacked(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="needs 8 bytes unpacked"):
         archives.unpack(archive, tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["a.zip"]
+
+
+@pytest.mark.parametrize(
+    "entries, reason",
+    [
+        ({"m/a": b"1", "m/a/b": b"2"}, "'m/a/b', which cannot be written"),
+        ({"m/" + "x" * 300: b"1"}, "File name too long"),
+        ({"m/" + "d/" * 3000 + "x": b"1"}, "which cannot be written"),
+    ],
+)
+def test_names_that_no_disk_takes(entries, reason, tmp_path):
+    archive = make_zip(tmp_path / "a.zip", entries)
+    with pytest.raises(UserError, match=reason) as error:
+        archives.unpack(archive, tmp_path / "out")
+    assert str(archive) in str(error.value) and len(str(error.value)) < 500
+    assert list(tmp_path.iterdir()) == [archive]
+
+
+def test_a_header_may_not_ask_for_gigabytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "MAX_HEADER_BYTES", 20_000)
+    for kind in (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME):
+        info = tarfile.TarInfo("p")
+        info.type, info.size = kind, 6 << 30
+        path = tmp_path / "a.tar.gz"
+        with gzip.open(path, "wb") as stream:
+            stream.write(info.tobuf() + bytes(100_000))
+        with pytest.raises(UserError, match="more than 20,000 bytes"):
+            archives.unpack(path, tmp_path / "out")
+    many = {f"m/{number}": b"" for number in range(1_000)}
+    make_zip(tmp_path / "a.zip", many)
+    with pytest.raises(UserError, match="more than 20,000 bytes"):
+        archives.unpack(tmp_path / "a.zip", tmp_path / "out")

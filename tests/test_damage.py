@@ -14,9 +14,10 @@ import damage_kinds
 import numpy as np
 import pytest
 
-from albert_tf2 import UserError, paths
+from albert_tf2 import UserError, finetune, paths
 from albert_tf2.paths import arrays
-from albert_tf2.tasks import reading, tables
+from albert_tf2.prediction.similarity import Whitening
+from albert_tf2.tasks import reading, registry, tables
 
 
 def test_a_few_of_each_kind(tmp_path):
@@ -112,3 +113,30 @@ def test_arrays_have_an_end(array_file, tmp_path):
     np.savez_compressed(path, a=np.zeros(100), b=np.zeros(100))
     with pytest.raises(UserError, match="larger than 700 bytes"):
         arrays.read_arrays(path, most=1_500)
+
+
+def test_a_whitening_of_another_model_is_told(tmp_path):
+    whitening = Whitening(np.zeros(3), np.eye(3))
+    whitening.save(tmp_path / "w.npz")
+    loaded = Whitening.load(tmp_path / "w.npz")
+    np.testing.assert_array_equal(loaded(np.ones([2, 3])), np.ones([2, 3]))
+    with pytest.raises(UserError, match="of 3 numbers.*this model's have 4"):
+        loaded(np.ones([2, 4]))
+    np.savez(tmp_path / "w.npz", mean=np.zeros(2), kernel=np.eye(3))
+    with pytest.raises(UserError, match="not a whitening"):
+        Whitening.load(tmp_path / "w.npz")
+
+
+def test_labels_of_thousands_of_digits(tmp_path):
+    """Python reads no number of 5,000 digits."""
+    rows = "".join(f"甲{n}\t{'9' * 5_000}\n乙{n}\t0\n" for n in range(9))
+    for name in ("classification", "regression"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.tsv").write_text(rows, "utf-8")
+    recipe = finetune.read_recipe("classification", None, [])
+    task = registry.from_recipe("classification", recipe)
+    finetune.read_data(task, tmp_path / "classification", recipe, say=len)
+    assert task.labels == ("0", "9" * 5_000)
+    task = registry.from_recipe("regression", recipe)
+    with pytest.raises(UserError, match="all scores are 0"):
+        finetune.read_data(task, tmp_path / "regression", recipe, say=len)

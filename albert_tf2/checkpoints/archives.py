@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from albert_tf2 import paths
-from albert_tf2.errors import UserError
+from albert_tf2.errors import UserError, shown
 
 # The largest released archive (xxlarge with its slots) unpacks to 3 GB.
 MAX_UNPACKED_BYTES = 16 << 30
@@ -177,15 +177,24 @@ def _extract(archive: Path, found: Iterator[_Member], folder: Path) -> None:
         _check_name(archive, member)
     for member in members:
         target = folder / member.name
-        if member.is_folder:
-            target.mkdir(parents=True, exist_ok=True)
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        source = member.open()
-        assert source is not None, "only plain files are left"
-        with source, open(target, "xb") as sink:
-            # Both kinds of member end at their declared size.
-            shutil.copyfileobj(source, sink)
+        try:
+            if member.is_folder:
+                target.mkdir(parents=True, exist_ok=True)
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            sink = open(target, "xb")
+        except OSError as error:
+            # A name twice, a file as a folder, a name of 300 characters.
+            raise UserError(
+                f"{archive} holds {shown(member.name)}, which cannot be "
+                f"written ({error.strerror}): it is not unpacked"
+            ) from error
+        with sink:
+            source = member.open()
+            assert source is not None, "only plain files are left"
+            with source:
+                # Both kinds of member end at their declared size.
+                shutil.copyfileobj(source, sink)
 
 
 def _check_name(archive: Path, member: _Member) -> None:

@@ -113,7 +113,7 @@ class Local(Backend):
 
     def entries(self, folder):
         with os.scandir(folder) as found:
-            return [(entry.name, entry.is_dir()) for entry in found]
+            return [(entry.name, _is_folder(entry)) for entry in found]
 
     def open(self, path, mode):
         if mode != "rb":
@@ -139,6 +139,14 @@ class Local(Backend):
 
     def rename(self, source, target):
         os.replace(source, target)
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    """Whether an entry is a folder; a link in a circle is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 class TensorFlow(Backend):

@@ -58,6 +58,12 @@ class Whitening(NamedTuple):
         return cls(mean.astype(np.float32), kernel.astype(np.float32))
 
     def __call__(self, embeddings: np.ndarray) -> np.ndarray:
+        if embeddings.shape[-1] != len(self.mean):
+            raise UserError(
+                f"the whitening is of vectors of {len(self.mean)} numbers, "
+                f"and this model's have {embeddings.shape[-1]}: fit it on "
+                "this model's (--whiten_with a file of sentences)"
+            )
         return (embeddings - self.mean) @ self.kernel
 
     def save(self, path: paths.PathLike) -> None:
@@ -67,12 +73,15 @@ class Whitening(NamedTuple):
     @classmethod
     def load(cls, path: paths.PathLike) -> "Whitening":
         found = read_arrays(path)
-        mean, kernel = found.get("mean"), found.get("kernel")
-        fits = mean is not None and kernel is not None
-        if fits:
-            fits = mean.dtype.kind == kernel.dtype.kind == "f"
-            fits &= kernel.ndim == 2 and mean.shape == kernel.shape[:1]
-        if not fits or not (np.isfinite(mean).all()):
+        none = np.zeros(0)
+        mean, kernel = found.get("mean", none), found.get("kernel", none)
+        if not (
+            mean.dtype.kind == kernel.dtype.kind == "f"
+            and kernel.ndim == 2
+            and mean.shape == kernel.shape[:1]
+            and np.isfinite(mean).all()
+            and np.isfinite(kernel).all()
+        ):
             raise UserError(
                 f"{path} is not a whitening written by this program: write "
                 "it again with --save_whitening"

@@ -15,6 +15,7 @@ from albert_tf2 import paths
 from albert_tf2.errors import UserError
 from albert_tf2.tasks import base
 from albert_tf2.tasks import reading as reading
+from albert_tf2.tasks.columns import is_whole
 from albert_tf2.tasks.outcomes import Outcome
 from albert_tf2.tasks.reading import BadRow
 from albert_tf2.tasks.text_rows import label_of
@@ -186,7 +187,7 @@ def classification_metrics(pairs: Sequence[tuple[str, str]]) -> dict:
 
 def label_order(label: str) -> tuple:
     """Sorts numeric labels by value ("2" before "10"), others as text."""
-    return (0, int(label), "") if label.isdecimal() else (1, 0, label)
+    return (0, int(label), "") if is_whole(label) else (1, 0, label)
 
 
 def shown_counts(counts: Counter) -> str:

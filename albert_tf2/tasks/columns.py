@@ -100,12 +100,17 @@ def is_number(text: str) -> bool:
     return _NUMBER.fullmatch(text) is not None
 
 
+def is_whole(text: str) -> bool:
+    """Whether a text is a whole number; one of 20 digits is a name."""
+    return text.isdecimal() and len(text) < 20
+
+
 def look_at(cells: Sequence[Any]) -> Look:
     """Describes the cells of a column."""
     filled = [text for text in map(plain, cells) if text]
     counts = Counter(filled)
     is_serial = len(filled) > 1 and all(
-        a.isdecimal() and b.isdecimal() and int(b) == int(a) + 1
+        is_whole(a) and is_whole(b) and int(b) == int(a) + 1
         for a, b in itertools.pairwise(filled)
     )
     return Look(
