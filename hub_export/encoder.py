@@ -54,7 +54,7 @@ def traced(
 ) -> tf.types.experimental.GenericFunction:
     """Returns `function(inputs, training)` traced with and without dropout."""
 
-    @tf.function
+    @tf.function(autograph=False)
     def call(inputs, training=False):
         return function(inputs, training)
 
@@ -200,7 +200,9 @@ def build_encoder(
 def serving_signature(encode: Callable) -> tf.types.experimental.Callable:
     """Returns the signature on ids: named int32 inputs, a dict of tensors."""
 
-    @tf.function(input_signature=[input_specs(features.ENCODER_INPUTS)])
+    @tf.function(
+        input_signature=[input_specs(features.ENCODER_INPUTS)], autograph=False
+    )
     def serve(inputs):
         outputs = encode(inputs, training=False)
         return {name: outputs[name] for name in SIGNATURE_OUTPUTS}

@@ -63,12 +63,12 @@ class Tokenizer(tf.Module):
         self._begins_word = tf.logical_not(pieces)  # [V]
         self._token_lengths = tf.constant(lengths, tf.int32)  # [V]
 
-    @tf.function(input_signature=[_TEXT])
+    @tf.function(input_signature=[_TEXT], autograph=False)
     def __call__(self, text: tf.Tensor) -> tf.RaggedTensor:
         """Cuts string [B] into int32 ragged [B, (words), (tokens)]."""
         return self._nest_in_words(self.cut(text))
 
-    @tf.function(input_signature=[_TEXT])
+    @tf.function(input_signature=[_TEXT], autograph=False)
     def tokenize_with_offsets(
         self, text: tf.Tensor
     ) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
@@ -87,7 +87,7 @@ class Tokenizer(tf.Module):
             nested.with_flat_values(limits),
         )
 
-    @tf.function(input_signature=[])
+    @tf.function(input_signature=[], autograph=False)
     def get_special_tokens_dict(self) -> dict[str, tf.Tensor]:
         """Returns the scalar int32 ids that packing and masking need."""
         ids = {
@@ -241,7 +241,7 @@ class Preprocessor(tf.Module):
                     [segment] * count, tf.TensorSpec([], tf.int32)
                 )
 
-    @tf.function(input_signature=[_TEXT])
+    @tf.function(input_signature=[_TEXT], autograph=False)
     def __call__(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """Turns string [B] into encoder inputs, int32 [B, T] each."""
         packed = self.pack([self.tokenize.cut(text)], self._seq_length)
@@ -250,7 +250,7 @@ class Preprocessor(tf.Module):
             for name, value in packed.items()
         }
 
-    @tf.function
+    @tf.function(autograph=False)
     def bert_pack_inputs(
         self,
         inputs: list[tf.RaggedTensor],

@@ -98,7 +98,9 @@ class ServingModel(tf.Module):
             "similarity": (self.similarity, two),
         }
         return {
-            name: tf.function(function).get_concrete_function(*specs)
+            name: tf.function(function, autograph=False).get_concrete_function(
+                *specs
+            )
             for name, (function, specs) in published.items()
         }
 

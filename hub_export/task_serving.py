@@ -53,9 +53,9 @@ def export_task_serving(
             task_file = paths.join(staging, TASK_FILE)
             paths.write_json(task_file, tuned.describe())
             root.task_file = tf.saved_model.Asset(task_file)
-            answer = tf.function(root.answer).get_concrete_function(
-                *root.specs()
-            )
+            answer = tf.function(
+                root.answer, autograph=False
+            ).get_concrete_function(*root.specs())
             signatures = {"serving_default": answer, method: answer}
             published = dict(signatures)
             if isinstance(root, VectorGraph):

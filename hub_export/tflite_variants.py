@@ -122,7 +122,9 @@ def _loss(
     """Compares a model's embeddings of sentences with ours in float32."""
     preprocessor = Preprocessor(tokenizer, seq_length=seq_length)
     runner = interpreter(path, num_threads=2).get_signature_runner()
-    ours = tf.function(output_function(pretrainer, "embedding"))
+    ours = tf.function(
+        output_function(pretrainer, "embedding"), autograph=False
+    )
     expected, found = [], []
     for sentence in sentences:
         inputs = preprocessor(tf.constant([sentence]))

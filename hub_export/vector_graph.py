@@ -26,5 +26,7 @@ class VectorGraph(TextGraph):
     def more_signatures(self) -> dict[str, Any]:
         """Returns what is published beside `answer`, by name."""
         specs = [tf.TensorSpec([None], tf.string, f"text_{x}") for x in "ab"]
-        compare = tf.function(self.similarity).get_concrete_function(*specs)
+        compare = tf.function(
+            self.similarity, autograph=False
+        ).get_concrete_function(*specs)
         return {"similarity": compare}

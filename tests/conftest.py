@@ -112,3 +112,26 @@ def checkpoint(tmp_path_factory) -> Path:
     keras.utils.set_random_seed(0)
     model = AlbertPretrainer(samples.small_config(vocab_file))
     return save_pretrained(model, folder / "model", vocab_file=vocab_file)
+
+
+@pytest.fixture(scope="session")
+def _warm_python():
+    from warm_python import WarmPython
+
+    python = WarmPython()
+    yield python
+    python.close()
+
+
+@pytest.fixture(scope="module")
+def warm_python(_warm_python):
+    """Lets a module's processes start with TensorFlow imported.
+
+    For `pytestmark`, so that the module's own fixtures have it too; see
+    warm_python.py.
+    """
+    import sys
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", _warm_python.path)
+        yield _warm_python

@@ -14,6 +14,8 @@ from albert_tf2.checkpoints import (
     save_pretrained,
 )
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 VOCABULARY += [chr(0x4E00 + i) for i in range(202 - len(VOCABULARY))]
 

@@ -23,6 +23,8 @@ from albert_tf2.training import distribution
 from albert_tf2.training.run_log import read_rows
 from albert_tf2.training.workers import Workers
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 STEPS = 20
 # float32 sums in another order; LAMB divides them by small norms.
 LOSS_TOLERANCE, WEIGHT_TOLERANCE = 1e-4, 5e-4

@@ -14,6 +14,8 @@ from albert_tf2.model import dropout, fusion, layers, losses
 from albert_tf2.model.albert import AlbertPretrainer
 from albert_tf2.pretraining.step import PretrainStep
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 RATE = 0.25
 
 

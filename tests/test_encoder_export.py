@@ -17,6 +17,8 @@ from albert_tf2.hub_export.verify import probe_inputs
 from albert_tf2.keras_api import keras
 from albert_tf2.text.tokenization import SPECIAL_TOKENS
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 LAYOUTS = {
     "brightmart": {},
     "preln": {"ln_type": "preln"},

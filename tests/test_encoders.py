@@ -11,6 +11,8 @@ from albert_tf2.model.albert import AlbertPretrainer
 from albert_tf2.prediction.predictor import Predictor
 from albert_tf2.tasks import base, registry
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 LONG = "今天天气很好" * 40
 
 

@@ -16,6 +16,8 @@ from albert_tf2.checkpoints import save_pretrained
 from albert_tf2.hub_export import export, verify
 from albert_tf2.text.tokenization import SPECIAL_TOKENS
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 
 @pytest.fixture
 def checkpoint(tiny_config, tmp_path):

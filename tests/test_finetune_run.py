@@ -27,6 +27,8 @@ from albert_tf2.recipes import FinetuneRecipe
 from albert_tf2.tasks import registry
 from albert_tf2.training.run_log import read_rows
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 RECIPE = dict(
     max_seq_length=32,
     global_batch_size=4,

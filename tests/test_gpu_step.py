@@ -10,6 +10,8 @@ import pytest
 
 from albert_tf2 import AlbertConfig
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = str(ROOT / "benchmarks" / "gpu_step.py")
 

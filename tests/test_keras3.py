@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 IDS = ("input_word_ids", "input_mask", "input_type_ids")
 TEXTS = ["一丁丂", "七丄丅丆", "万丈三上", "下丌不"] * 4
 PAIRS = (TEXTS, TEXTS[::-1])

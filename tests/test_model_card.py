@@ -15,6 +15,8 @@ from albert_tf2.hub_export.encoder import export_encoder
 from albert_tf2.hub_export.preprocessor import export_preprocessor
 from albert_tf2.text.tokenization import SPECIAL_TOKENS, Tokenizer
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 
 @pytest.fixture
 def exported(tiny_config, tmp_path, monkeypatch):

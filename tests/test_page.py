@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 pytest.importorskip("fastapi", reason="the extra `serve` is missing")
 
 from toy_models import tuned, write_pretrained  # noqa: E402

@@ -19,6 +19,8 @@ from albert_tf2.text.normalization import REPLACEMENTS
 from albert_tf2.text.text_settings import TextSettings
 from albert_tf2.text.tokenization import SPECIAL_TOKENS, Tokenizer
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 INPUTS = ["input_word_ids", "input_mask", "input_type_ids"]
 CLS, SEP = 2, 3
 

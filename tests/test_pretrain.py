@@ -12,6 +12,8 @@ from albert_tf2.errors import UserError
 from albert_tf2.recipes import PretrainRecipe, load_recipe
 from albert_tf2.training.run_log import read_rows
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 RECIPES = sorted(
     entry.name
     for entry in resources.files("albert_tf2.configs").iterdir()

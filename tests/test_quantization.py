@@ -9,6 +9,8 @@ from albert_tf2 import AlbertPretrainer, Tokenizer, UserError, Vocabulary
 from albert_tf2.hub_export import quantization, tflite_variants
 from albert_tf2.text.tokenization import SPECIAL_TOKENS
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 RNG = np.random.default_rng(0)
 
 

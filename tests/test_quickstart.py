@@ -12,6 +12,8 @@ import pytest
 from albert_tf2 import quickstart
 from albert_tf2.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 SMALL = [
     "--set=train_steps=4",
     "--set=warmup_steps=2",

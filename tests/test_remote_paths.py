@@ -31,6 +31,8 @@ from albert_tf2.hub_export import export
 from albert_tf2.text.tokenization import SPECIAL_TOKENS, Vocabulary
 from albert_tf2.training import loop, run_log
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 # `test_bucket` runs these tests on gs:// by this variable.
 BUCKET = "ALBERT_TF2_TEST_BUCKET"
 

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -36,6 +35,8 @@ from albert_tf2.training.identity import (
     Fingerprint,
     Identity,
 )
+
+pytestmark = pytest.mark.usefixtures("warm_python")
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = ("metrics.jsonl", "evaluation.jsonl")
@@ -537,7 +538,7 @@ def test_who_lost_the_folder_writes_no_more(records, tmp_path):
         assert owner is None
 
 
-def test_one_owner_also_after_a_kill(records, tmp_path):
+def test_one_owner_also_after_a_kill(records, tmp_path, warm_python):
     """Two at once: the second one is refused. Killed: nothing is in the way."""
     long = recipe(tmp_path, train_steps=100_000)
     arguments = [
@@ -565,7 +566,7 @@ def test_one_owner_also_after_a_kill(records, tmp_path):
         # Reading needs no lock.
         run_folder.expect(tmp_path / "run", PRETRAINING)
     finally:
-        process.send_signal(signal.SIGKILL)
+        warm_python.kill(process)
         process.wait()
     short = dataclasses.replace(long, train_steps=1)
     assert train(short, records, tmp_path / "run").step >= 0

@@ -20,6 +20,8 @@ from albert_tf2.recipes import FinetuneRecipe
 from albert_tf2.tasks import registry
 from albert_tf2.tasks import sentence_vectors as task_module
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 SENTENCES = sorted({text for pair in samples.PAIRS for text in pair[:2]})
 PROSE = ["今天天气很好,我喜欢", "小明爱踢足球,很快乐", "北京是中国首都,好"]
 RECIPE = dict(

@@ -17,6 +17,8 @@ from albert_tf2.hub_export import serving
 from albert_tf2.text.text_settings import TextSettings
 from albert_tf2.text.tokenization import SPECIAL_TOKENS
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 TEXTS = ["一丁七", "", "万丈三上下不与丐丑专且丕世", "丁丁丁"]
 SIGNS = [*"ab12\"'-.！", "##b", "##1", "##2"]
 WITH_SIGNS = ["ＡＢ１２！", "“一”——丁…", "丁‘ａ’–２１", "ab12！"]

@@ -5,6 +5,7 @@ are worth is the business of the other tests.
 """
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from lamb import OPTIMIZER
 
@@ -12,6 +13,8 @@ from albert_tf2 import pretrain, quickstart
 from albert_tf2.data import build_pretraining_data, vocabulary
 from albert_tf2.hub_export import export
 from albert_tf2.keras_api import keras
+
+pytestmark = pytest.mark.usefixtures("warm_python")
 
 
 def test_text_records_training_export_hub_layer(tmp_path, capsys):

@@ -17,6 +17,7 @@ from albert_tf2.hub_export import export
 from albert_tf2.prediction.predictor import Predictor
 
 LENGTH = 24
+pytestmark = pytest.mark.usefixtures("warm_python")
 # What each task's training data would have told.
 TOLD = {
     "lcqmc": {"labels": ["0", "1"], "pairs": True},

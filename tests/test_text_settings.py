@@ -12,6 +12,8 @@ from albert_tf2 import Tokenizer, UserError, Vocabulary, pretrain
 from albert_tf2.text.text_settings import TextSettings
 from albert_tf2.text.tokenization import SPECIAL_TOKENS
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 VOCABULARY = Vocabulary([*SPECIAL_TOKENS, *'他说好"', "a", "A"])
 CASED = TextSettings(do_lower_case=False, normalize=True)
 

@@ -14,6 +14,8 @@ from albert_tf2.text.normalization import REPLACEMENTS
 from albert_tf2.text.text_settings import TextSettings
 from albert_tf2.text.tokenization import SPECIAL_TOKENS
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 T = 16
 SIGNS = [*"ab12\"'-.！", "##b", "##1", "##2"]
 

@@ -11,6 +11,8 @@ from albert_tf2.model.albert import AlbertEncoder
 from albert_tf2.tasks import base, registry
 from albert_tf2.text.tokenization import SPECIAL_TOKENS, Tokenizer
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 PROGRAM = Path(__file__).parents[1] / "benchmarks" / "tflite_latency.py"
 
 

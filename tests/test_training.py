@@ -26,6 +26,8 @@ from albert_tf2.records.record_set import open_records
 from albert_tf2.training import guard, optimization
 from albert_tf2.training.run_log import read_rows
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 MODEL = {
     "vocab_size": 200,
     "embedding_size": 8,
@@ -254,7 +256,7 @@ def command(model_file, records, workdir, **changes):
 
 
 def test_killed_at_random_a_run_goes_on_bit_for_bit(
-    records, model_file, tmp_path
+    records, model_file, tmp_path, warm_python
 ):
     """SIGKILL while it steps, logs or saves; the same command each time."""
     rng = random.Random(os.getpid())
@@ -277,7 +279,7 @@ def test_killed_at_random_a_run_goes_on_bit_for_bit(
                 break
             time.sleep(0.005)
         time.sleep(rng.random() * 0.05)
-        process.send_signal(signal.SIGKILL)
+        warm_python.kill(process)
         kills += process.wait() == -signal.SIGKILL
     assert kills, "the run was over before it could be killed"
     done = subprocess.run(arguments, capture_output=True, text=True)

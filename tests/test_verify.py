@@ -11,6 +11,8 @@ from albert_tf2.hub_export.serving import export_serving
 from albert_tf2.text.text_settings import TextSettings
 from albert_tf2.text.tokenization import SPECIAL_TOKENS, Tokenizer
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 
 @pytest.fixture(scope="module")
 def vocab_file(tmp_path_factory):

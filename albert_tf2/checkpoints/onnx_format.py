@@ -45,7 +45,7 @@ def write(found: Weights, folder: Path) -> dict[str, str]:
         inputs.append(features.MASKED_LM_POSITIONS)
     specs = [tf.TensorSpec([None, None], tf.int32, name) for name in inputs]
 
-    @tf.function(input_signature=specs)
+    @tf.function(input_signature=specs, autograph=False)
     def call(*tensors):
         given = {name: tensors[i] for i, name in enumerate(inputs)}
         outputs = model(given, training=False)

@@ -125,7 +125,9 @@ class OnReplicas:
                 {name: self._spec(array) for name, array in batch.items()},
                 *map(tf.TensorSpec.from_tensor, more),
             ]
-            self._traced = tf.function(self._run, input_signature=signature)
+            self._traced = tf.function(
+                self._run, input_signature=signature, autograph=False
+            )
         return self._traced(batch, *more)
 
     def _spec(self, array: np.ndarray) -> tf.TensorSpec:

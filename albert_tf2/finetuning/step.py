@@ -77,6 +77,7 @@ class FinetuneStep:
             self.gradients, jit_compile=True if jit_compile else None
         )
 
+    @tf.autograph.experimental.do_not_convert
     def __call__(
         self, batch: dict[str, tf.Tensor], step: tf.Tensor | int = 0
     ) -> tf.Tensor:
@@ -126,6 +127,7 @@ class FinetuneStep:
             loss += more_loss
         return gradients, loss
 
+    @tf.autograph.experimental.do_not_convert
     def _part(self, batch, seed):
         """Returns gradients and loss of rows, attacked ones too if asked."""
         with fusion.single_passes(self.fuses), dropout.seeded(seed):

@@ -42,7 +42,7 @@ def are_enabled() -> bool:
 
 
 def _compiled(function):
-    return tf.function(function, jit_compile=True)
+    return tf.function(function, jit_compile=True, autograph=False)
 
 
 @_compiled

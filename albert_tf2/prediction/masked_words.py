@@ -125,7 +125,7 @@ class MaskedWords:
     def _step(self):
         import tensorflow as tf
 
-        @tf.function(reduce_retracing=True)
+        @tf.function(reduce_retracing=True, autograph=False)
         def step(inputs):
             return self._model(inputs, training=False)[features.MLM_LOGITS]
 

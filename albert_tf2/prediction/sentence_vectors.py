@@ -107,7 +107,7 @@ class SentenceVectors:
 
         pool = pooled if self._tuned_pooling is None else sentence_vector
 
-        @tf.function(reduce_retracing=True)
+        @tf.function(reduce_retracing=True, autograph=False)
         def step(inputs):
             outputs = self._encoder(inputs, training=False)
             return pool(outputs, inputs[features.INPUT_MASK], pooling)

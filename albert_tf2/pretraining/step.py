@@ -78,6 +78,7 @@ class PretrainStep:
             self.gradients, jit_compile=True if jit_compile else None
         )
 
+    @tf.autograph.experimental.do_not_convert
     def __call__(
         self, batch: dict[str, tf.Tensor], step: tf.Tensor | int = 0
     ) -> tf.Tensor:
@@ -121,6 +122,7 @@ class PretrainStep:
             sums += more_sums
         return gradients, sums
 
+    @tf.autograph.experimental.do_not_convert
     def _part(self, batch, weights, seed):
         inputs, labels = split_batch(batch)
         with (
@@ -184,6 +186,7 @@ class EvaluationStep:
         self.model, self.depth = model, depth
         self.unigram = tf.constant(unigram_log_probs, tf.float32)  # [V]
 
+    @tf.autograph.experimental.do_not_convert
     def __call__(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
         inputs, labels = split_batch(batch)
         with fusion.single_passes(fusion.suits_devices()):

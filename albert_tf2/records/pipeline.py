@@ -41,6 +41,7 @@ _READ = 16
 def _to_batch(record_set: Records, masker: Masker | None, seed: int):
     """Returns the function (strings [B], first row) -> batch."""
 
+    @tf.autograph.experimental.do_not_convert
     def build(serialized, first_row):
         if isinstance(record_set, ClassicRecords):
             return record_set.parse(serialized)
@@ -102,6 +103,7 @@ class _Windows:
         first_window, skipped = self.locate(first_row)
         counts = tf.constant(self.counts)
 
+        @tf.autograph.experimental.do_not_convert
         def read_epoch(epoch):
             order = self.order(epoch)
             first = epoch * self.per_epoch
@@ -211,6 +213,7 @@ def training_dataset(
     )
     dataset = dataset.enumerate(start_step)
 
+    @tf.autograph.experimental.do_not_convert
     def split(step, block):
         mine = tf.reshape(block, [workers, replicas, share])[worker]
         first = step * global_batch_size + worker * replicas * share

@@ -70,7 +70,9 @@ class Update:
             scales_loss(optimizer)
             or isinstance(optimizer, keras.optimizers.legacy.Adam)
         )
-        self._fused = tf.function(self._apply, jit_compile=True)
+        self._fused = tf.function(
+            self._apply, jit_compile=True, autograph=False
+        )
 
     def scaled(self, loss: tf.Tensor) -> tf.Tensor:
         """Returns what to differentiate in place of the loss."""
