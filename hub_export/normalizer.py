@@ -36,6 +36,9 @@ _IS_VALUE = 1 << 31
 _OFFSET_SHIFT = 10
 _BLOCK = 256
 
+# Unicode's categories of code points without a meaning: none yet, private use.
+_UNASSIGNED = ("Cn", "Co")
+
 # Stands for a character that tf.text would split but the originals keep in
 # its word. No vocabulary has it, so the word becomes [UNK], as theirs does.
 _UNKNOWN_CHARACTER = "\U0010fffd"
@@ -77,6 +80,7 @@ def normalize_character(
     )
 
 
+@functools.cache
 def _characters_that_split() -> set[str]:
     """Asks tf.text which characters it splits off, whatever its version."""
     characters = [
@@ -102,6 +106,13 @@ def character_table(do_lower_case: bool, normalize: bool) -> dict[str, str]:
     for code in range(sys.maxunicode + 1):
         character = chr(code)
         if 0xD800 <= code <= 0xDFFF or character == _UNKNOWN_CHARACTER:
+            continue
+        # Three of four are nobody's: nothing changes them, so save the time.
+        if (
+            unicodedata.category(character) in _UNASSIGNED
+            and character not in split
+            and not tokenization.is_chinese(character)
+        ):
             continue
         normalized = normalize_character(
             character, do_lower_case, normalize, character in split
