@@ -591,7 +591,10 @@ def test_a_recipes_settings_reach_the_step(
         pretraining_run, "PretrainStep", lambda *_, **more: given.update(more)
     )
     Run(recipe(model_file, **changes), records, tmp_path, "one_device")
-    assert given == settings | {"accumulation_steps": 2}
+    assert given == settings | {
+        "accumulation_steps": 2,
+        "depth": MODEL["num_hidden_layers"],
+    }
 
 
 def test_a_batch_that_cannot_be_shared_is_told_first(model_file):

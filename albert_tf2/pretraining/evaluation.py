@@ -40,9 +40,7 @@ class Evaluator:
                 depend on it.
             depth: Apply the first so many layers alone (`growth`).
         """
-        self.strategy = strategy
         self.held_out = held_out
-        self.masker = masker
         replicas = strategy.num_replicas_in_sync
         self.batch_size = max(batch_size // replicas, 1) * replicas
         step = EvaluationStep(
@@ -59,6 +57,16 @@ class Evaluator:
             return strategy.experimental_local_results(sums)[0]
 
         self._one_step = one_step
+        # Made once: what it does is traced anew with each dataset.
+        self._batches = strategy.distribute_datasets_from_function(
+            lambda context: pipeline.evaluation_dataset(
+                held_out,
+                masker,
+                batch_size=self.batch_size,
+                seed=SEED,
+                **shares(strategy, context),
+            )
+        )
 
     def evaluate(self) -> dict[str, float]:
         """Returns means over every held-out example once.
@@ -68,16 +76,7 @@ class Evaluator:
             guessing by character frequency), `examples` (pairs) and
             `masked_tokens`.
         """
-        dataset = self.strategy.distribute_datasets_from_function(
-            lambda context: pipeline.evaluation_dataset(
-                self.held_out,
-                self.masker,
-                batch_size=self.batch_size,
-                seed=SEED,
-                **shares(self.strategy, context),
-            )
-        )
-        iterator = iter(dataset)
+        iterator = iter(self._batches)
         total = np.zeros([])
         for _ in range(-(-self.held_out.records // self.batch_size)):
             total = total + self._one_step(iterator).numpy().astype(np.float64)
