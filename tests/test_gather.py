@@ -89,3 +89,14 @@ def test_stretches_are_consecutive_and_few():
         assert len(found) <= min(count, gather.MOST_STRETCHES)
     assert gather.stretches(names[:1], 4) == [["0"]]
     assert gather.stretches([], 4) == []
+
+
+def test_spools_are_closed_though_they_open_at_the_end(tmp_path):
+    """What is written last fails here, if it does, and not unseen."""
+    keys = [("records", 0), ("records", 1)]
+    with gather._Spools(str(tmp_path), 0, keys) as spools:
+        for key in keys:
+            spools.add(key, b"row")
+    assert len(spools._files) == 2
+    assert all(file.closed for file in spools._files.values())
+    assert gather.read_spools(str(tmp_path), keys[1]) == [b"row"]

@@ -69,10 +69,12 @@ def shares(lengths: Sequence[int], budget: int) -> list[int]:
         longest = max(kept)
         below = max((n for n in kept if n < longest), default=0)
         tied = [i for i, n in enumerate(kept) if n == longest]
-        step = min(longest - below, -(-over // len(tied)))
+        each, more = divmod(over, len(tied))
+        if each >= longest - below:
+            each, more = longest - below, 0
         # The last of equal segments gives first.
-        for i in reversed(tied):
-            taken = min(step, over)
+        for place, i in enumerate(reversed(tied)):
+            taken = each + (place < more)
             kept[i] -= taken
             over -= taken
     return kept
