@@ -45,6 +45,9 @@ def test_a_value_has_one_folder_however_it_is_written():
     assert names("class_weights=none,balanced")[1] == "class_weights=balanced"
 
 
+MANY = ",".join(f"0.{n:03d}" for n in range(1, 51))
+
+
 @pytest.mark.parametrize(
     "sweeps, reason",
     [
@@ -56,6 +59,10 @@ def test_a_value_has_one_folder_however_it_is_written():
         (["r_drop=1,2", "r_drop=3"], "`r_drop` is there twice"),
         (["max_train_rows=10,20"], "use --set, and a workdir for each"),
         (["seed=1,2"], "num_seeds=3 gives each run several"),
+        (
+            [f"{key}={MANY}" for key in ("r_drop", "weight_decay")],
+            "2,500 runs are more than 1,000",
+        ),
         (
             ["gradient_accumulation_steps=1,3"],
             "--sweep: `global_batch_size` must be divisible",

@@ -30,6 +30,8 @@ from albert_tf2.recipe_file import NULLS
 from albert_tf2.recipes import FinetuneRecipe
 
 SWEEP_FILE = "sweep.json"
+# Nobody trains more; three keys with 400 values each would fill the memory.
+MOST_RUNS = 1_000
 # All runs of a sweep have the same task and rows.
 _OF_TASK = (
     *("columns", "labels", "delimiter", "label_separator"),
@@ -92,6 +94,12 @@ def points(recipe: FinetuneRecipe, sweeps: Sequence[str]) -> list[Point]:
         if key in tried:
             raise UserError(f"--sweep: `{key}` is there twice: keep one")
         tried[key] = _values(key, texts)
+    count = math.prod(map(len, tried.values()))
+    if count > MOST_RUNS:
+        raise UserError(
+            f"--sweep: {count:,} runs are more than {MOST_RUNS:,}: try fewer "
+            "values of each key, or one key after the other"
+        )
     found = []
     for values in itertools.product(*tried.values()):
         chosen_values = dict(zip(tried, values, strict=True))
