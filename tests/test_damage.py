@@ -17,7 +17,7 @@ import pytest
 from albert_tf2 import UserError, finetune, paths
 from albert_tf2.paths import arrays
 from albert_tf2.prediction.similarity import Whitening
-from albert_tf2.tasks import reading, registry, tables
+from albert_tf2.tasks import question_files, reading, registry, tables
 
 
 def test_a_few_of_each_kind(tmp_path):
@@ -140,3 +140,23 @@ def test_labels_of_thousands_of_digits(tmp_path):
     task = registry.from_recipe("regression", recipe)
     with pytest.raises(UserError, match="all scores are 0"):
         finetune.read_data(task, tmp_path / "regression", recipe, say=len)
+
+
+def test_types_of_entities_have_an_end(tmp_path):
+    """Each row was compared with every type: minutes for a small file."""
+    rows = "".join(f"甲 B-{number}\n\n" for number in range(1_001))
+    (tmp_path / "train.txt").write_text(rows, "utf-8")
+    task = registry.create("ner")
+    with pytest.raises(UserError, match="1,001 types of entities"):
+        task.prepare(tmp_path, on_error="fail")
+
+
+@pytest.mark.parametrize("start", [None, 1, 2, 5, 7, 9, 99])
+def test_an_answer_is_found_near_its_place(start):
+    """On the left where both are as far, and at no cost of its number."""
+    context = "甲乙乙甲甲丙甲丙甲乙甲"
+    report = reading.ReadingReport()
+    places = [at for at, sign in enumerate(context) if sign == "甲"]
+    expected = min(places, key=lambda at: abs(at - (start or 0)))
+    assert question_files._locate("甲", start, context, report) == expected
+    assert question_files._locate("丁", start, context, report) == -1

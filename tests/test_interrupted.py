@@ -25,6 +25,7 @@ from albert_tf2.pretraining import run as pretraining_run
 from albert_tf2.training.loop import Loop
 from albert_tf2.training.snapshots import Snapshots
 
+LAST = "while saving the last time"
 # Where SIGTERM comes: a method, and in which of its calls.
 PHASES = {
     "before the first step": (Loop, "resume", 1),
@@ -32,8 +33,16 @@ PHASES = {
     "in a step": ("run", "run_steps", 3),
     "while saving": (Snapshots, "save", 1),
     "while evaluating": ("run", "evaluate", 1),
-    "while saving the last time": (Snapshots, "save", 3),
+    LAST: (Snapshots, "save", 3),
 }
+
+
+def stopped(phase):
+    """What a run in which SIGTERM comes ends with."""
+    # After the last step there is nothing to go on with: it ends by itself.
+    if phase == LAST:
+        return contextlib.nullcontext()
+    return pytest.raises(Preempted)
 
 
 def sigterm_in(patch, owner, name, call):
@@ -66,9 +75,9 @@ def test_sigterm_of_pretraining(
     a_recipe = training.recipe(model_file)
     with monkeypatch.context() as patch:
         calls = sigterm_in(patch, owner, name, call)
-        with pytest.raises(Preempted):
+        with stopped(phase):
             training.train(a_recipe, records, tmp_path)
-    assert len(calls) == call
+    assert len(calls) >= call
     assert training.train(a_recipe, records, tmp_path).step == 12
     training.same_runs(tmp_path, whole_run[0])
 
@@ -89,10 +98,10 @@ def test_sigterm_of_finetuning(
     with monkeypatch.context() as patch:
         patch.setattr(finetuning_run, "STEPS_PER_LOOP", 1)
         calls = sigterm_in(patch, owner, name, call)
-        with pytest.raises(Preempted):
+        with stopped(phase):
             tuning.run(folder, checkpoint, tmp_path / "cut", **changes)
-    assert len(calls) == call
-    assert not (tmp_path / "cut" / "results.json").exists()
+    assert len(calls) >= call
+    assert (tmp_path / "cut" / "results.json").exists() == (phase == LAST)
     tuning.run(folder, checkpoint, tmp_path / "cut", **changes)
     tuning.same_runs(tmp_path / "cut", tmp_path / "whole")
 

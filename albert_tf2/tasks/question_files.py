@@ -237,14 +237,14 @@ def _locate(text: str, start: Any, context: str, report) -> int:
     known = type(start) is int and start >= 0
     if known and context[start : start + len(text)] == text:
         return start
-    places = []
-    at = context.find(text) if text else -1
-    while at >= 0:
-        places.append(at)
-        at = context.find(text, at + 1)
+    near = start if known else 0
+    # The nearest on either side: a text may hold the answer everywhere.
+    before = context.rfind(text, 0, near - 1 + len(text))
+    places = [at for at in (before, context.find(text, near)) if at >= 0]
+    if not text:
+        places = []
     if not places:
         report.note("answers that do not stand in their text")
         return -1
     report.note("answers found again at another place than the file says")
-    near = start if known else 0
     return min(places, key=lambda place: abs(place - near))

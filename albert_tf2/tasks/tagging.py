@@ -28,6 +28,8 @@ CLUENER_TYPES = (
     "address book company game government movie name organization position "
     "scene"
 ).split()
+# Each of their tags has a probability of following each other one.
+MOST_TYPES = 1_000
 IGNORED = -1  # the label of [CLS], [SEP] and tokens another window decides
 
 
@@ -62,9 +64,14 @@ class Tagging(base.Task):
         # Any type may occur: the check against the set comes afterwards.
         rows = self.read(data_dir, reading.TRAIN, on_error=on_error)
         types = sorted({e.type for row in rows for e in row.entities or ()})
+        path = self.find(data_dir, reading.TRAIN)[0]
         if not types:
-            path = self.find(data_dir, reading.TRAIN)[0]
             raise UserError(f"{path} holds no entity: are the tags there?")
+        if len(types) > MOST_TYPES:
+            raise UserError(
+                f"{path} has {len(types):,} types of entities, and at most "
+                f"{MOST_TYPES:,} can be told apart: is the last column the tag?"
+            )
         self._set_types(types)
 
     def describe(self):
