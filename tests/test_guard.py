@@ -11,6 +11,7 @@ for needed in ("fastapi", "uvicorn", "pydantic", "httpx"):
 from fake_service import FakePredictor, embedded  # noqa: E402
 from fastapi.testclient import TestClient  # noqa: E402
 
+from albert_tf2.prediction import messages, metrics  # noqa: E402
 from albert_tf2.prediction.guard import (  # noqa: E402
     Names,
     is_loopback,
@@ -202,3 +203,44 @@ def test_metrics_do_not_grow_with_what_clients_send(client):
     assert len(lines()) == len(before)
     assert 'albert_requests_total{route="other",status="404"}' in before
     assert not any("/one" in line for line in before)
+
+
+def test_a_body_may_be_as_large_as_is_allowed(client):
+    most = client.service.limits.body_bytes
+    body = b'{"texts": ["a"]}'
+    for size, status in ((most, 200), (most + 1, 413)):
+        answer = client.post(
+            "/embed",
+            content=body.ljust(size),
+            headers={"content-type": "application/json"},
+        )
+        assert answer.status_code == status
+
+
+def test_every_answer_carries_what_browsers_heed(client):
+    for path in ("/", "/nowhere", "/info"):
+        headers = client.get(path).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        policy = headers["content-security-policy"]
+        assert "frame-ancestors 'none'" in policy
+
+
+def test_a_text_costs_once_for_each_choice():
+    assert messages.all_characters([("甲乙", "丙", ["丁", "戊己"])]) == 9
+    assert messages.all_characters(["甲", ("乙", "丙丁")]) == 4
+
+
+def test_types_are_strict():
+    assert messages.MaskedTexts(texts=["[MASK]"], top_k=5).top_k == 5
+    for top_k in ("5", 5.0, True):
+        with pytest.raises(ValueError):
+            messages.MaskedTexts(texts=["[MASK]"], top_k=top_k)
+
+
+def test_buckets_hold_their_bounds_and_what_is_below():
+    counted = metrics.Metrics()
+    for items in (1, 2, 3):
+        counted.computed(items, 0.1)
+    lines = counted.text().splitlines()
+    for bound, count in (("1", 1), ("2", 2), ("4", 3), ("+Inf", 3)):
+        assert f'albert_batch_items_bucket{{le="{bound}"}} {count}' in lines

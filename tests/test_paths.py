@@ -563,3 +563,19 @@ def test_a_failure_of_tensorflow_is_an_os_error():
         with pytest.raises(expected, match="gs://b/f"):
             with backends._as_os_errors("gs://b/f"):
                 raise kind(None, None, "one line\nand a stack trace")
+
+
+def test_a_file_may_be_as_large_as_is_allowed(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"1234567890")
+    assert paths.read_bytes(path, 10) == b"1234567890"
+    with pytest.raises(UserError, match="larger than 9 bytes"):
+        paths.read_bytes(path, 9)
+
+
+@pytest.mark.parametrize("link", ["a", "z"])
+def test_a_file_goes_by_its_own_name_whatever_a_link_is_called(tmp_path, link):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "x.txt").write_text("x")
+    (tmp_path / link).symlink_to("m")
+    assert paths.find(f"{tmp_path}/**/*.txt") == [f"{tmp_path}/m/x.txt"]

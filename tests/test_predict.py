@@ -11,6 +11,8 @@ from albert_tf2 import predict
 from albert_tf2.errors import UserError
 from albert_tf2.predict import Predictor
 from albert_tf2.prediction import similarity
+from albert_tf2.prediction.masked_words import MaskedWords
+from albert_tf2.text.tokenization import Tokenizer
 
 SENTENCES = [text for pair in samples.PAIRS for text in pair[:2]]
 
@@ -524,3 +526,31 @@ def test_bad_input(argv, reason):
     with pytest.raises(UserError) as error:
         predict.main(argv)
     assert reason in str(error.value)
+
+
+def test_directions_without_variance_count_nothing():
+    x = np.random.default_rng(0).normal(size=[50, 2])
+    x = np.concatenate([x, x.sum(1, keepdims=True)], 1)  # of rank 2
+    whitened = similarity.Whitening.fit(x)(x)
+    np.testing.assert_allclose(whitened[:, :2].std(0, ddof=1), 1, rtol=1e-5)
+    assert not whitened[:, 2].any()
+
+
+def test_a_zero_vector_stays_zero_and_of_equals_the_first_is_nearest():
+    assert not similarity.unit(np.zeros([1, 3])).any()
+    same = np.ones([6, 3], np.float32)
+    (found,) = similarity.nearest(same[:1], same, top_k=4)
+    assert [place for place, _ in found] == [0, 1, 2, 3]
+
+
+def test_no_mask_of_a_text_is_cut_off(tmp_path):
+    tokenizer = Tokenizer(samples.write_vocab(tmp_path))
+    words = MaskedWords(None, tokenizer, max_seq_length=8, positions=8)
+    assert (
+        words._packed("[MASK]今天[MASK]").ids.count(
+            tokenizer.vocabulary.mask_id
+        )
+        == 2
+    )
+    with pytest.raises(UserError, match="a \\[MASK\\] stands after that"):
+        words._packed("[MASK]" + "今天" * 9 + "[MASK]")

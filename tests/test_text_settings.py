@@ -206,3 +206,9 @@ def test_folding_reaches_exports_without_a_flag(chain, tmp_path):
     assert ids_of(by_hub.tokenizer) == expected
     with pytest.raises(UserError, match="--cased contradicts the"):
         export.main([*common, "--version", "2", "--cased"])
+
+
+def test_special_tokens_are_spelled_as_they_are_known():
+    spelled = [*SPECIAL_TOKENS[:-1], "<mask>"]
+    with pytest.raises(UserError, match="the only ones that are known"):
+        TextSettings.from_dict({"special_tokens": spelled}, source="a.json")

@@ -8,7 +8,7 @@ import pytest
 
 from albert_tf2 import Tokenizer, UserError, Vocabulary
 from albert_tf2.text.text_settings import TextSettings
-from albert_tf2.text.tokenization import MAX_CHARACTERS_PER_WORD
+from albert_tf2.text.tokenization import MAX_CHARACTERS_PER_WORD, is_chinese
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
@@ -78,6 +78,16 @@ def test_traps_of_the_originals():
     assert tokenizer.tokenize("[MASK]").tokens[1] == "[UNK]"
     assert tokenizer.tokenize("\ud800!").tokens == ["[UNK]", "!"]
     assert tokenizer.tokenize("").ids == []
+
+
+def test_signs_spaces_and_accents_are_the_originals():
+    tokenizer = make_tokenizer("x", "##y", "y", "$", "e", "xy")
+    assert tokenizer.tokenize("x\ty\ry").tokens == ["x", "y", "y"]
+    assert tokenizer.tokenize("x$y").tokens == ["x", "$", "y"]
+    assert tokenizer.tokenize("É").tokens == ["e"]
+    # What was removed inside of a token lies within its offsets.
+    assert tokenizer.tokenize("x\u200by").offsets == [(0, 3)]
+    assert is_chinese("\U0002fa1f") and not is_chinese("\U0002fa20")
 
 
 def test_a_word_of_200_characters_is_the_longest():
