@@ -425,7 +425,7 @@ def test_a_search_reads_vectors_that_were_written(tuned, tmp_path, capsys):
     with pytest.raises(UserError, match="3 vectors, and .* lines"):
         predict.main([*query, "--vectors", file])
     (tmp_path / "texts.npy").write_text("[]")
-    with pytest.raises(UserError, match="holds no vectors"):
+    with pytest.raises(UserError, match="vectors are written with .embed"):
         predict.main([*query, "--vectors", file])
     with pytest.raises(UserError, match="does not use: take `similarity`"):
         predict.main(["tag", "--model", str(tuned()), "今天"])
