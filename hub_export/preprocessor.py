@@ -358,10 +358,11 @@ def _longest_give(lengths: tf.Tensor, budget: tf.Tensor) -> tf.Tensor:
         below = tf.reduce_max(tf.where(tied, 0, lengths), axis=0)
         count = tf.cast(tied, tf.int32)
         over = tf.maximum(tf.reduce_sum(lengths, axis=0) - budget, 0)
-        each = -(-over // tf.reduce_sum(count, axis=0))
-        step = tf.minimum(longest - below, each)
+        gap, number = longest - below, tf.reduce_sum(count, axis=0)
+        each = tf.minimum(over // number, gap)
+        more = tf.where(over // number >= gap, 0, over % number)
         before_it = tf.cumsum(count, axis=0, exclusive=True, reverse=True)
-        taken = tf.clip_by_value(over - before_it * step, 0, step)
+        taken = each + tf.cast(before_it < more, tf.int32)
         lengths -= tf.where(tied, taken, 0)
     return lengths
 
