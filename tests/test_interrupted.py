@@ -234,7 +234,7 @@ def test_records_that_were_replaced(
         if path.is_file()
     }
     small_records.write_set(tmp_path / "other", [9, 8, 8], held_out=7, seed=1)
-    with pytest.raises(UserError, match="another `data"):
+    with pytest.raises(UserError, match="another `train`.*other data"):
         training.train(a_recipe, tmp_path / "other", tmp_path / "run")
     for path, content in before.items():
         assert path.read_bytes() == content, path
