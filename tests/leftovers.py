@@ -5,6 +5,7 @@ Files are looked for only if asked: beside other work in the same checkout or
 on the same machine, a new file need not be the tests'.
 """
 
+import fcntl
 import os
 import subprocess
 import tempfile
@@ -55,10 +56,23 @@ def files() -> set[str]:
         cwd=ROOT,
     ).stdout
     temporary = Path(tempfile.gettempdir())
-    return {
-        *listing.splitlines(),
-        *(str(path) for name in OURS for path in temporary.glob(name)),
-    }
+    ours = [path for name in OURS for path in temporary.glob(name)]
+    return {*listing.splitlines(), *map(str, filter(_is_left, ours))}
+
+
+def _is_left(path: Path) -> bool:
+    """Says whether nobody holds a file; some are kept until a process ends."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:  # gone meanwhile
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def check(before: set[str] | None) -> None:

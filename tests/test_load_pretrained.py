@@ -11,8 +11,6 @@ import pytest
 from albert_tf2 import AlbertPretrainer, UserError
 from albert_tf2.checkpoints import load_pretrained, locate, save_pretrained
 
-pytestmark = pytest.mark.usefixtures("warm_python")
-
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):

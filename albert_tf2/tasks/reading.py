@@ -213,9 +213,11 @@ def json_object(line: str) -> dict[str, Any]:
 
 def id_of(line: Any) -> Any:
     """Returns the id of a row that is bad otherwise, if it can be read."""
+    if not isinstance(line, str):  # a table's row, or why there is none
+        return None
     try:
         return json_object(line).get("id")
-    except (BadRow, TypeError):
+    except BadRow:
         return None
 
 
