@@ -54,21 +54,26 @@ def read_part(
     Raises:
         ValueError: If it is damaged.
     """
-    with paths.open_binary(path) as stream:
-        content = memoryview(stream.read())
     try:
-        (length,) = _HEAD.unpack_from(content)
-        begin = _HEAD.size + length
-        header = json.loads(bytes(content[_HEAD.size : begin]))
-        counts, joint, continued = header["head"]
+        with paths.open_binary(path) as stream:
+            whole = stream.seek(0, 2)
+            stream.seek(0)
+            (length,) = _HEAD.unpack(stream.read(_HEAD.size))
+            header = json.loads(stream.read(min(length, whole)))
+            counts, joint, continued = header["head"]
+            sizes = [size for _, _, size in header["groups"]]
+            # Before memory is taken for what may be no part.
+            if _HEAD.size + length + sum(sizes) != whole:
+                raise ValueError(f"{path} is damaged")
+            content = memoryview(stream.read())
+        digest = hashlib.blake2b(content, digest_size=16).hexdigest()
+        if digest != header["digest"]:
+            raise ValueError(f"{path} is damaged")
         blocks = {}
-        end = begin
+        end = 0
         for subset, shard, size in header["groups"]:
             blocks[subset, shard] = content[end : end + size]
             end += size
-        digest = hashlib.blake2b(content[begin:], digest_size=16).hexdigest()
-        if end != len(content) or digest != header["digest"]:
-            raise ValueError(f"{path} is damaged")
     except (KeyError, TypeError, struct.error) as error:
         raise ValueError(f"{path} is damaged ({error!r})") from error
     return parts.Head(counts, parts.Joint(*joint), continued), blocks

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from albert_tf2 import paths
-from albert_tf2.errors import UserError
+from albert_tf2.errors import UserError, cut
 
 from . import borders, corpus, formats, probing, reading
 from .corpus import CorpusFile
@@ -166,7 +166,7 @@ def _table(columns: Sequence[str]) -> str:
 
 def _listed(fields: Sequence[str]) -> str:
     more = f" and {len(fields) - 12} more" if len(fields) > 12 else ""
-    return ", ".join(fields[:12]) + more
+    return ", ".join(cut(field[:40]) for field in fields[:12]) + more
 
 
 def _sample(file: CorpusFile, config: ReadConfig) -> str:
