@@ -6,6 +6,7 @@ import time
 import pytest
 import tensorflow as tf
 
+from albert_tf2 import UserError
 from albert_tf2.training import run_log
 from albert_tf2.training.run_log import RunLog, read_rows
 
@@ -230,3 +231,12 @@ def test_epochs_stand_beside_steps(tmp_path, capsys):
     log.advance(6, {"loss": 0.5})
     log.close()
     assert "epoch=1.50/3.00" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_no_lack_of_memory(tmp_path, monkeypatch):
+    def full(folder):
+        raise tf.errors.ResourceExhaustedError(None, None, "no\nevents writer")
+
+    monkeypatch.setattr(tf.summary, "create_file_writer", full)
+    with pytest.raises(UserError, match="could not be written .no events wri"):
+        opened(tmp_path, 0)

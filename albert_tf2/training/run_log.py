@@ -129,9 +129,11 @@ class RunLog:
 
         _hear_xla_out(tf)
         self._summary, self._errors = tf.summary, tf.errors
-        self._writer = tf.summary.create_file_writer(
-            paths.for_tensorflow(paths.join(self.workdir, "tensorboard"))
-        )
+        folder = paths.join(self.workdir, "tensorboard")
+        with self._told():
+            self._writer = tf.summary.create_file_writer(
+                paths.for_tensorflow(folder)
+            )
 
     def _drop_rows_after(self, step: int) -> None:
         for name in (METRICS, EVALUATION):
@@ -252,17 +254,23 @@ class RunLog:
         if not self.enabled:
             return
         paths.append_line(paths.join(self.workdir, name), to_json(row))
-        try:
+        with self._told():
             with self._writer.as_default(step=row["step"]):
                 for key, value in (row | scalars).items():
                     if key != "step" and isinstance(value, int | float):
                         self._summary.scalar(f"{group}/{key}", value)
             self._writer.flush()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Gives TensorBoard's files the sentence that all others have."""
+        try:
+            yield
         except self._errors.OpError as error:
+            reason = " ".join(str(error.message).split())[-160:]
             raise UserError(
                 f"{self.workdir}/tensorboard could not be written "
-                f"({error.message[:160]}): free some space and run the same "
-                "command again"
+                f"({reason}): free some space and run the same command again"
             ) from error
 
     def close(self) -> None:
@@ -271,8 +279,9 @@ class RunLog:
             self._bar.close()
             self._bar = None
         if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+            writer, self._writer = self._writer, None
+            with self._told():
+                writer.close()
 
 
 def _in(seconds: float) -> str:
