@@ -16,7 +16,7 @@ test: .venv/.dev
 	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 large: .venv/.dev
-	.venv/bin/python -m pytest --run_large -m large
+	.venv/bin/python -m pytest --run_large -m large --numprocesses 2 --dist loadfile
 
 # Small breaks of the code, one after another: do the tests notice each?
 mutants: .venv/.dev
