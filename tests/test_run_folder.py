@@ -347,9 +347,10 @@ def test_a_recipe_of_another_version_is_one_sentence(tmp_path):
     recipe_file.unlink()
     with pytest.raises(UserError, match="no pre-training run: it has no rec"):
         evaluate(tmp_path, "x", "one_device")
-    (tmp_path / "run.json").write_text('{"kind": "hovering"}')
-    with pytest.raises(UserError, match="`kind` must be one of pre-training"):
-        evaluate(tmp_path, "x", "one_device")
+    for kind in ('"hovering"', "[]", "null"):
+        (tmp_path / "run.json").write_text(f'{{"kind": {kind}}}')
+        with pytest.raises(UserError, match="`kind` must be one of pre-trai"):
+            evaluate(tmp_path, "x", "one_device")
 
 
 def test_records_are_known_by_their_content(tmp_path):

@@ -14,7 +14,7 @@ from typing import Any
 
 import albert_tf2
 from albert_tf2 import paths, settings
-from albert_tf2.errors import UserError
+from albert_tf2.errors import UserError, shown
 from albert_tf2.text import vocabulary_change
 from albert_tf2.text.tokenization import VOCAB_FILE, Vocabulary
 from albert_tf2.training import identity
@@ -76,10 +76,11 @@ def read(workdir: paths.PathLike) -> dict[str, Any] | None:
     if not paths.exists(path):
         return None
     found = paths.read_json(path, dict)
-    if found.get("kind") not in KINDS:
+    kind = found.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
         raise UserError(
             f"{path}: `kind` must be one of {', '.join(KINDS)}. Received: "
-            f"{found.get('kind')!r}; was it written by a newer version?"
+            f"{shown(kind)}; was it written by a newer version?"
         )
     return found
 
