@@ -7,7 +7,7 @@ import unicodedata
 import pytest
 
 from albert_tf2 import Tokenizer, UserError, Vocabulary
-from albert_tf2.text.text_settings import TextSettings
+from albert_tf2.text.text_settings import SPECIAL_TOKENS, TextSettings
 from albert_tf2.text.tokenization import MAX_CHARACTERS_PER_WORD, is_chinese
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -179,3 +179,10 @@ def test_unreadable_vocabularies_are_refused(tmp_path):
     path.write_text("\n".join(SPECIALS), encoding="utf-8")
     with pytest.raises(UserError, match="has 5 tokens"):
         Vocabulary.load(path, size=6)
+
+
+def test_an_endless_token_is_told_short():
+    with pytest.raises(UserError) as error:
+        Vocabulary([*SPECIAL_TOKENS, "9" * 5_000, "9" * 5_000])
+    assert "is already on line 6" in str(error.value)
+    assert len(str(error.value)) < 400

@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from albert_tf2 import paths
-from albert_tf2.errors import UserError
+from albert_tf2.errors import UserError, shown
 from albert_tf2.text import normalization
 from albert_tf2.text.text_settings import (
     CLS,
@@ -114,7 +114,7 @@ class Vocabulary:
                 )
             if token in self.ids:
                 raise UserError(
-                    f"{source}, line {token_id + 1}: token {token!r} is "
+                    f"{source}, line {token_id + 1}: token {shown(token)} is "
                     f"already on line {self.ids[token] + 1}; rename this one "
                     f"to what no text holds, such as [again{token_id}], so "
                     f"that the ids of the others stay{self._more(token_id)}"

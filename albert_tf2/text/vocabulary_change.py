@@ -13,7 +13,7 @@ was kept free for one, and new tokens behind the last.
 import re
 from typing import NamedTuple
 
-from albert_tf2.errors import UserError
+from albert_tf2.errors import UserError, shown
 from albert_tf2.text.tokenization import (
     PIECE_PREFIX,
     Tokenizer,
@@ -79,7 +79,7 @@ def sentence(
 ) -> str:
     """Returns "id 1234 is 'X' in the records and 'Y' in the checkpoint"."""
     tokens = [
-        repr(vocabulary.tokens[token_id])
+        shown(vocabulary.tokens[token_id])
         if token_id < len(vocabulary)
         else "not there"
         for vocabulary in (now, before)
