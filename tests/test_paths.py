@@ -1,5 +1,6 @@
 """One door: what holds for a local path holds for every other one."""
 
+import contextlib
 import os
 import resource
 import signal
@@ -515,8 +516,12 @@ def test_an_owner_elsewhere_refreshes_and_sees_its_loss(monkeypatch):
     with paths.lock(folder) as held:
         first = paths.read_json(path)["beat"]
         deadline = time.monotonic() + 20
-        while paths.read_json(path)["beat"] == first:
+        beat = first
+        while beat == first:
             assert time.monotonic() < deadline
+            # In ram:// a file is away for a moment while it is replaced.
+            with contextlib.suppress(UserError):
+                beat = paths.read_json(path)["beat"]
         held.check()
         paths.write_json(path, {"token": "theirs", "beat": time.time()})
         assert held.lost.wait(20)
