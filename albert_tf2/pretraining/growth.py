@@ -18,7 +18,7 @@ from albert_tf2.config import AlbertConfig
 from albert_tf2.errors import UserError
 from albert_tf2.recipes import PretrainRecipe
 
-_PART = re.compile(r"([0-9]{1,4}):([0-9.]{1,20})")
+_PART = re.compile(r"([0-9]{1,4}):([0-9]{0,9}\.?[0-9]{1,9})")
 
 
 class Stage(NamedTuple):
@@ -61,10 +61,9 @@ def _parts(text: str, most: int) -> list[tuple[int, float]]:
     found: list[tuple[int, float]] = []
     for part in text.replace(" ", "").split(","):
         match = _PART.fullmatch(part)
-        try:
-            depth, share = int(match[1]), float(match[2])  # type: ignore[index]
-        except (TypeError, ValueError):
-            raise _refusal(text, "such as 1:0.5,2:0.25") from None
+        if match is None:
+            raise _refusal(text, "such as 1:0.5,2:0.25")
+        depth, share = int(match[1]), float(match[2])
         if not (found[-1][0] if found else 0) < depth < most:
             raise _refusal(
                 text, f"with depths that rise from 1 on and end below {most}"
