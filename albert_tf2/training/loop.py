@@ -232,6 +232,7 @@ class Loop:
             if self._is_done(step) or self._is_due(step, plan.checkpoint_every):
                 self._save(step)
             if self._is_done(step):
+                self._workers.part()
                 return step
             step = self._advance(batches, step)
             if self._is_due(step, plan.log_every):
@@ -303,6 +304,7 @@ class Loop:
         self._save(step)
         saved = self.snapshots.newest or "nothing, as no step was done"
         self.say(f"SIGTERM: saved {saved}; the same command goes on")
+        self._workers.part()
         raise Preempted(f"stopped by SIGTERM at step {step}")
 
     def _roll_back(self, error: guard.Diverged) -> None:

@@ -63,6 +63,16 @@ class Workers:
         """Whether a flag stands on one of them; all must ask at once."""
         return any(self.values(int(flag)))
 
+    def part(self) -> None:
+        """Waits until all of them know what they were told before.
+
+        Who leaves at once may take along the answer that another is still
+        reading from it. All must ask at the same place; here, nobody minds
+        when another is gone already.
+        """
+        with contextlib.suppress(tf.errors.OpError):
+            self.values(0)
+
     def check_shared(self, folder: paths.PathLike) -> None:
         """Raises a `UserError` on all of them unless they see one folder."""
         if self.count == 1:
@@ -79,6 +89,7 @@ class Workers:
         if self.index == 0:
             paths.remove_file(path)
         if not all(seen):
+            self.part()
             raise UserError(
                 f"--workdir {folder} is not the same folder for all "
                 f"{self.count} workers: worker {seen.index(0)} does not see "
