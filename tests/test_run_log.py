@@ -197,6 +197,36 @@ def test_a_run_tells_once_when_it_will_end(tmp_path, monkeypatch):
     assert told == ["at this speed the run ends at 12:29, in 29 min"]
 
 
+def cheap_at_first(step):
+    """What a run costs whose first 100 steps cost a quarter of the others."""
+    return step / 4 if step <= 100 else step - 75
+
+
+def test_cheap_steps_do_not_promise_an_early_end(tmp_path):
+    told = []
+    log = opened(
+        tmp_path, -1, train_steps=200, work=cheap_at_first, say=told.append
+    )
+    for step in (40, 140):
+        log.training({"step": step, "loss": 1.0, "steps_per_second": 1.0}, {})
+    log.close()
+    left = [line.split("steps/s")[1].strip() for line in told]
+    # (60 cheap steps + 100 that take four times as long), then 60.
+    assert left == [f"{460 / 60:.1f} min left", "1.0 min left"]
+
+
+def test_the_bar_knows_which_steps_are_cheap(tmp_path, capsys):
+    options = {"train_steps": 200, "work": cheap_at_first, "progress": True}
+    log = opened(tmp_path, -1, **options)
+    log.advance(40, {})
+    # It began ten seconds ago, at step 0.
+    log._bar.initial, log._bar.start_t = 0, log._bar.start_t - 10
+    log._bar.refresh()
+    log.close()
+    # Four steps a second: 460 quarters of a second are left.
+    assert "<01:55, " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "seconds, told",
     [

@@ -168,6 +168,7 @@ class Run:
                 steps_per_loop=recipe.steps_per_loop,
                 on_divergence=recipe.on_divergence,
                 evaluates_untrained=True,
+                work=self._work,
             ),
             workdir,
             workers=self.workers,
@@ -339,21 +340,30 @@ class Run:
             step += some
         return np.concatenate(rows)
 
-    def logged(self, row: Row, speed: float | None) -> tuple[Row, Row]:
+    def _flops(self, depth: int) -> float:
+        """Returns the floating-point operations of a step of some layers."""
         predictions = predictions_of(self.recipe, self.records)
+        return self.recipe.global_batch_size * flops.training_flops(
+            self.config.replace(num_hidden_layers=depth),
+            self.records.max_seq_length,
+            predictions,
+            predictions + self.records.max_pairs,
+        )
+
+    def _work(self, step: int) -> float:
+        """Returns the floating-point operations of the steps before one."""
+        return sum(
+            self._flops(stage.depth)
+            * max(min(step, stage.end) - stage.first, 0)
+            for stage in self.stages
+        )
+
+    def logged(self, row: Row, speed: float | None) -> tuple[Row, Row]:
         per_step = {
             "steps": 1.0,
             "tokens": row["tokens"],
             "examples": row["examples"],
-            "flops": self.recipe.global_batch_size
-            * flops.training_flops(
-                self.config.replace(
-                    num_hidden_layers=self.stage_at(row["step"] - 1).depth
-                ),
-                self.records.max_seq_length,
-                predictions,
-                predictions + self.records.max_pairs,
-            ),
+            "flops": self._flops(self.stage_at(row["step"] - 1).depth),
         }
         row = {name: row[name] for name in row if name not in per_step}
         if speed:

@@ -95,6 +95,8 @@ class Plan:
     on_divergence: str
     # Whether the model is evaluated before its first step.
     evaluates_untrained: bool = False
+    # See `RunLog`.
+    work: Callable[[int], float] = float
 
 
 class Loop:
@@ -134,6 +136,7 @@ class Loop:
             workdir,
             train_steps=plan.train_steps,
             steps_per_epoch=plan.steps_per_epoch,
+            work=plan.work,
             enabled=worker == 0,
             progress=progress,
             say=say,

@@ -87,6 +87,7 @@ class RunLog:
         *,
         train_steps: int,
         steps_per_epoch: float,
+        work: Callable[[int], float] = float,
         enabled: bool = True,
         progress: bool = True,
         say: Callable[[str], None] = print,
@@ -97,6 +98,8 @@ class RunLog:
             workdir: The run's folder.
             train_steps: The last step.
             steps_per_epoch: How many steps see every row once.
+            work: How much the steps before a step cost together, in any
+                unit; some runs begin with cheap steps.
             enabled: False on workers that share the folder.
             progress: Whether to show a bar, and not a line per logged step.
             say: Takes lines for the console while there is no bar.
@@ -104,6 +107,7 @@ class RunLog:
         self.workdir = workdir
         self.train_steps = train_steps
         self.steps_per_epoch = steps_per_epoch
+        self._work = work
         self.enabled = enabled
         self._progress = progress
         self._say = say
@@ -200,15 +204,44 @@ class RunLog:
         if seconds < FORESIGHT_SECONDS or steps <= 0:
             return
         self._foretold = True
-        left = (self.train_steps - self._step) * seconds / steps
+        left = self._seconds_left(self._step, steps / seconds)
         self.say(f"at this speed the run ends {_in(left)}")
+
+    def _seconds_left(self, step: int, steps_per_second: float) -> float:
+        """Returns how long the steps that are left take.
+
+        Args:
+            step: Where the run stands, above 0.
+            steps_per_second: Its speed there.
+        """
+        ahead = self._work(self.train_steps) - self._work(step)
+        a_step = self._work(step) - self._work(step - 1)
+        return ahead / a_step / steps_per_second
 
     def _new_bar(self):
         # After the first steps: what compiling them prints cannot break it,
         # and its estimates know nothing of that time.
         from tqdm import tqdm
 
-        return tqdm(
+        seconds_left = self._seconds_left
+
+        class Bar(tqdm):
+            """Its own remaining time takes all steps for equally long."""
+
+            @property
+            def format_dict(self) -> dict[str, Any]:
+                found = super().format_dict
+                left, rate, new = "?", found["rate"], self.n - self.initial
+                if rate is None and found["elapsed"]:
+                    rate = new / found["elapsed"]
+                if rate and new > 0:
+                    seconds = seconds_left(int(self.n), rate)
+                    left = self.format_interval(seconds)
+                return found | {"left": left}
+
+        return Bar(
+            bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{left},"
+            " {rate_fmt}{postfix}]",
             total=self.train_steps,
             initial=self._step,
             unit="step",
@@ -239,7 +272,7 @@ class RunLog:
         speed = row.get("steps_per_second")
         left = ""
         if speed:
-            minutes = (self.train_steps - row["step"]) / speed / 60
+            minutes = self._seconds_left(row["step"], speed) / 60
             left = f"  {speed:.2f} steps/s  {minutes:.1f} min left"
         self.say(
             f"step {row['step']}/{self.train_steps}  "
