@@ -125,6 +125,16 @@ def test_a_run_that_goes_on_is_not_measured_again(tmp_path):
     assert resolve(RECIPE, tmp_path) == (RECIPE, [], "")
 
 
+def test_xla_says_nothing_in_the_midst_of_the_first_steps(monkeypatch):
+    events = []
+    monkeypatch.setattr(budget, "hear_xla_out", lambda: events.append("XLA"))
+    run = FakeRun(RECIPE)
+    make_steps = run.run_steps
+    run.run_steps = lambda *a: events.append("steps") or make_steps(*a)
+    budget.measure(run, lambda: run.now, 10.0)
+    assert events[:2] == ["XLA", "steps"]
+
+
 def test_processes_that_train_together_have_no_budget(tmp_path):
     workers = Workers()
     workers.count = 2

@@ -19,6 +19,7 @@ from albert_tf2.errors import UserError
 from albert_tf2.recipes import PretrainRecipe
 from albert_tf2.training import run_folder
 from albert_tf2.training.identity import PRETRAINING
+from albert_tf2.training.run_log import hear_xla_out
 from albert_tf2.training.workers import Workers
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ def _endless(recipe: PretrainRecipe) -> PretrainRecipe:
 
 def measure(run: "Run", clock: Clock, seconds: float) -> Costs:
     """Makes steps of each depth for some seconds, after compiling them."""
+    hear_xla_out()
     batches = run.batches(0)
     last = run.stages[-1]
     step = compiling = 0.0

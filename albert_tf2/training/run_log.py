@@ -131,7 +131,7 @@ class RunLog:
         self._drop_rows_after(step)
         import tensorflow as tf  # here: drawing reads rows without it
 
-        _hear_xla_out(tf)
+        hear_xla_out()
         self._summary, self._errors = tf.summary, tf.errors
         folder = paths.join(self.workdir, "tensorboard")
         with self._told():
@@ -327,13 +327,15 @@ def _in(seconds: float) -> str:
     return f"at {clock}, in {f'{hours} h ' if hours else ''}{minutes} min"
 
 
-def _hear_xla_out(tf: Any) -> None:
+def hear_xla_out() -> None:
     """Lets XLA say to nobody what it says once in every process.
 
     Its first lines come with the first program that it compiles and heed no
     log level of TensorFlow's: they would stand in the middle of a run's. A
     TensorFlow that was built without XLA has no such lines.
     """
+    import tensorflow as tf
+
     missing = contextlib.suppress(tf.errors.OpError)
     with missing, _nobody_hears(), tf.device("CPU:0"):
         tf.function(lambda x: x + 1.0, jit_compile=True)(tf.constant(0.0))
