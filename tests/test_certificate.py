@@ -116,10 +116,20 @@ def test_an_existing_result_is_kept(found, tmp_path):
     assert not (tmp_path / "out" / "albert_model.ckpt.index").exists()
 
 
-def test_tolerance_grows_only_where_nothing_is_normalised(tiny_config):
-    outputs = {"sequence_output": np.full([2, 3, 4], -30.0, np.float32)}
-    small = {"sequence_output": np.full([2, 3, 4], 0.5, np.float32)}
+def test_tolerance_grows_with_what_is_not_normalised(tiny_config):
+    def tolerances(config, tokens, logits):
+        found = certificate.tolerances(
+            config,
+            {
+                "sequence_output": np.full([2, 3, 4], tokens, np.float32),
+                "mlm_logits": np.full([2, 3, 9], logits, np.float32),
+            },
+        )
+        return found["sequence_output"], found["mlm_logits"]
+
     preln = tiny_config.replace(ln_type="preln")
-    assert certificate.tolerance(tiny_config, outputs) == 2e-5
-    assert certificate.tolerance(preln, outputs) == pytest.approx(6e-4)
-    assert certificate.tolerance(preln, small) == 2e-5
+    # Logits of a model that was really trained: some units each.
+    assert tolerances(tiny_config, 1.0, -4.0) == pytest.approx((2e-5, 8e-5))
+    assert tolerances(tiny_config, 0.5, 0.1) == (2e-5, 2e-5)
+    assert tolerances(preln, -30.0, 4.0) == pytest.approx((6e-4, 6e-4))
+    assert tolerances(preln, 0.5, 0.5) == (2e-5, 2e-5)

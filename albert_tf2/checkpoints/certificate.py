@@ -97,17 +97,24 @@ def differences(
     return found
 
 
-def tolerance(config: AlbertConfig, expected: Mapping[str, Any]) -> float:
-    """Returns the largest difference that rounding may explain.
+def tolerances(
+    config: AlbertConfig, expected: Mapping[str, Any]
+) -> dict[str, float]:
+    """Returns the largest difference of each output that rounding explains.
 
-    A post-LN model's outputs are normalised. A pre-LN model adds its layers
-    up and never normalises the sum, so that its values, and float32's
-    rounding with them, grow with the depth: a hundredfold in 12 layers.
+    float32's rounding grows with the values. A post-LN model's tokens are
+    normalised, but the logits of words that it has learned to tell apart are
+    not. A pre-LN model adds its layers up and never normalises the sum: its
+    values, and with them all that follows, grow a hundredfold in 12 layers.
     """
-    if config.ln_type == "postln":
-        return TOLERANCE
-    sequence = np.asarray(expected[features.SEQUENCE_OUTPUT], np.float64)
-    return TOLERANCE * max(1.0, float(np.sqrt(np.mean(sequence**2))))
+    sizes = {
+        name: float(np.sqrt(np.mean(np.asarray(values, np.float64) ** 2)))
+        for name, values in expected.items()
+    }
+    depth = 1.0
+    if config.ln_type != "postln":
+        depth = max(1.0, sizes[features.SEQUENCE_OUTPUT])
+    return {name: TOLERANCE * max(depth, size) for name, size in sizes.items()}
 
 
 def write(
@@ -116,7 +123,7 @@ def write(
     target: str,
     variable_map: Mapping[str, str | list[str]],
     difference: Mapping[str, float],
-    allowed: float = TOLERANCE,
+    limits: Mapping[str, float],
 ) -> dict[str, Any]:
     """Writes `conversion.json`, or raises if the models disagree.
 
@@ -126,11 +133,12 @@ def write(
         target: The target's kind, as `--to` names it.
         variable_map: TensorFlow 1 name -> name in the target.
         difference: What `differences` returned.
-        allowed: What `tolerance` returned.
+        limits: What `tolerances` returned.
     """
-    limits = dict.fromkeys(difference, allowed)
+    limits = {name: limits[name] for name in difference}
     if task_head.LOGITS in difference:
-        limits[task_head.LOGITS] = allowed * task_head.scale(found)
+        of_tokens = limits[features.SEQUENCE_OUTPUT]
+        limits[task_head.LOGITS] = of_tokens * task_head.scale(found)
     worst = max(difference, key=lambda name: _share(difference, limits, name))
     if not difference[worst] <= limits[worst]:
         raise UserError(

@@ -146,7 +146,7 @@ def convert(
         difference = certificate.differences(
             expected, run(folder, inputs), inputs
         )
-        allowed = certificate.tolerance(found.config, expected)
+        limits = certificate.tolerances(found.config, expected)
         return certificate.write(
-            folder, found, target, variable_map, difference, allowed
+            folder, found, target, variable_map, difference, limits
         )
