@@ -1,11 +1,12 @@
-"""Packaging: three top-level folders become one importable package.
+"""Packaging: five top-level folders become one importable package.
 
 What the project is called and who may use it stands in `pyproject.toml`; here
 is what needs a line of code.
 
-`data`, `hub_export` and `configs` would clash with everyone's if they were
-installed under their own names, so the installed name is the only name:
-`albert_tf2.data`, `albert_tf2.hub_export`, `albert_tf2.configs`.
+`data`, `hub_export`, `configs` and `starter` would clash with everyone's if
+they were installed under their own names, so the installed name is the only
+name: `albert_tf2.data`, `albert_tf2.hub_export`, `albert_tf2.configs`,
+`albert_tf2.starter`.
 """
 
 from setuptools import setup
@@ -30,6 +31,7 @@ PACKAGES = {
     "albert_tf2.data": "data",
     "albert_tf2.hub_export": "hub_export",
     "albert_tf2.configs": "configs",
+    "albert_tf2.starter": "starter",
 }
 
 # The primary line is TensorFlow 2.20; `constraints/` holds the sets that are
@@ -44,6 +46,7 @@ INSTALL_REQUIRES = [
     "jieba>=0.42.1",
     "google-crc32c>=1.5",
     "numpy",
+    "safetensors>=0.4",
     "PyYAML>=6",
     "tqdm>=4.60",
     "setuptools<82",
@@ -53,7 +56,7 @@ INSTALL_REQUIRES = [
 SERVE = ["fastapi>=0.115", "pydantic>=2.7,<3", "uvicorn>=0.30"]
 PLOT = ["matplotlib>=3.7"]
 HUBS = ["huggingface_hub>=0.23", "kagglehub>=0.3"]
-HUGGINGFACE = ["torch>=2.4", "transformers>=4.40", "safetensors>=0.4"]
+HUGGINGFACE = ["torch>=2.4", "transformers>=4.40"]
 ONNX = ["tf2onnx>=1.17", "onnx>=1.17", "onnxruntime>=1.20"]
 FAST = ["rjieba>=0.2", "zstandard>=0.22"]
 
@@ -124,6 +127,8 @@ setup(
         "albert_tf2": ["py.typed"],
         "albert_tf2.data": ["sample/*", "sample/*/*"],
         "albert_tf2.configs": ["*.json", "*.yaml"],
+        "albert_tf2.starter": ["*.json", "*.md", "*.png", "*.txt"]
+        + ["*.safetensors", "*.yaml"],
     },
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS,

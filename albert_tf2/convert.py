@@ -36,7 +36,7 @@ STRIPPED = {"tf1": "tf1", "tf2": "tf2", "huggingface": "huggingface"}
 
 # What the formats of other libraries are written and checked with, by extra.
 NEEDS = {
-    "huggingface": ["torch", "transformers", "safetensors"],
+    "huggingface": ["torch", "transformers"],
     "onnx": ["tf2onnx", "onnx", "onnxruntime"],
 }
 
@@ -107,6 +107,7 @@ def _list_models() -> None:
     from albert_tf2.checkpoints import download
 
     width = max(map(len, download.MODELS))
+    print(f"{download.STARTER:<{width}}  comes with this package")
     for name, released in download.MODELS.items():
         print(f"{name:<{width}}  {released.url}")
     print(f"downloads go to {download.cache_folder()}")

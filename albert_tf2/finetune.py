@@ -56,8 +56,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         required=True,
         metavar="SOURCE",
         help="what to start from: a folder with a checkpoint, an archive, a "
-        "released model's name, a hub encoder (folder or https://), or "
-        "config:albert_tiny_zh for random weights",
+        "released model's name, the starter that comes along (starter), a hub "
+        "encoder (folder or https://), or config:albert_tiny_zh for random "
+        "weights",
     )
     parser.add_argument(
         "--workdir",

@@ -22,7 +22,7 @@ SENTENCES = (
     "手机充电充不进去是什么原因",
     "周末去哪里爬山比较好",
 )
-SEQ_LENGTH = 64
+SEQ_LENGTH = 48
 BATCH_SIZE = 32
 LEARNING_RATE = 5e-4
 

@@ -15,8 +15,9 @@ Answers are JSON Lines, on the screen or in --output_file. --interactive reads
 from the keyboard. --query searches what `embed` wrote, named by --vectors,
 without embedding it again.
 
-    python -m albert_tf2.predict similarity --model albert_tiny_zh \\
-      "我喜欢妈妈做的汤" "妈妈做的汤我很喜欢喝"
+    python -m albert_tf2.predict similarity 花呗怎么还款 如何还花呗
+    python -m albert_tf2.predict classify --model runs/lcqmc/model \\
+      --input_file questions.txt
 """
 
 import argparse
@@ -27,6 +28,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from albert_tf2 import command_line, paths
+from albert_tf2.checkpoints import download
 from albert_tf2.errors import UserError
 from albert_tf2.prediction import input_files
 from albert_tf2.prediction.input_files import Entry
@@ -66,9 +68,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--model",
         "--checkpoint",
-        required=True,
         metavar="SOURCE",
-        help="a fine-tuned model's folder, a checkpoint, a hub encoder",
+        help="a fine-tuned model's folder, a checkpoint, a hub encoder "
+        "(default, where no fine-tuned one is needed: the starter)",
     )
     add(
         "--input_file", metavar="FILE", help="texts from here, one on each line"
@@ -154,6 +156,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
             "give texts, or --input_file, or --interactive: exactly one. "
             f"Received: {sources} of them"
         )
+    if args.model is None:
+        args.model = starter(args.mode)
     if args.vectors and not (args.query and args.input_file):
         raise UserError(
             "--vectors belong to the texts of --input_file, which --query is "
@@ -163,6 +167,21 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.mode == "embed" and not (args.output_file or "").endswith(".npy"):
         raise UserError("embed needs --output_file with a name in .npy")
     return args
+
+
+def starter(mode: str) -> str:
+    """Returns the model that comes along, and says so; not for every mode."""
+    if mode in KINDS:
+        raise UserError(
+            f"{mode} needs a fine-tuned model: name its folder with --model "
+            "runs/x/model, which python -m albert_tf2.finetune writes"
+        )
+    print(
+        "no --model is named: the starter answers, a small one that comes "
+        "along (python -m albert_tf2.convert --describe starter)",
+        file=sys.stderr,
+    )
+    return download.STARTER
 
 
 def check_mode(mode: str, model: str, facts: dict[str, Any]) -> None:

@@ -3,7 +3,8 @@ r"""From raw text to hub.KerasLayer in a few minutes, offline, on a laptop.
 Runs the project's own commands, one after the other, and shows each: learns a
 vocabulary, builds records, pre-trains a small ALBERT, draws its curves,
 exports encoder, preprocessor and TFLite, and uses them from a fresh process.
-A second run goes on where the first one stopped.
+Then the same with the starter, the model that comes along: what an hour of
+training gives, not a minute. A second run goes on where the first one stopped.
 
 python -m albert_tf2.quickstart
 python -m albert_tf2.quickstart --workdir runs/mine --input_file 'my/*.txt'
@@ -21,6 +22,7 @@ from importlib import resources
 from pathlib import Path
 
 from albert_tf2 import command_line, paths
+from albert_tf2.checkpoints.download import STARTER
 from albert_tf2.errors import UserError, require
 from albert_tf2.recipes import (
     PretrainRecipe,
@@ -32,6 +34,7 @@ from albert_tf2.training.run_log import EVALUATION, read_rows
 
 RECIPE = "pretrain_quickstart.yaml"
 SETTINGS = "quickstart.json"
+EXAMPLE, STARTER_EXAMPLE = "hub_example.json", "starter_example.json"
 
 
 def sample(*parts: str) -> Path:
@@ -82,7 +85,7 @@ def plan(args, recipe: PretrainRecipe, recipe_file: Path) -> list[Stage]:
     workdir = args.workdir
     vocab_file = args.vocab_file or workdir / "vocab.txt"
     records, model = workdir / "records", workdir / "pretrain"
-    hub = workdir / "hub"
+    hub, starter = workdir / "hub", workdir / "starter"
     stages = []
     if args.vocab_file is None:
         stages.append(
@@ -130,19 +133,42 @@ def plan(args, recipe: PretrainRecipe, recipe_file: Path) -> list[Stage]:
             + ["--what", "preprocessor,encoder,tflite", "--overwrite"],
             hub / "tflite" / "1",
         ),
-        Stage(
+        _use(
             "use them in a fresh process: embed, fine-tune on sentence pairs",
-            "albert_tf2.hub_example",
-            ["--pairs", str(args.pairs)]
-            + ["--preprocessor", str(hub / "preprocessor" / "1")]
-            + ["--encoder", str(hub / "encoder" / "1")]
-            + ["--steps", str(args.finetune_steps)]
-            + ["--output", str(workdir / "hub_example.json")],
-            workdir / "hub_example.json",
-            fresh_process=True,
+            hub,
+            args,
+            workdir / EXAMPLE,
+        ),
+        Stage(
+            "export the starter, the model that comes along",
+            "albert_tf2.hub_export.export",
+            ["--checkpoint", STARTER, "--export_dir", str(starter)]
+            + ["--what", "preprocessor,encoder", "--overwrite"],
+            starter / "encoder" / "1",
+        ),
+        _use(
+            "use it in the same way",
+            starter,
+            args,
+            workdir / STARTER_EXAMPLE,
         ),
     ]
     return stages
+
+
+def _use(title: str, exported: Path, args, output: Path) -> Stage:
+    """Returns the stage that embeds and fine-tunes with what was exported."""
+    return Stage(
+        title,
+        "albert_tf2.hub_example",
+        ["--pairs", str(args.pairs)]
+        + ["--preprocessor", str(exported / "preprocessor" / "1")]
+        + ["--encoder", str(exported / "encoder" / "1")]
+        + ["--steps", str(args.finetune_steps)]
+        + ["--output", str(output)],
+        output,
+        fresh_process=True,
+    )
 
 
 def trained_steps(path: Path) -> int:
@@ -190,7 +216,8 @@ def summary(workdir: Path) -> list[tuple[str, str]]:
     """Returns what a run achieved, and where it lies: rows of a table."""
     manifest = paths.read_json(workdir / "records" / "manifest.json")
     first, *_, last = read_rows(workdir / "pretrain" / EVALUATION)
-    tuned = paths.read_json(workdir / "hub_example.json")
+    tuned = paths.read_json(workdir / EXAMPLE)
+    with_starter = paths.read_json(workdir / STARTER_EXAMPLE)
     counts = manifest["counts"]
     return [
         (
@@ -211,7 +238,8 @@ def summary(workdir: Path) -> list[tuple[str, str]]:
         ),
         (
             "sentence pairs",
-            f"test accuracy {tuned['test_accuracy']:.1%} "
+            f"test accuracy {tuned['test_accuracy']:.1%} with this encoder, "
+            f"{with_starter['test_accuracy']:.1%} with the starter "
             f"(one answer for all: {tuned['test_majority']:.1%})",
         ),
         ("curves", str(workdir / "pretrain" / "curves.png")),
@@ -224,10 +252,9 @@ def next_commands(workdir: Path) -> list[str]:
     """Returns three commands to try after a run."""
     model = workdir / "pretrain"
     return [
-        "python -m albert_tf2.predict fill-mask --model "
-        f"{model} '今天天[MASK]很好'",
+        "python -m albert_tf2.predict fill-mask '自公布之日起[MASK][MASK]。'",
         f"python -m albert_tf2.finetune --task lcqmc --data_dir "
-        f"{sample('pairs')} --init_checkpoint {model} --workdir "
+        f"{sample('pairs')} --init_checkpoint {STARTER} --workdir "
         f"{workdir / 'finetune'}",
         f"tensorboard --logdir {model}",
     ]
@@ -241,9 +268,9 @@ def show_results(workdir: Path, seconds: float) -> None:
         if isinstance(error, UserError):
             raise
         raise UserError(
-            f"{workdir} is finished, but its manifest, evaluation or "
-            f"hub_example.json is damaged ({error!r}): run the quickstart in "
-            "another --workdir"
+            f"{workdir} is finished, but its manifest, evaluation, "
+            f"{EXAMPLE} or {STARTER_EXAMPLE} is damaged ({error!r}): run the "
+            "quickstart in another --workdir"
         ) from error
     width = max(len(name) for name, _ in rows)
     print(f"\nDone in {seconds:.0f} s.\n")

@@ -34,7 +34,7 @@ class BarePython:
         package.mkdir()
         for entry in (ROOT / "albert_tf2").iterdir():
             (package / entry.name).symlink_to(entry)
-        for name in ("data", "hub_export", "configs"):
+        for name in ("data", "hub_export", "configs", "starter"):
             if not (package / name).exists():
                 (package / name).symlink_to(ROOT / name)
 

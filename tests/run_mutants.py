@@ -43,7 +43,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 LISTS = CHECKOUT / "tests" / "mutants"
 SHARE = 0.95
 # What `setup.py` maps into the package.
-MAPPED = ("data", "hub_export", "configs")
+MAPPED = ("data", "hub_export", "configs", "starter")
 # Loaded before the forks: whatever is slow, and none of our own.
 SLOW = (
     "tensorflow",

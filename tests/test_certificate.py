@@ -131,5 +131,6 @@ def test_tolerance_grows_with_what_is_not_normalised(tiny_config):
     # Logits of a model that was really trained: some units each.
     assert tolerances(tiny_config, 1.0, -4.0) == pytest.approx((2e-5, 8e-5))
     assert tolerances(tiny_config, 0.5, 0.1) == (2e-5, 2e-5)
+    assert tolerances(tiny_config, 3.0, 0.1) == pytest.approx((6e-5, 2e-5))
     assert tolerances(preln, -30.0, 4.0) == pytest.approx((6e-4, 6e-4))
     assert tolerances(preln, 0.5, 0.5) == (2e-5, 2e-5)

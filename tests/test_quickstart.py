@@ -54,6 +54,8 @@ def test_every_stage_leaves_its_product(finished):
         "hub/preprocessor/1/saved_model.pb",
         "hub/tflite/1",
         "hub_example.json",
+        "starter/encoder/1/saved_model.pb",
+        "starter_example.json",
     ):
         assert (workdir / product).exists(), product
     assert re.search(
@@ -67,7 +69,7 @@ def test_second_run_says_what_exists(finished):
     before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*.pb")}
     result = run(workdir)
     assert result.returncode == 0
-    assert result.stdout.count("already there") == 6
+    assert result.stdout.count("already there") == 8
     assert before == {p: p.stat().st_mtime_ns for p in workdir.rglob("*.pb")}
 
 
@@ -85,7 +87,7 @@ def test_deleted_product_is_made_again(finished):
     (workdir / "hub_example.json").unlink()
     result = run(workdir)
     assert result.returncode == 0
-    assert result.stdout.count("already there") == 5
+    assert result.stdout.count("already there") == 7
     assert "test_accuracy" in json.loads(
         (workdir / "hub_example.json").read_text()
     )

@@ -26,6 +26,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +36,8 @@ from albert_tf2.config import AlbertConfig
 from albert_tf2.errors import UserError
 from albert_tf2.paths import CACHE_VARIABLE, cache_folder
 
+# The name of the model that comes with the package.
+STARTER = "starter"
 MIRROR_VARIABLE = "ALBERT_TF2_MIRROR"
 CHUNK_BYTES = 1 << 18
 TIMEOUT_SECONDS = 30
@@ -110,9 +113,9 @@ def local_path(source: str | os.PathLike) -> Path:
     """Turns any source of a model into a local folder or prefix.
 
     Args:
-        source: A path, an archive, a URL, a repository on a hub, or a name
-            of `MODELS`. What exists on disk comes first; what lies in a bucket
-            is copied.
+        source: A path, an archive, a URL, a repository on a hub, a name of
+            `MODELS`, or `STARTER`. What exists on disk comes first; what lies
+            in a bucket is copied.
     """
     text = repositories.here(source)
     if is_url(text):
@@ -122,6 +125,8 @@ def local_path(source: str | os.PathLike) -> Path:
     path = Path(paths.local(text))
     if path.is_file() and archives.is_archive(path):
         return _unpacked(path)
+    if text == STARTER and not path.exists():
+        return Path(str(resources.files("albert_tf2.starter")))
     if path.exists() or text not in MODELS:
         _suggest_name(path, text)
         return path
@@ -207,11 +212,12 @@ def _copy_texts(source: str, goal: str) -> None:
 def _suggest_name(path: Path, text: str) -> None:
     if path.exists() or path.parent != Path(".") or "." in text:
         return
-    near = difflib.get_close_matches(text, MODELS, n=1)
+    names = [*MODELS, STARTER]
+    near = difflib.get_close_matches(text, names, n=1)
     hint = f"did you mean `{near[0]}`?" if near else "known names:"
     raise UserError(
         f"`{text}` is neither a folder nor a released model; {hint} "
-        f"{'' if near else ', '.join(MODELS)}".rstrip()
+        f"{'' if near else ', '.join(names)}".rstrip()
     )
 
 

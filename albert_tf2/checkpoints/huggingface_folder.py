@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.numpy
 
 from albert_tf2 import paths
 from albert_tf2.checkpoints import (
@@ -77,15 +78,13 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
 def _read_part(path: Path) -> dict[str, np.ndarray]:
     # Their readers would wait for ever for a pipe's writer.
     paths.open_binary(path).close()
+    if path.suffix == ".safetensors":
+        try:
+            loaded = safetensors.numpy.load_file(path)
+            return {n: a.astype(np.float32) for n, a in loaded.items()}
+        except Exception as error:  # theirs, KeyError, AttributeError...
+            raise _unreadable(path, error) from error
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.numpy import load_file
-
-            try:
-                loaded = load_file(path)
-                return {n: a.astype(np.float32) for n, a in loaded.items()}
-            except Exception as error:  # theirs, KeyError, AttributeError...
-                raise _unreadable(path, error) from error
         import torch
     except ImportError as error:
         raise _not_installed(f"reading {path.name}", error) from None
@@ -121,10 +120,6 @@ def write_folder(
     Returns:
         TensorFlow 1 name -> HF name of the head, if there is one.
     """
-    try:
-        from safetensors.numpy import save_file
-    except ImportError as error:
-        raise _not_installed("writing a Hugging Face folder", error) from None
     folder.mkdir(parents=True, exist_ok=True)
     if found.vocab_file is not None:
         values = {**values, **_special_ids(found)}
@@ -132,7 +127,9 @@ def write_folder(
     sentence_transformers.write(found, folder)
     head, more, about = huggingface_tasks.head(found)
     tensors, values = {**tensors, **more}, {**values, **about}
-    save_file(dict(tensors), folder / SAFETENSORS, metadata={"format": "pt"})
+    safetensors.numpy.save_file(
+        dict(tensors), folder / SAFETENSORS, metadata={"format": "pt"}
+    )
     paths.write_json(folder / "config.json", values)
     (class_name,) = values["architectures"]
     with paths.atomic_file(folder / "README.md") as stream:
