@@ -237,7 +237,7 @@ class RunLog:
                 if rate and new > 0:
                     seconds = seconds_left(int(self.n), rate)
                     left = self.format_interval(seconds)
-                return found | {"left": left}
+                return {**found, "left": left}
 
         return Bar(
             bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{left},"
