@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from albert_tf2 import command_line, paths
 from albert_tf2.errors import UserError, shown
+from albert_tf2.paths import saved_models
 from albert_tf2.settings import MAX_SEED, MAX_STEPS
 
 SENTENCES = (
@@ -128,9 +129,11 @@ def run(
     from albert_tf2.keras_api import keras
 
     keras.utils.set_random_seed(seed)
-    preprocessor = hub.load(str(preprocessor_path))
-    vectors = embed(preprocessor, hub.KerasLayer(str(encoder_path)), SENTENCES)
-    vectors = vectors.numpy()
+    with saved_models.loading(preprocessor_path):
+        preprocessor = hub.load(str(preprocessor_path))
+    with saved_models.loading(encoder_path):
+        encoder = hub.KerasLayer(str(encoder_path))
+    vectors = embed(preprocessor, encoder, SENTENCES).numpy()
     cosines = vectors[1:] @ vectors[0]
     print("  raw cosines, which say little before fine-tuning:")
     for sentence, cosine in zip(SENTENCES[1:], cosines, strict=True):

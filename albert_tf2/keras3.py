@@ -27,6 +27,7 @@ import tensorflow as tf
 
 from albert_tf2 import features
 from albert_tf2.errors import UserError, check_choice
+from albert_tf2.paths import saved_models
 
 # Keras 2 inside TensorFlow has no `version`.
 if not getattr(tf.keras, "version", lambda: "2")().startswith("3."):
@@ -48,7 +49,7 @@ def _load(source: Any, layer: str) -> tuple[Any, str | None]:
     """Returns the loaded object and, if it was a folder, its path.
 
     Raises:
-        UserError: If the path holds no SavedModel.
+        UserError: If the path holds no SavedModel, or a damaged one.
     """
     if not isinstance(source, str | os.PathLike):
         return source, None
@@ -65,7 +66,7 @@ def _load(source: Any, layer: str) -> tuple[Any, str | None]:
             "made: put it back there, or build the model from where the "
             "folder is now and call model.load_weights on that file"
         )
-    return tf.saved_model.load(path), path
+    return saved_models.load(path), path
 
 
 class _SavedModelLayer(keras.layers.Layer):

@@ -23,6 +23,7 @@ from albert_tf2.checkpoints import names
 from albert_tf2.checkpoints.native import CONFIG_FILE
 from albert_tf2.model import pooling
 from albert_tf2.model.albert import AlbertPretrainer
+from albert_tf2.paths import saved_models
 from albert_tf2.tasks.base import TASK_FILE
 from albert_tf2.text.tokenization import Tokenizer
 
@@ -244,9 +245,9 @@ def export_encoder(
             root = build_encoder(
                 pretrainer, tokenizer, staging, heads=heads, task=task
             )
-            tf.saved_model.save(
+            saved_models.save(
                 root,
-                str(folder),
+                folder,
                 signatures=serving_signature(root.__call__),
             )
     return export_dir

@@ -26,6 +26,7 @@ import albert_tf2
 from albert_tf2 import features, paths
 from albert_tf2.model import flops
 from albert_tf2.model.albert import AlbertPretrainer
+from albert_tf2.paths import saved_models
 from albert_tf2.text.tokenization import Tokenizer
 
 from .preprocessor import DEFAULT_SEQ_LENGTH
@@ -43,7 +44,7 @@ PARITY_CHARACTERS = [
 
 def measure_parity(preprocessor_dir: Path, tokenizer: Tokenizer) -> dict:
     """Counts the texts whose ids differ from the Python tokenizer's."""
-    loaded = tf.saved_model.load(str(preprocessor_dir))
+    loaded = saved_models.load(preprocessor_dir)
     texts = [f"a{character}b" for character in PARITY_CHARACTERS]
     found = loaded.tokenize(tf.constant(texts)).merge_dims(1, 2).to_list()
     differ = sum(
@@ -75,7 +76,7 @@ def measure_latency(
         length: T for the encoder; a TFLite model has its own.
     """
     encoder_dir = export_dir / "encoder" / version
-    encoder = tf.saved_model.load(str(encoder_dir))
+    encoder = saved_models.load(encoder_dir)
     tensors = {k: tf.constant(v) for k, v in _full_row(length).items()}
     found = [
         {

@@ -16,6 +16,7 @@ import tensorflow as tf
 import tensorflow_text as tf_text
 
 from albert_tf2 import features, paths
+from albert_tf2.paths import saved_models
 from albert_tf2.text import tokenization
 from albert_tf2.text.text_settings import SETTINGS_FILE
 from albert_tf2.text.tokenization import (
@@ -449,9 +450,9 @@ def export_preprocessor(
         with paths.temporary_folder("export") as staging:
             preprocessor = Preprocessor(tokenizer, seq_length=seq_length)
             add_text_assets(preprocessor, tokenizer, staging)
-            tf.saved_model.save(
+            saved_models.save(
                 preprocessor,
-                str(folder),
+                folder,
                 signatures=preprocessor.__call__.get_concrete_function(),
             )
     return export_dir

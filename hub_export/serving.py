@@ -17,6 +17,7 @@ import tensorflow as tf
 from albert_tf2 import features, paths
 from albert_tf2.model.albert import AlbertPretrainer
 from albert_tf2.model.pooling import sum_of_tokens
+from albert_tf2.paths import saved_models
 from albert_tf2.text.tokenization import Tokenizer
 
 from .preprocessor import DEFAULT_SEQ_LENGTH, Preprocessor, add_text_assets
@@ -188,6 +189,6 @@ def export_serving(
             )
             add_text_assets(root.preprocessor, tokenizer, staging)
             signatures = root.signatures()
-            tf.saved_model.save(root, str(folder), signatures=signatures)
+            saved_models.save(root, folder, signatures=signatures)
             write_warmup(folder, signatures)
     return export_dir

@@ -11,6 +11,7 @@ Inputs and outputs are those of `task_graphs`, `vector_graph`, `tagging_graph`,
 import tensorflow as tf
 
 from albert_tf2 import paths
+from albert_tf2.paths import saved_models
 from albert_tf2.prediction.tuned_model import TunedModel
 from albert_tf2.tasks import base
 from albert_tf2.tasks.base import TASK_FILE
@@ -60,6 +61,6 @@ def export_task_serving(
             published = dict(signatures)
             if isinstance(root, VectorGraph):
                 published |= root.more_signatures()
-            tf.saved_model.save(root, str(folder), signatures=published)
+            saved_models.save(root, folder, signatures=published)
             write_warmup(folder, signatures, root.requests)
     return export_dir

@@ -19,6 +19,7 @@ import numpy as np
 
 from albert_tf2 import command_line, features, paths
 from albert_tf2.errors import UserError
+from albert_tf2.paths import saved_models
 from albert_tf2.prediction.sentence_vectors import SentenceVectors
 from albert_tf2.prediction.similarity import unit
 
@@ -86,7 +87,7 @@ def check_preprocessor(folder: Path) -> Iterator[str]:
 
     from albert_tf2.text.tokenization import Tokenizer
 
-    loaded = tf.saved_model.load(str(folder))
+    loaded = saved_models.load(folder)
     vocab_file = loaded.vocab_file.asset_path.numpy().decode()
     _need(Path(vocab_file).is_relative_to(folder), vocab_file)
     special = {
@@ -127,7 +128,7 @@ def check_encoder(folder: Path) -> Iterator[str]:
     from albert_tf2.config import AlbertConfig
     from albert_tf2.text.tokenization import Vocabulary
 
-    loaded = tf.saved_model.load(str(folder))
+    loaded = saved_models.load(folder)
     config = AlbertConfig.from_json(
         loaded.config_file.asset_path.numpy().decode()
     )
@@ -187,7 +188,7 @@ def check_serving(folder: Path) -> Iterator[str]:
     import tensorflow as tf
     import tensorflow_text  # noqa: F401  registers the graph's operations
 
-    loaded = tf.saved_model.load(str(folder))
+    loaded = saved_models.load(folder)
     signatures = loaded.signatures
     if hasattr(loaded, "task_file"):
         yield from _check_answers(folder, loaded)
@@ -265,11 +266,14 @@ def verify(
         A line per fact that was checked.
 
     Raises:
-        UserError: With the process's own words, if something does not hold.
+        UserError: If a file is damaged; or with the process's own words, if
+            something does not hold.
     """
     with paths.temporary_folder("verify") as elsewhere:
         moved = Path(elsewhere) / "moved" / kind
         paths.copy_folder(folder, moved)
+        with paths.named(folder, str(moved)):
+            saved_models.check(moved)
         if expected:
             arrays: dict[str, Any] = dict(expected)
             np.savez(moved.parent / f"{kind}.{EXPECTED}", **arrays)

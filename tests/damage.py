@@ -50,11 +50,6 @@ TEXTS = (".json", ".jsonl", ".csv", ".tsv", ".txt", ".yaml")
 SECONDS = 60
 
 
-# TensorFlow itself ends the process at some damages of a SavedModel's graph
-# (docs/reliability.md, "What is not promised").
-PROGRAMS = ("saved_model.pb",)
-
-
 def damaged(content: bytes, name: str, rng: random.Random) -> bytes | None:
     """Returns a file's content after a damage; None for another kind of file.
 
@@ -162,9 +157,7 @@ def tries(folder: Path, count: int, seed: int):
     """Yields what was done and a damaged copy of the folder."""
     rng = random.Random(seed)
     files = sorted(
-        p.relative_to(folder)
-        for p in folder.rglob("*")
-        if p.is_file() and p.name not in PROGRAMS
+        p.relative_to(folder) for p in folder.rglob("*") if p.is_file()
     )
     for number in range(count):
         # Each file in turn: the largest would else be hit most.

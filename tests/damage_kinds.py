@@ -370,11 +370,25 @@ def _write_exported(folder: Path) -> None:
     vocab_file.unlink()
 
 
+def _write_foreign(folder: Path) -> None:
+    """A SavedModel that says nothing of its files, as other programs' do."""
+    _write_exported(folder)
+    shutil.rmtree(folder / "encoder" / "assets.extra")
+
+
 def _open_exported(folder: Path) -> None:
+    """Runs the graph, and reads the weights that lie beside it."""
+    from albert_tf2.errors import UserError
     from albert_tf2.finetuning import encoders
 
-    encoders.load_encoder(str(folder / "encoder"))
-    open_pretrained(folder / "encoder")
+    wrong = None
+    for open_it in (encoders.load_encoder, open_pretrained):
+        try:
+            open_it(str(folder / "encoder"))
+        except UserError as error:
+            wrong = error
+    if wrong:
+        raise wrong
 
 
 def open_tuned(folder: Path) -> None:
@@ -491,6 +505,7 @@ OPENERS = {
     "torch": open_pretrained,
     "pretrained": lambda folder: open_pretrained(folder / "model"),
     "exported": _open_exported,
+    "foreign": _open_exported,
     "records": _open_records,
     "logits": _open_logits,
     "tuning": _open_tuning,
@@ -515,6 +530,7 @@ HEAVY = {
     "torch": functools.partial(_write_huggingface, binary=True),
     "pretrained": _write_pretrained,
     "exported": _write_exported,
+    "foreign": _write_foreign,
     "records": _write_records,
     "logits": _write_logits,
     "tuning": _write_tuning,

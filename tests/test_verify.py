@@ -1,5 +1,7 @@
 """`verify` finds what is wrong with an export."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from albert_tf2.hub_export import verify
 from albert_tf2.hub_export.encoder import export_encoder
 from albert_tf2.hub_export.preprocessor import export_preprocessor
 from albert_tf2.hub_export.serving import export_serving
+from albert_tf2.paths import saved_models
 from albert_tf2.text.text_settings import TextSettings
 from albert_tf2.text.tokenization import SPECIAL_TOKENS, Tokenizer
 
@@ -74,6 +77,10 @@ def test_another_way_to_cut_is_found(pretrainer, vocab_file, tmp_path):
 
 def test_a_missing_vocabulary_is_found(encoder):
     (encoder / "assets" / "vocab.txt").unlink()
+    told = f"{encoder}/assets/vocab.txt is not what was exported .*missing"
+    with pytest.raises(UserError, match=told):
+        verify.verify(encoder, "encoder")
+    shutil.rmtree(encoder / "assets.extra")  # as another program writes it
     with pytest.raises(UserError, match="does not hold what a encoder must"):
         verify.verify(encoder, "encoder")
 
@@ -85,7 +92,10 @@ def test_another_vocabulary_is_found(vocab_file, tmp_path):
     swapped = [*lines[:5], *reversed(lines[5:])]
     asset = folder / "assets" / "vocab.txt"
     asset.write_text("\n".join(swapped) + "\n", encoding="utf-8")
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match="vocab.txt .*its SHA-256 is another"):
+        verify.verify(folder, "preprocessor")
+    saved_models.write_sums(folder)
+    with pytest.raises(UserError, match="does not hold what a preprocessor"):
         verify.verify(folder, "preprocessor")
 
 

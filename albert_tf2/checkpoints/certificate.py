@@ -149,10 +149,13 @@ def write(
     original = {name: spelling for spelling, name in found.variable_map.items()}
     certificate = {
         "tool": f"albert_tf2 {__version__}",
-        "source": {"kind": found.kind, "files": describe_files(found.files)},
+        "source": {
+            "kind": found.kind,
+            "files": paths.describe_files(found.files),
+        },
         "target": {
             "kind": target,
-            "files": describe_files(
+            "files": paths.describe_files(
                 sorted(path for path in folder.rglob("*") if path.is_file()),
                 folder,
             ),
@@ -198,16 +201,3 @@ def _task(found: Weights) -> dict[str, Any] | None:
     if not task_head.has_head(found):
         return None
     return {"kind": found.task_kind, "labels": list(found.task_labels)}
-
-
-def describe_files(
-    found: Sequence[Path], folder: Path | None = None
-) -> dict[str, dict[str, Any]]:
-    """Returns size and checksum by file name; no path of this machine."""
-    return {
-        str(path.relative_to(folder)) if folder else path.name: {
-            "bytes": path.stat().st_size,
-            "sha256": paths.sha256(path),
-        }
-        for path in found
-    }

@@ -23,6 +23,7 @@ from albert_tf2.checkpoints import (
 from albert_tf2.checkpoints.certificate import Arrays
 from albert_tf2.checkpoints.weights import Weights
 from albert_tf2.errors import UserError
+from albert_tf2.paths import saved_models
 
 HUB_COMMAND = "albert_tf2.hub_export.export"
 
@@ -81,7 +82,7 @@ def _run_hub(folder: Path, inputs: Arrays) -> Arrays:
     """Runs the encoder's SavedModel, not our code over its variables."""
     import tensorflow as tf
 
-    loaded = tf.saved_model.load(str(locate.locate(folder).folder))
+    loaded = saved_models.load(locate.locate(folder).folder)
     tensors = {
         name: tf.constant(inputs[name]) for name in features.ENCODER_INPUTS
     }

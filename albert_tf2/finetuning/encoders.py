@@ -35,6 +35,7 @@ from albert_tf2.finetuning.model import TaskHead, TaskModel
 from albert_tf2.finetuning.vectors import VectorModel
 from albert_tf2.keras_api import keras
 from albert_tf2.model.albert import AlbertEncoder
+from albert_tf2.paths import saved_models
 from albert_tf2.tasks import base, registry
 from albert_tf2.tasks.sentence_vectors import SentenceVectors
 from albert_tf2.text import vocabulary_change
@@ -43,7 +44,6 @@ from albert_tf2.text.tokenization import VOCAB_FILE, Tokenizer, Vocabulary
 
 TASK_FILE = base.TASK_FILE
 HUB_FOLDER = "hub_encoder"
-SAVED_MODEL = "saved_model.pb"
 # Of nearly every BERT and ALBERT, where nothing tells.
 DEFAULT_POSITIONS = 512
 
@@ -127,7 +127,7 @@ def is_hub(source: str) -> bool:
     source = repositories.here(source)
     if download.is_url(source):
         return not source.endswith((".zip", ".gz", ".tgz"))
-    return paths.is_file(paths.join(source, SAVED_MODEL))
+    return paths.is_file(paths.join(source, saved_models.SAVED_MODEL))
 
 
 def hub_folder(source: str) -> str:
@@ -171,11 +171,10 @@ def _load_hub(source: str, vocab_file: paths.PathLike | None) -> LoadedEncoder:
 def _hub_layer(folder: Path) -> keras.layers.Layer:
     import tensorflow_hub as hub
 
-    Bundle(folder / "variables" / "variables")
-    try:
+    with saved_models.loading(folder):
+        # TensorFlow's reader ends the process at forged shapes.
+        Bundle(folder / "variables" / "variables")
         return hub.KerasLayer(str(folder), trainable=True)
-    except Exception as error:  # every layer below raises its own kind
-        raise bundle.damaged(folder, bundle.first_line(error)) from error
 
 
 def _hub_positions(layer: keras.layers.Layer, source: str) -> int:

@@ -16,6 +16,7 @@ from albert_tf2.paths.cache import CACHE_VARIABLE, cache_folder
 from albert_tf2.paths.locks import Lock, lock
 from albert_tf2.paths.reading import (
     Version,
+    describe_files,
     entries,
     exists,
     find,
@@ -68,6 +69,7 @@ __all__ = [
     "cache_folder",
     "copy_file",
     "copy_folder",
+    "describe_files",
     "entries",
     "exists",
     "fetched",

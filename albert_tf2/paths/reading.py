@@ -9,7 +9,8 @@ import json
 import os
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from albert_tf2.errors import UserError
@@ -392,3 +393,21 @@ def sha256(path: PathLike) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def describe_files(
+    found: Sequence[Path], folder: Path | None = None
+) -> dict[str, dict[str, Any]]:
+    """Returns size and checksum by file name; no path of this machine.
+
+    Args:
+        found: Files on this machine.
+        folder: What the names are told from; None for the last part alone.
+    """
+    return {
+        path.relative_to(folder).as_posix() if folder else path.name: {
+            "bytes": path.stat().st_size,
+            "sha256": sha256(path),
+        }
+        for path in found
+    }
