@@ -102,6 +102,16 @@ def test_the_sum_is_of_lengths_and_checksums(tmp_path):
     assert frames.scan(str(path)).sha256 == hashlib.sha256(expected).hexdigest()
 
 
+def test_zeros_are_no_records(tmp_path):
+    """Gigabytes of them were counted, for minutes."""
+    write(tmp_path, [5])
+    path = tmp_path / "tf_examples.tfrecord0"
+    whole = path.stat().st_size
+    os.truncate(path, 64 << 20)
+    with pytest.raises(UserError, match=f"no whole record at byte {whole:,}"):
+        frames.scan(str(path))
+
+
 @pytest.fixture
 def scanned(monkeypatch):
     """Collects the names of the shards that are read through."""
