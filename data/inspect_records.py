@@ -244,17 +244,27 @@ def _show(
     token_id: int, label: int | None, vocabulary: Vocabulary, colour: bool
 ) -> str:
     """Spells a token and what is to be predicted in its place."""
-    token = vocabulary.tokens[token_id].removeprefix(PIECE_PREFIX)
+    token = _token(token_id, vocabulary)
     if label is None:
         if token_id in (vocabulary.cls_id, vocabulary.sep_id):
             return f" {_paint(token, 'special', colour)} "
         return token
-    target = vocabulary.tokens[label].removeprefix(PIECE_PREFIX)
+    target = _token(label, vocabulary)
     if token_id == vocabulary.mask_id:
         return _paint(f"«{target}»", "mask", colour)
     if token_id == label:
         return _paint(f"{{{target}}}", "keep", colour)
     return _paint(f"{{{target}→{token}}}", "random", colour)
+
+
+def _token(token_id: int, vocabulary: Vocabulary) -> str:
+    if not 0 <= token_id < len(vocabulary):
+        raise UserError(
+            f"{vocabulary.source} has {len(vocabulary):,} tokens, and a record "
+            f"holds the id {token_id}: name the vocabulary of the records with "
+            "--vocab_file"
+        )
+    return vocabulary.tokens[token_id].removeprefix(PIECE_PREFIX)
 
 
 def _paint(text: str, kind: str, colour: bool) -> str:

@@ -66,6 +66,15 @@ def test_each_pair_has_a_line():
     ]
 
 
+@pytest.mark.parametrize("token_id", [-1, len(VOCABULARY)])
+@pytest.mark.parametrize("where", ["input_word_ids", "masked_lm_ids"])
+def test_another_vocabulary_is_told(token_id, where):
+    row = row_of("[CLS] 使 [SEP]", {1: "用"}, sentence_order_labels=[0])
+    row[where][1 if where == "input_word_ids" else 0] = token_id
+    with pytest.raises(UserError, match=f"holds the id {token_id}: .*--vocab"):
+        inspect_records.lines_of_row(row, VOCABULARY, colour=False)
+
+
 def test_word_starts_follow_swapped_segments():
     stored = ids("使 用 语 言 模 型 来 预 测")
     starts = np.array([1, 0, 1, 0, 1, 0, 1, 1, 0], bool)
