@@ -157,7 +157,7 @@ def test_a_foreign_encoder_tells_by_its_table(tmp_path, sources):
         ("own", 40),
         ("hub", 8),
         pytest.param("own", 300, marks=pytest.mark.large),
-        pytest.param("hub", 100, marks=pytest.mark.large),
+        pytest.param("hub", 300, marks=pytest.mark.large),
     ],
 )
 def test_damage_is_told_in_a_sentence(sources, kind, count, tmp_path):

@@ -33,6 +33,26 @@ def write(path, content=b"x"):
         stream.write(content)
 
 
+def test_a_name_that_begins_as_anothers(folder):
+    """As a SavedModel's `assets` and `assets.extra`."""
+    with paths.atomic_directory(paths.join(folder, "model")) as temporary:
+        for name in ("assets", "assets.extra"):
+            (temporary / name).mkdir()
+            (temporary / name / "vocab.txt").write_bytes(name.encode())
+    model = paths.join(folder, "model")
+    both = [("assets", True), ("assets.extra", True)]
+    assert paths.entries(model) == both
+    for name, _ in both:
+        place = paths.join(model, name)
+        assert paths.entries(place) == [("vocab.txt", False)]
+        content = paths.read_bytes(paths.join(place, "vocab.txt"))
+        assert content == name.encode()
+    paths.remove_folder(paths.join(model, "assets"))
+    assert paths.names(model) == ["assets.extra"]
+    paths.remove_folder(model)
+    assert not paths.exists(model)
+
+
 def test_write_read_list_remove(folder):
     path = paths.join(folder, "sub", "a.bin")
     assert not paths.exists(path)

@@ -172,8 +172,12 @@ class TensorFlow(Backend):
             found = []
             for name in gfile.listdir(folder):
                 bare = name.rstrip("/")
+                inside = f"{folder.rstrip('/')}/{bare}"
+                # ram:// finds `.extra` in `assets` if `assets.extra` is there.
+                if folder.startswith("ram://") and not gfile.exists(inside):
+                    continue
                 is_folder = name.endswith("/") or (
-                    not marked and gfile.isdir(f"{folder.rstrip('/')}/{bare}")
+                    not marked and gfile.isdir(inside)
                 )
                 if bare:
                     found.append((bare, is_folder))
