@@ -3,8 +3,7 @@ r"""Uses the exported models as any program would: through hub.KerasLayer.
 Embeds a few sentences, then fine-tunes the encoder on sentence pairs (LCQMC's
 format: a header row, then text_a, text_b, label, tab-separated) and reports
 the accuracy on pairs it has not seen. Besides the name of Keras and a check of
-the files nothing here comes
-from this project: the two SavedModels are enough.
+the files nothing here comes from this project: the two SavedModels are enough.
 
 python -m albert_tf2.hub_example --pairs data/sample/pairs \
     --preprocessor runs/quickstart/hub/preprocessor/1 \

@@ -64,12 +64,13 @@ model = load_pretrained("starter")
 ```
 
 {parameters:,} parameters: {layers} shared layers of {hidden}, {heads} heads,
-{vocabulary:,} tokens, at most {positions} of them in a text. The
-architecture is albert_tiny's (google layout), the vocabulary its own. It was
-trained on two processor cores for about an hour, so that every command has
-something to run on without a download. It is no match for the released
-models: for work take `albert_tiny_zh` and train it on
-(`python -m albert_tf2.convert --list`).
+{vocabulary:,} tokens, at most {positions} of them in a text.
+
+The architecture is albert_tiny's (google layout), the vocabulary its own. It
+was trained on two processor cores for about an hour, so that every command has
+something to run on without a download. It is no match for the released models
+(`python -m albert_tf2.convert --list`): for work take `albert_tiny_zh` and
+train that on.
 
 ## What it was trained on
 
@@ -78,6 +79,9 @@ models: for work take `albert_tiny_zh` and train it on
 | texts | licence |
 |---|---|
 {sources}
+
+The weights and the vocabulary may be passed on under CC BY-SA 4.0, the
+strictest of these.
 
 Two thirds of it are law and old novels, so it knows little of today's spoken
 Chinese. It repeats what such texts say, their prejudices included.
