@@ -5,7 +5,8 @@
 Run as a process of its own (`survives`), since what is looked for may end the
 process. It prints a line before each try, so that the last one tells what did;
 a line of `BAD` where the opener raised anything but a `UserError`, took a
-minute, or wrote outside of its copy. What can be opened is in `damage_kinds`.
+minute, or wrote outside of its copy; at the end also where the whole sample is
+refused. What can be opened is in `damage_kinds`.
 """
 
 import json
@@ -239,6 +240,24 @@ def main(kinds: str, whole: str, count: int, seed: int) -> None:
         for told, copy in tries(folder, count, seed):
             print(f"{told} ({kind})", flush=True)
             attempt(f"{kind}, {told}", OPENERS[kind], copy)
+        with tempfile.TemporaryDirectory() as temporary:
+            copy = shutil.copytree(folder, Path(temporary, "copy"))
+            attempt(f"{kind}, the whole sample", _whole(OPENERS[kind]), copy)
+
+
+def _whole(open_it):
+    """An opener that must succeed: a refused sample proves nothing of damage.
+
+    Last of all, since a try may also leave the process unable to go on.
+    """
+
+    def open_whole(copy: Path) -> None:
+        try:
+            open_it(copy)
+        except UserError as error:
+            raise AssertionError(f"is refused: {error}") from error
+
+    return open_whole
 
 
 if __name__ == "__main__":

@@ -438,7 +438,7 @@ def contents(folder):
 
 
 @pytest.mark.parametrize(
-    "count", [8, pytest.param(60, marks=pytest.mark.large)]
+    "count", [8, pytest.param(300, marks=pytest.mark.large)]
 )
 def test_damage_is_told_in_a_sentence_or_mended(
     whole_run, records, count, tmp_path
