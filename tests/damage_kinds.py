@@ -300,10 +300,10 @@ class Killed(BaseException):
 
 def _open_parts(folder: Path) -> None:
     """What is damaged is made again: the records are those of a whole build."""
-    text = (folder / "corpus.txt").read_bytes()
     whole = WHOLE_BUILDS.get("parts")
     with contextlib.redirect_stderr(io.StringIO()):
         made = [shard["sha256"] for shard in _build(folder)["shards"]]
+    text = (folder / "corpus.txt").read_bytes()  # a file, or it was refused
     if whole is None:
         WHOLE_BUILDS["parts"] = text, made
     elif whole[0] == text:
