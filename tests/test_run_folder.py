@@ -449,6 +449,15 @@ def test_damage_is_told_in_a_sentence_or_mended(
     damage.survives("workdir", tmp_path / "both", count)
 
 
+@pytest.mark.parametrize("section", ["model", "task", "data"])
+def test_a_section_that_is_no_object_is_told(section, tmp_path):
+    paths.write_json(
+        tmp_path / "run.json", {"kind": PRETRAINING, section: "\x00"}
+    )
+    with pytest.raises(UserError, match=f"run.json: `{section}` must hold"):
+        run_folder.read(tmp_path)
+
+
 def test_pretraining_says_what_it_is_and_refuses_what_it_is_not(
     whole_run, records, tmp_path, capsys
 ):

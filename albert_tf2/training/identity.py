@@ -119,6 +119,8 @@ _OBJECTS = {
     "model": Rule(REFUSED, "it is a run of another model"),
     "task": Rule(REFUSED, "it is a run of another task"),
 }
+# What holds an object, or nothing, where an identity is kept.
+SECTIONS = (*_OBJECTS, "data")
 
 
 class Fingerprint(NamedTuple):
@@ -251,7 +253,7 @@ def _fields(
         if values.get(name) is not None:
             fields[name] = (values[name], rules[name])
     for name, value in (values.get("data") or {}).items():
-        fields[name] = (value, rules[name])
+        fields[name] = (value, rules.get(name, Rule(REFUSED)))
     return fields
 
 

@@ -82,6 +82,13 @@ def read(workdir: paths.PathLike) -> dict[str, Any] | None:
             f"{path}: `kind` must be one of {', '.join(KINDS)}. Received: "
             f"{shown(kind)}; was it written by a newer version?"
         )
+    for section in identity.SECTIONS:
+        if not isinstance(found.get(section), dict | None):
+            raise UserError(
+                f"{path}: `{section}` must hold an object. Received: "
+                f"{shown(found[section])}; put the file back, or choose "
+                "another --workdir"
+            )
     return found
 
 
