@@ -49,6 +49,8 @@ HOSTILE_LINES = [
 ]
 TEXTS = (".json", ".jsonl", ".csv", ".tsv", ".txt", ".yaml")
 SECONDS = 60
+# Tries of a kind that needs TensorFlow, in the long proofs.
+HEAVY_TRIES = 60
 
 
 def damaged(content: bytes, name: str, rng: random.Random) -> bytes | None:

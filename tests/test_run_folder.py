@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -438,7 +439,15 @@ def contents(folder):
 
 
 @pytest.mark.parametrize(
-    "count", [8, pytest.param(300, marks=pytest.mark.large)]
+    "count",
+    [
+        8,
+        pytest.param(
+            int(os.environ.get("DAMAGE_TRIES", damage.HEAVY_TRIES)),
+            marks=pytest.mark.large,
+            id="large",
+        ),
+    ],
 )
 def test_damage_is_told_in_a_sentence_or_mended(
     whole_run, records, count, tmp_path
