@@ -1,5 +1,7 @@
 """Checkpoints of a run: what is kept, by whom, and what damage does."""
 
+import os
+
 import pytest
 import tensorflow as tf
 
@@ -95,6 +97,18 @@ def test_damaged_ones_are_passed_over_and_then_replaced(tmp_path):
     # A damaged one of a later step is in nobody's way any more.
     again.save(2)
     assert again.steps == [1, 2]
+
+
+@pytest.mark.parametrize("ending", ["index", "data-00000-of-00001"])
+def test_a_pipe_is_passed_over_and_not_waited_for(tmp_path, ending):
+    saved_at(tmp_path, 3, 5)
+    file = tmp_path / "checkpoints" / f"ckpt-5.{ending}"
+    file.unlink()
+    os.mkfifo(file)
+    told = []
+    variable, again = snapshots(tmp_path, report=told.append)
+    assert again.restore_newest().endswith("ckpt-3")
+    assert float(variable) == 3.0 and "ckpt-5 is damaged" in told[0]
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):

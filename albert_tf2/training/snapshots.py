@@ -92,6 +92,7 @@ class Snapshots:
         for step in reversed(steps):
             prefix = self._prefix(step)
             try:
+                self._check_files(step)
                 status = self.checkpoint.read(prefix)
                 status.assert_existing_objects_matched()
                 return prefix
@@ -108,6 +109,12 @@ class Snapshots:
                 "choose another workdir and pass --init_checkpoint"
             )
         return None
+
+    def _check_files(self, step: int) -> None:
+        """Raises for what is no file: TensorFlow waits for a pipe's writer."""
+        for name in paths.names(self.folder):
+            if name.startswith(f"{NAME}-{step}."):
+                paths.open_binary(paths.join(self.folder, name)).close()
 
     def save(self, step: int) -> str:
         """Saves under `ckpt-STEP`, then drops what is over the limit."""
