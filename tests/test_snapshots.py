@@ -1,6 +1,7 @@
 """Checkpoints of a run: what is kept, by whom, and what damage does."""
 
 import os
+import signal
 
 import pytest
 import tensorflow as tf
@@ -101,14 +102,24 @@ def test_damaged_ones_are_passed_over_and_then_replaced(tmp_path):
 
 @pytest.mark.parametrize("ending", ["index", "data-00000-of-00001"])
 def test_a_pipe_is_passed_over_and_not_waited_for(tmp_path, ending):
+    def waited(*_):
+        raise TimeoutError("it waits for the pipe's writer")
+
     saved_at(tmp_path, 3, 5)
     file = tmp_path / "checkpoints" / f"ckpt-5.{ending}"
     file.unlink()
     os.mkfifo(file)
     told = []
     variable, again = snapshots(tmp_path, report=told.append)
-    assert again.restore_newest().endswith("ckpt-3")
-    assert float(variable) == 3.0 and "ckpt-5 is damaged" in told[0]
+    before = signal.signal(signal.SIGALRM, waited)
+    signal.alarm(20)
+    try:
+        assert again.restore_newest().endswith("ckpt-3")
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert float(variable) == 3.0
+    assert "ckpt-5 is damaged or of another model (UserError: " in told[0]
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
