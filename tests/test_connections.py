@@ -475,3 +475,12 @@ def test_fifty_thousand_requests_leave_memory_flat(command):
     before = served.resident_mb()
     ask_by(10, 40_000)
     assert served.resident_mb() - before < 5
+
+
+def test_no_answer_waits_for_a_receipt():
+    with connections.listen("127.0.0.1", 0) as listener:
+        with socket.create_connection(listener.getsockname()):
+            accepted, _ = listener.accept()
+            with accepted:
+                option = socket.IPPROTO_TCP, socket.TCP_NODELAY
+                assert accepted.getsockopt(*option)

@@ -159,7 +159,11 @@ def listen(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM
         )[0]
-        return socket.create_server(address, family=family, backlog=2048)
+        found = socket.create_server(address, family=family, backlog=2048)
+        # Handed on to each connection. Without it an answer's second packet
+        # waits 40 ms for the first one's receipt.
+        found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return found
     except OSError as error:
         if isinstance(error, socket.gaierror):
             reason = "is no address of this machine: check --host"
