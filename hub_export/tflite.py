@@ -21,7 +21,6 @@ import contextlib
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -34,7 +33,7 @@ from albert_tf2.model import layers
 from albert_tf2.model.albert import AlbertPretrainer
 from albert_tf2.text.tokenization import Tokenizer
 
-from . import tflite_archive
+from . import eight_bits, tflite_archive
 from .encoder import MLM_INPUTS
 from .preprocessor import DEFAULT_SEQ_LENGTH, Preprocessor
 from .serving import cosine, embed
@@ -191,12 +190,19 @@ def convert(
     # By way of a SavedModel: only that gives the model named signatures.
     root = tf.Module()
     samples = list(samples or ())
-    tracing: AbstractContextManager = contextlib.nullcontext()
-    if precision in ("fp32", "fp16"):
-        tracing = blocked_feed_forward()
-    if precision == "int8":
-        tracing = _masked_score(int8_masked_score(function, samples))
-    with tracing, paths.temporary_folder("tflite") as folder:
+    with contextlib.ExitStack() as tracing:
+        if precision in ("fp32", "fp16"):
+            tracing.enter_context(blocked_feed_forward())
+        else:
+            tracing.enter_context(eight_bits.even_words())
+        if precision == "int8":
+            score = int8_masked_score(function, samples)
+            tracing.enter_context(_masked_score(score))
+            tracing.enter_context(eight_bits.exact_projection())
+            tracing.enter_context(
+                eight_bits.even_feed_forward(function, samples)
+            )
+        folder = tracing.enter_context(paths.temporary_folder("tflite"))
         root.kept = list(serve.get_concrete_function().variables)
         tf.saved_model.save(root, folder, signatures=serve)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
@@ -205,9 +211,9 @@ def convert(
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if precision == "fp16":
             converter.target_spec.supported_types = [tf.float16]
-        if precision == "int8":
-            converter.representative_dataset = lambda: iter(samples)
         with _quiet():
+            if precision == "int8":
+                return eight_bits.convert(converter, samples)
             return converter.convert()
 
 

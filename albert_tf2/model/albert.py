@@ -172,6 +172,10 @@ class AlbertEncoder(_ConfiguredModel):
         """
         return self._run(inputs, training, positions, depth)[-1]
 
+    def project(self, words: tf.Tensor) -> tf.Tensor:
+        """Brings embeddings to the layers' width: [N, E] -> [N, H]."""
+        return self.embedding_hidden_mapping_in(words)
+
     def _run(
         self, inputs, training, last_positions=None, depth=None
     ) -> list[tf.Tensor]:
@@ -189,7 +193,7 @@ class AlbertEncoder(_ConfiguredModel):
             training=training,
         )
         if self.embedding_hidden_mapping_in is not None:
-            hidden = self.embedding_hidden_mapping_in(hidden)  # [B*T, H]
+            hidden = self.project(hidden)  # [B*T, H]
 
         outputs = []
         for number, layer in enumerate(plan, 1):

@@ -156,9 +156,7 @@ class Embeddings(keras.layers.Layer):
         batch, length = dynamic_shape(input_word_ids)
         if input_position_ids is None:
             self._check_length(length)
-        words = tf.gather(
-            self.word_embeddings, tf.reshape(input_word_ids, [-1])
-        )  # [B*T, E]
+        words = self.look_up(tf.reshape(input_word_ids, [-1]))  # [B*T, E]
         words = perturbation.apply(words)
         if self.word_projection is not None:
             words = tf.matmul(words, self.word_projection)  # [B*T, H]
@@ -184,6 +182,10 @@ class Embeddings(keras.layers.Layer):
         return self.dropout(
             self.layer_norm(words + types + positions), training=training
         )
+
+    def look_up(self, word_ids: tf.Tensor) -> tf.Tensor:
+        """Returns the words' vectors: int32 [N] -> [N, E]."""
+        return tf.gather(self.word_embeddings, word_ids)
 
     def _check_length(self, length: int | tf.Tensor) -> None:
         most = self.config.max_position_embeddings
