@@ -13,7 +13,8 @@ pairs), or one per line in --input_file, where a tab parts a pair; a .jsonl file
 keeps its ids. Answer n belongs to line n; a blank line is answered by null.
 Answers are JSON Lines, on the screen or in --output_file. --interactive reads
 from the keyboard. --query searches what `embed` wrote, named by --vectors,
-without embedding it again.
+without embedding it again. --engine litert answers within a second, without
+TensorFlow; the first time it converts the model.
 
     python -m albert_tf2.predict similarity 花呗怎么还款 如何还花呗
     python -m albert_tf2.predict classify --model runs/lcqmc/model \\
@@ -30,10 +31,10 @@ from typing import Any
 from albert_tf2 import command_line, paths
 from albert_tf2.checkpoints import download
 from albert_tf2.errors import UserError
-from albert_tf2.prediction import input_files
+from albert_tf2.prediction import input_files, litert_cache
 from albert_tf2.prediction.input_files import Entry
 from albert_tf2.prediction.predictor import POOLINGS, Predictor
-from albert_tf2.settings import MAX_BATCH, MAX_LENGTH
+from albert_tf2.settings import ENGINES, MAX_BATCH, MAX_LENGTH
 from albert_tf2.tasks import base, reading
 
 __all__ = ["Predictor", "main"]
@@ -69,9 +70,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--model",
         "--checkpoint",
         metavar="SOURCE",
-        help="a fine-tuned model's folder, a checkpoint, a hub encoder "
+        help="a fine-tuned model's folder, a checkpoint, a hub encoder, or a "
+        "file for LiteRT "
         "(default, where no fine-tuned one is needed: the starter)",
     )
+    command_line.add_engine(parser)
     add(
         "--input_file", metavar="FILE", help="texts from here, one on each line"
     )
@@ -156,8 +159,14 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
             "give texts, or --input_file, or --interactive: exactly one. "
             f"Received: {sources} of them"
         )
+    if args.mode == "fill-mask" and args.engine != ENGINES[0]:
+        raise UserError(
+            "fill-mask needs the masked-word head, which files for LiteRT "
+            "leave out: leave --engine out too"
+        )
     if args.model is None:
         args.model = starter(args.mode)
+    litert_cache.check_engine(args.engine, args.model)
     if args.vectors and not (args.query and args.input_file):
         raise UserError(
             "--vectors belong to the texts of --input_file, which --query is "
@@ -404,6 +413,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         vocab_file=args.vocab_file,
         batch_size=args.batch_size,
         max_seq_length=args.max_seq_length,
+        engine=args.engine,
     )
     set_whitening(predictor, args)
     if args.interactive:

@@ -14,6 +14,7 @@ from typing import Any
 
 from albert_tf2 import paths
 from albert_tf2.errors import UserError, shown
+from albert_tf2.prediction import litert_cache, litert_file
 from albert_tf2.prediction.tuned_model import tuned_folder
 from albert_tf2.tasks import base, column_names, reading
 from albert_tf2.tasks.column_names import TEXT_A, TEXT_B
@@ -52,6 +53,8 @@ class Entry:
 
 def description(model: str) -> dict[str, Any]:
     """Returns what `task.json` says of a fine-tuned model; {} for others."""
+    if litert_cache.is_file(model):
+        return litert_file.task_of(model)
     folder = tuned_folder(model)
     if folder is None:
         return {}

@@ -1,6 +1,6 @@
 """Sentences as vectors, by any encoder: embeddings, cosines, neighbours."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,15 @@ class SentenceVectors:
                 tokenize_all(self.tokenizer, as_texts(texts))
             )
         ]
+        if not examples:
+            return np.zeros([0, 0], np.float32)
+        stacked = np.stack(self._vectors(examples, pooling))
+        return stacked if self.whitening is None else self.whitening(stacked)
+
+    def _vectors(
+        self, examples: Sequence[Example], pooling: str
+    ) -> Sequence[np.ndarray]:
+        """Returns the vector of each example."""
         vectors: list[Any] = [None] * len(examples)
         for indices in prediction_order(examples, self._batch_size):
             part = [examples[i] for i in indices]
@@ -83,10 +92,7 @@ class SentenceVectors:
             found = self._step(pooling)(inputs).numpy()
             for i, vector in zip(indices, found, strict=True):
                 vectors[i] = vector
-        if not vectors:
-            return np.zeros([0, 0], np.float32)
-        stacked = np.stack(vectors)
-        return stacked if self.whitening is None else self.whitening(stacked)
+        return vectors
 
     def _pooling(self, asked: str | None) -> str:
         """Returns what stands for a text: as asked, or the usual."""
