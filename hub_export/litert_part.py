@@ -117,8 +117,12 @@ def export_litert(
     expected = _expected(probes, encoder, head, kind)
     with paths.atomic_directory(export_dir, overwrite=overwrite) as folder:
         for precision in PRECISIONS:
+            # In blocks it took 1.04 to 1.10 of the time, from 8 to 128 tokens.
             network = tflite.convert(
-                row_function(encoder, head, kind), specs, precision=precision
+                row_function(encoder, head, kind),
+                specs,
+                precision=precision,
+                blocked=False,
             )
             metadata = {
                 "precision": precision,

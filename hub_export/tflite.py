@@ -168,6 +168,7 @@ def convert(
     *,
     precision: str = "fp32",
     samples: Iterable[dict[str, Any]] | None = None,
+    blocked: bool = True,
 ) -> bytes:
     """Converts a function of named inputs to a TFLite model.
 
@@ -177,6 +178,7 @@ def convert(
         precision: One of `PRECISIONS`.
         samples: Real inputs, by which "int8" chooses its ranges and padding's
             attention score.
+        blocked: Write floating-point feed-forwards in blocks (`xnnpack`).
     """
     check_choice("precision", precision, PRECISIONS)
     if precision == "int8" and not samples:
@@ -192,7 +194,7 @@ def convert(
     root = tf.Module()
     samples = list(samples or ())
     tracing: AbstractContextManager = contextlib.nullcontext()
-    if precision in ("fp32", "fp16"):
+    if blocked and precision in ("fp32", "fp16"):
         tracing = blocked_feed_forward()
     if precision == "int8":
         tracing = _masked_score(int8_masked_score(function, samples))

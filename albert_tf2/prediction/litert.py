@@ -8,8 +8,9 @@ like suitcases, the longest text first:
 
     lengths 30 14 12 9 8 3, rows of 32  ->  30 | 14 12 | 9 8 3, 12 left empty
 
-Another number of tokens costs the interpreter a fraction of a millisecond, so
-one of them, with one copy of the weights, serves all lengths.
+Another number of tokens costs the interpreter a tenth of a millisecond, so one
+of them serves all lengths: several, each with its own copy of the weights, were
+slower.
 """
 
 import bisect
@@ -33,8 +34,8 @@ from albert_tf2.text.tokenization import Tokenizer
 # Beyond, attention, which looks at a text's neighbours too, costs more than
 # fewer calls save. A longer text has a row to itself.
 ROW_TOKENS = 64
-# Rows are a multiple of it long, so that the interpreter is told few lengths.
-STEP = 8
+# Rows are a multiple of it long, so that the interpreter sees few lengths.
+STEP = 4
 # Of a text: [CLS] and [SEP].
 LEAST_TOKENS = 2
 # In products as small as these, more threads wait for each other.
@@ -117,11 +118,11 @@ class RowModel:
         """Returns what the head says: float32 [n], or [T, n] token by token."""
         found: list[Any] = [None] * len(sequences)
         for row, output in self._run(sequences, TASK_LOGITS):
+            parts: Sequence[np.ndarray] = list(output)
             if per_token:
-                output = np.split(output, row.starts[1:])
-            for number, values in zip(row.texts, output, strict=False):
-                length = len(sequences[number].ids)
-                found[number] = values[:length] if per_token else values
+                parts = np.split(output[: row.counts.sum()], row.starts[1:])
+            for number, values in zip(row.texts, parts, strict=False):
+                found[number] = values
         return found
 
     def _run(
@@ -139,7 +140,6 @@ class RowModel:
 
     def _set(self, row: _Row, sequences: Sequence[Packed]) -> None:
         used = int(row.counts.sum())
-        # Of rows that are nearly full the interpreter sees one length.
         self._resize(-(-used // STEP) * STEP)
         tokens = np.zeros([4, self._length], np.int32)
         ids, type_ids, pair_ids, position_ids = tokens
@@ -189,7 +189,7 @@ class LiteVectors(SentenceVectors):
         found = self._encoder.vectors(
             [example.sequences[0] for example in examples], pooling
         )
-        return found if self._tuned_pooling is None else unit(found)
+        return list(found if self._tuned_pooling is None else unit(found))
 
 
 class Loaded(NamedTuple):
@@ -204,6 +204,7 @@ class Loaded(NamedTuple):
 class LiteTuned(TunedModel):
     """A fine-tuned model in a file that LiteRT runs."""
 
+    loaded: Any
     vectors_class = LiteVectors
 
     def __init__(self, loaded: Loaded, task: dict[str, Any]):

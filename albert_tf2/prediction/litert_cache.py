@@ -8,8 +8,8 @@
 
 <content> is a hash of the weights and all that decides answers, so that the
 same model is converted once wherever it lies, and another one never taken for
-it. Finding it again needs no TensorFlow. Converting does: `export --what litert`
-runs in a process of its own, whose memory and TensorFlow end with it.
+it. Finding it again needs no TensorFlow. Converting does: `export --what
+litert` runs in a process of its own, whose memory and TensorFlow end with it.
 """
 
 import hashlib
@@ -118,16 +118,22 @@ def content_of(
             "to change: name the checkpoint that it was exported from, or "
             "leave --engine out"
         )
-    parts = [location.vocab_file]
+    parts: list[Path | None] = [location.vocab_file]
     parts += [location.folder / name for name in SMALL_FILES]
+    if location.weights.name.endswith(locate.INDEX_ENDING):
+        # The weights lie in files that this one names.
+        shards = paths.read_json(location.weights, dict)["weight_map"]
+        parts += [location.folder / name for name in sorted({*shards.values()})]
     if vocab_file is not None and tuned is None:
         named = paths.fetched(vocab_file)
         parts += [Path(named), Path(named).with_name(SETTINGS_FILE)]
     digest = hashlib.sha256(f"{litert_file.FORM} {__version__}".encode())
     digest.update(fingerprint(here)[1].encode())
     for part in parts:
-        known = part is not None and part.is_file()
-        digest.update((paths.sha256(part) if known else "-").encode())
+        found = b"-"
+        if part is not None and part.is_file():
+            found = paths.sha256(part).encode()
+        digest.update(found)
     return digest.hexdigest()[:32]
 
 
@@ -155,7 +161,9 @@ def _convert(
         command, capture_output=True, text=True, errors="replace"
     )
     if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason was told"])[-1]
+        reason = (done.stderr.strip().splitlines() or ["no reason was told"])[
+            -1
+        ]
         raise UserError(
             f"{source} could not be converted for LiteRT: "
             f"{reason.removeprefix('error: ')}"

@@ -107,7 +107,9 @@ def _read(path: str) -> LiteFile:
     )
 
 
-def _parts(path: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, bytes]]:
+def _parts(
+    path: str,
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, bytes]]:
     """Returns metadata, task and the archive, as the file has them."""
     try:
         with paths.open_binary(path) as stream, zipfile.ZipFile(stream) as z:

@@ -93,6 +93,7 @@ class Predictor:
         litert_cache.check_engine(engine, source)
         self._tuned: TunedModel | None = None
         masked_model = None
+        loaded: Any
         vectors_class = SentenceVectors
         folder = tuned_folder(source)
         if engine in litert_cache.PRECISIONS:
