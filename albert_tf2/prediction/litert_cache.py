@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from albert_tf2 import __version__, paths
-from albert_tf2.checkpoints import HUB_ENCODER, download, locate
+from albert_tf2.checkpoints import HUB_ENCODER, download, locate, repositories
 from albert_tf2.checkpoints.fingerprint import fingerprint
 from albert_tf2.errors import UserError, require
 from albert_tf2.prediction import litert_file
@@ -84,8 +84,9 @@ def load(
                 f"{source} is of {found.precision}: say --engine {fit}"
             )
         return litert.load(source)
-    if paths.is_file(paths.join(source, name)):
-        return litert.load(paths.join(source, name))
+    here = repositories.here(source)
+    if not download.is_url(here) and paths.is_file(paths.join(here, name)):
+        return litert.load(paths.join(here, name))
     folder = paths.cache_folder() / "litert" / content_of(source, vocab_file)
     path = folder.joinpath(*PLACE, name)
     if path.exists():
