@@ -1,10 +1,12 @@
 """The engine without TensorFlow: the same answers, from the same folder."""
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -257,6 +259,38 @@ def damaged(whole, damage):
         "cut": whole[:5000],
         "empty": b"",
     }[damage]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"bytes": "9"},
+        {"config": {}},
+        {"config": {"max_position_embeddings": None}},
+        {"sha256": None},
+    ],
+)
+def test_forged_metadata_are_told_in_a_sentence(change, exported, tmp_path):
+    whole = (exported / "model_fp32.tflite").read_bytes()
+    with zipfile.ZipFile(io.BytesIO(whole)) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    metadata = json.loads(parts["metadata.json"])
+    forged = tmp_path / "model.tflite"
+    forged.write_bytes(whole[: metadata["bytes"]])
+    parts["metadata.json"] = json.dumps({**metadata, **change}).encode()
+    with zipfile.ZipFile(forged, "a") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    with pytest.raises(UserError, match="model.tflite is damaged"):
+        litert_file.read(forged)
+
+
+def test_what_litert_cannot_run_is_told_in_a_sentence(exported, tmp_path):
+    file = litert_file.read(exported / "model_fp32.tflite")
+    other = tmp_path / "model.tflite"
+    other.write_bytes(b"TFL3" * 100)
+    with pytest.raises(UserError, match="does not run on this ai-edge-litert"):
+        litert.RowModel(file._replace(path=str(other)))
 
 
 def test_a_damaged_file_of_the_cache_is_made_anew(pretrained, cache, capsys):

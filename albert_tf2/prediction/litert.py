@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from albert_tf2 import features, paths, settings
+from albert_tf2.errors import UserError, cut
 from albert_tf2.prediction import litert_file
 from albert_tf2.prediction.litert_file import PER_TOKEN, TASK_LOGITS, LiteFile
 from albert_tf2.prediction.sentence_vectors import SentenceVectors
@@ -84,10 +85,16 @@ class RowModel:
         if threads is None:
             threads = min(len(os.sched_getaffinity(0)), MOST_THREADS)
         self._length = 0
-        with _quiet():
-            self._interpreter = Interpreter(file.path, num_threads=threads)
-            self._inputs, self._outputs = _indices(self._interpreter)
-            self._resize(STEP)
+        try:
+            with _quiet():
+                self._interpreter = Interpreter(file.path, num_threads=threads)
+                self._inputs, self._outputs = _indices(self._interpreter)
+                self._resize(STEP)
+        except (ValueError, RuntimeError) as error:
+            raise UserError(
+                f"{file.path} does not run on this ai-edge-litert "
+                f"({cut(str(error))}): pip install -U ai-edge-litert"
+            ) from error
 
     def vectors(self, sequences: Sequence[Packed], pooling: str) -> np.ndarray:
         """Returns what stands for each text: float32 [B, H].
@@ -219,7 +226,9 @@ class LiteTuned(TunedModel):
         self._described = task
         self.task = registry.from_description(task)
         self.lengths = settings.create(
-            base.Lengths, task["lengths"], f"{base.TASK_FILE}: lengths"
+            base.Lengths,
+            base.taken(task, "lengths", dict),
+            f"{base.TASK_FILE}: lengths",
         )
 
     def facts(self) -> dict[str, Any]:

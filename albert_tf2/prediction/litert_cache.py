@@ -79,9 +79,10 @@ def load(
     if is_file(source):
         found = litert_file.read(source)
         if found.precision != PRECISIONS[engine]:
-            fit = {v: k for k, v in PRECISIONS.items()}[found.precision]
+            fit = [k for k, v in PRECISIONS.items() if v == found.precision]
             raise UserError(
-                f"{source} is of {found.precision}: say --engine {fit}"
+                f"{source} is of {found.precision}: say --engine "
+                f"{' or '.join(fit or PRECISIONS)}"
             )
         return litert.load(source)
     here = repositories.here(source)

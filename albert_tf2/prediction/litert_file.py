@@ -73,7 +73,14 @@ def read(path: paths.PathLike) -> LiteFile:
     """
     here = paths.fetched(path)
     with paths.named(path, here):
-        return _read(here)
+        try:
+            return _read(here)
+        except UserError:
+            raise
+        except (KeyError, TypeError, ValueError):
+            raise _damaged(
+                here, "its metadata are not what was written"
+            ) from None
 
 
 def task_of(path: paths.PathLike) -> dict[str, Any]:
@@ -100,8 +107,8 @@ def _read(path: str) -> LiteFile:
     )
     return LiteFile(
         path,
-        metadata["precision"],
-        metadata["config"]["max_position_embeddings"],
+        str(metadata["precision"]),
+        int(metadata["config"]["max_position_embeddings"]),
         Tokenizer(vocabulary, settings),
         task,
     )
@@ -116,6 +123,8 @@ def _parts(
             archived = {name: z.read(name) for name in z.namelist()}
         metadata = json.loads(archived[METADATA])
         task = json.loads(archived.get(base.TASK_FILE, b"{}"))
+        if not isinstance(metadata, dict) or not isinstance(task, dict):
+            raise ValueError("both are objects")
     except (KeyError, ValueError, zipfile.BadZipFile, zipfile.LargeZipFile):
         raise _damaged(path, "it has no archive that can be read") from None
     if metadata.get(FORM_KEY) != FORM:
