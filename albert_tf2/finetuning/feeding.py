@@ -170,7 +170,12 @@ def make_predict_step(
     model: TaskModel, strategy: tf.distribute.Strategy
 ) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
     """Returns a function from the inputs of a global batch to its logits."""
-    step = OnReplicas(strategy, lambda inputs: model(inputs, training=False))
+
+    def logits(inputs):
+        with fusion.known_chains(fusion.suits_devices()):
+            return model(inputs, training=False)
+
+    step = OnReplicas(strategy, logits)
 
     def predict(inputs):
         # From all workers of a cluster too, in the order of the rows.

@@ -110,6 +110,7 @@ class SentenceVectors:
     def _step(self, pooling: str):
         import tensorflow as tf
 
+        from albert_tf2.model import fusion
         from albert_tf2.model.pooling import pooled, sentence_vector
 
         pool = pooled if self._tuned_pooling is None else sentence_vector
@@ -123,7 +124,8 @@ class SentenceVectors:
             autograph=False,
         )
         def step(inputs):
-            outputs = self._encoder(inputs, training=False)
+            with fusion.known_chains(fusion.suits_devices()):
+                outputs = self._encoder(inputs, training=False)
             return pool(outputs, inputs[features.INPUT_MASK], pooling)
 
         if pooling not in self._steps:
