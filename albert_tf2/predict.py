@@ -415,6 +415,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     facts = input_files.description(args.model)
     check_mode(args.mode, args.model, facts)
     pairs = takes_pairs(args, facts)
+    entries: Entries
     if args.input_file:
         entries = input_files.from_file(args.input_file, pairs)
     else:
