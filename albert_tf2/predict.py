@@ -62,6 +62,8 @@ MODES = (*KINDS, "fill-mask", "similarity", "embed")
 # Texts that are sorted by length together, and held. Of questions of twelve
 # tokens, a hundredth of what is computed is then padding; of 1,024 a tenth is.
 PART_TEXTS = 8192
+# Modes whose models say something of every token: fewer texts are held.
+PER_TOKEN = ("tag", "answer")
 TELL_EVERY_SECONDS = 10
 
 
@@ -221,7 +223,7 @@ def answers(
     names = ("text_a", "text_b")
     if args.mode == "answer":
         names = ("question", "context")
-    for part in _parts(entries, args.batch_size):
+    for part in _parts(entries, args):
         filled = [entry for entry in part if entry.text is not None]
         found = iter(_answer(predictor, args, filled) if filled else ())
         for entry in part:
@@ -278,13 +280,16 @@ def _most_similar(predictor, args, entries) -> Iterator[dict[str, Any]]:
         }
 
 
-def _parts(entries: Entries, batch_size: int) -> Iterator[list[Entry]]:
+def _parts(entries: Entries, args: Any) -> Iterator[list[Entry]]:
     """Cuts entries into parts; says now and then how far they are.
 
     A part holds several batches, which are sorted by length inside it. No more
     than one part is held.
     """
-    size = max(16 * batch_size, PART_TEXTS)
+    texts = PART_TEXTS
+    if args.mode in PER_TOKEN:
+        texts //= 8
+    size = max(16 * args.batch_size, texts)
     began = told = time.monotonic()
     done, waiting = 0, iter(entries)
     while part := list(itertools.islice(waiting, size)):
@@ -356,7 +361,7 @@ def write_embeddings(predictor: Predictor, args: Any, entries: Entries) -> None:
 
     width = blank = 0  # the width is known with the first text
     with paths.atomic_file(args.output_file, "wb") as stream:
-        for part in _parts(entries, args.batch_size):
+        for part in _parts(entries, args):
             texts = [entry.text for entry in part if entry.text is not None]
             if not texts and not width:
                 blank += len(part)

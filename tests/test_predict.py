@@ -490,7 +490,8 @@ def test_embeddings_are_written_part_by_part(
     pretrained, predictor, tmp_path, monkeypatch
 ):
     """Of a long file no more than a part is held, and order is kept."""
-    lines = ["", "", "", *SENTENCES, "", *reversed(SENTENCES)]
+    # The first part, and a bit, is blank.
+    lines = [*[""] * 20, *SENTENCES, "", *reversed(SENTENCES)]
     (tmp_path / "in.txt").write_text("\n".join(lines) + "\n", "utf-8")
     held = []
     embed = Predictor.embed
