@@ -22,6 +22,7 @@ TensorFlow; the first time it converts the model.
 """
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -32,12 +33,15 @@ from albert_tf2 import command_line, paths
 from albert_tf2.checkpoints import download
 from albert_tf2.errors import UserError
 from albert_tf2.prediction import input_files, litert_cache
-from albert_tf2.prediction.input_files import Entry
+from albert_tf2.prediction.input_files import Entry, FileEntries
 from albert_tf2.prediction.predictor import POOLINGS, Predictor
 from albert_tf2.settings import ENGINES, MAX_BATCH, MAX_LENGTH
 from albert_tf2.tasks import base, reading
 
 __all__ = ["Predictor", "main"]
+
+# What can be walked through, and counted.
+Entries = Sequence[Entry] | FileEntries
 
 # The kinds of fine-tuned models that a mode needs, and what a blank line is
 # answered by.
@@ -56,8 +60,11 @@ NO_ANSWER: dict[str, dict[str, Any]] = {
     "similarity": {"similarity": None},
 }
 MODES = (*KINDS, "fill-mask", "similarity", "embed")
-# Texts that are sorted by length together, at least.
-PART_TEXTS = 512
+# Texts that are sorted by length together, and held. Of questions of twelve
+# tokens, a hundredth of what is computed is then padding; of 1,024 a tenth is.
+PART_TEXTS = 8192
+# Modes whose models say something of every token: fewer texts are held.
+PER_TOKEN = ("tag", "answer")
 TELL_EVERY_SECONDS = 10
 
 
@@ -216,7 +223,7 @@ def takes_pairs(args: Any, facts: dict[str, Any]) -> bool | None:
 
 
 def answers(
-    predictor: Predictor, args: Any, entries: Sequence[Entry]
+    predictor: Predictor, args: Any, entries: Entries
 ) -> Iterator[dict[str, Any]]:
     """Yields one answer per entry, in their order."""
     if args.query:
@@ -225,7 +232,7 @@ def answers(
     names = ("text_a", "text_b")
     if args.mode == "answer":
         names = ("question", "context")
-    for part in _parts(entries, args.batch_size):
+    for part in _parts(entries, args):
         filled = [entry for entry in part if entry.text is not None]
         found = iter(_answer(predictor, args, filled) if filled else ())
         for entry in part:
@@ -259,6 +266,7 @@ def _answer(predictor, args, entries: Sequence[Entry]) -> list[dict[str, Any]]:
 
 def _most_similar(predictor, args, entries) -> Iterator[dict[str, Any]]:
     candidates: Any = None
+    entries = list(entries)  # the best may be any of them
     if args.vectors:
         candidates = read_vectors(args.vectors, len(entries), args.input_file)
     else:
@@ -281,16 +289,21 @@ def _most_similar(predictor, args, entries) -> Iterator[dict[str, Any]]:
         }
 
 
-def _parts(entries: Sequence[Entry], batch_size: int):
+def _parts(entries: Entries, args: Any) -> Iterator[list[Entry]]:
     """Cuts entries into parts; says now and then how far they are.
 
-    A part holds several batches, which are sorted by length inside it.
+    A part holds several batches, which are sorted by length inside it. No more
+    than one part is held.
     """
-    size = max(16 * batch_size, PART_TEXTS)
+    texts = PART_TEXTS
+    if args.mode in PER_TOKEN:
+        texts //= 8
+    size = max(16 * args.batch_size, texts)
     began = told = time.monotonic()
-    for first in range(0, len(entries), size):
-        yield entries[first : first + size]
-        done = min(first + size, len(entries))
+    done, waiting = 0, iter(entries)
+    while part := list(itertools.islice(waiting, size)):
+        yield part
+        done += len(part)
         now = time.monotonic()
         if now - told > TELL_EVERY_SECONDS and done < len(entries):
             told = now
@@ -348,28 +361,40 @@ def read_vectors(path: str, count: int, texts: str) -> Any:
     return vectors
 
 
-def write_embeddings(
-    predictor: Predictor, args: Any, entries: Sequence[Entry]
-) -> None:
-    """Writes float32 [N, H], a row per entry; zeros for a blank line."""
+def write_embeddings(predictor: Predictor, args: Any, entries: Entries) -> None:
+    """Writes float32 [N, H], a row per entry; zeros for a blank line.
+
+    Part by part, as `numpy.save` would write the whole.
+    """
     import numpy as np
 
-    found = [
-        predictor.embed([entry.text for entry in part], pooling=args.pooling)
-        for part in _parts(
-            [entry for entry in entries if entry.text is not None],
-            args.batch_size,
-        )
-    ]
-    if not found:
-        raise UserError("all texts are blank: nothing to embed")
-    vectors = np.zeros([len(entries), found[0].shape[1]], np.float32)
-    vectors[[entry.text is not None for entry in entries]] = np.concatenate(
-        found
-    )
+    width = blank = 0  # the width is known with the first text
     with paths.atomic_file(args.output_file, "wb") as stream:
-        np.save(stream, vectors)
-    print(f"{args.output_file}: {vectors.shape[0]} x {vectors.shape[1]}")
+        for part in _parts(entries, args):
+            texts = [entry.text for entry in part if entry.text is not None]
+            if not texts and not width:
+                blank += len(part)
+                continue
+            rows = np.zeros([len(part), width], np.float32)
+            if texts:
+                found = predictor.embed(texts, pooling=args.pooling)
+                rows = np.zeros([len(part), found.shape[1]], np.float32)
+                rows[[entry.text is not None for entry in part]] = found
+            if not width:
+                width = rows.shape[1]
+                np.lib.format.write_array_header_1_0(
+                    stream,
+                    {
+                        "descr": "<f4",
+                        "fortran_order": False,
+                        "shape": (len(entries), width),
+                    },
+                )
+                stream.write(bytes(4 * blank * width))
+            stream.write(rows.astype("<f4").tobytes())
+        if not width:
+            raise UserError("all texts are blank: nothing to embed")
+    print(f"{args.output_file}: {len(entries)} x {width}")
 
 
 def interact(
@@ -404,6 +429,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     facts = input_files.description(args.model)
     check_mode(args.mode, args.model, facts)
     pairs = takes_pairs(args, facts)
+    entries: Entries
     if args.input_file:
         entries = input_files.from_file(args.input_file, pairs)
     else:

@@ -68,6 +68,8 @@ class SentenceVectors:
         self, texts: str | Iterable[str], *, pooling: str | None = None
     ) -> np.ndarray:
         """See `Predictor.embed`."""
+        from albert_tf2.finetuning.feeding import length_multiple
+
         pooling = self._pooling(pooling)
         vocabulary = self.tokenizer.vocabulary
         examples = [
@@ -88,7 +90,12 @@ class SentenceVectors:
         vectors: list[Any] = [None] * len(examples)
         for indices in prediction_order(examples, self._batch_size):
             part = [examples[i] for i in indices]
-            inputs = collate(part, size=len(part), positions=self._positions)
+            inputs = collate(
+                part,
+                size=len(part),
+                multiple=length_multiple(),
+                positions=self._positions,
+            )
             found = self._step(pooling)(inputs).numpy()
             for i, vector in zip(indices, found, strict=True):
                 vectors[i] = vector
@@ -109,13 +116,22 @@ class SentenceVectors:
     def _step(self, pooling: str):
         import tensorflow as tf
 
+        from albert_tf2.model import fusion
         from albert_tf2.model.pooling import pooled, sentence_vector
 
         pool = pooled if self._tuned_pooling is None else sentence_vector
 
-        @tf.function(reduce_retracing=True, autograph=False)
+        # Traced once, for all sizes: a program for each length would round
+        # otherwise than the one for any.
+        sizes = tf.TensorSpec([None, None], tf.int32)
+
+        @tf.function(
+            input_signature=[dict.fromkeys(features.ENCODER_INPUTS, sizes)],
+            autograph=False,
+        )
         def step(inputs):
-            outputs = self._encoder(inputs, training=False)
+            with fusion.known_chains(fusion.suits_devices()):
+                outputs = self._encoder(inputs, training=False)
             return pool(outputs, inputs[features.INPUT_MASK], pooling)
 
         if pooling not in self._steps:
