@@ -62,7 +62,8 @@ class Live:
 
     def start(self, title: str, args: argparse.Namespace, stack) -> Turn:
         asked = vars(args) | dict(self.asked)
-        log = Path(args.workdir) / f"{self.name}.log"
+        kind = "".join(c if c.isalnum() else "_" for c in title)
+        log = Path(args.workdir) / f"{self.name}-{kind}.log"
         worker = measuring.Worker(self.file, self.name, asked, log)
         return stack.enter_context(worker).turn
 

@@ -121,6 +121,7 @@ class Run:
             averages=self.averages,
             clip_norm=recipe.clip_norm,
             jit_compile=recipe.jit_compile,
+            recompute=recipe.gradient_checkpointing,
             fuses=self.total >= FUSED_FROM_STEPS and fusion.suits_devices(),
             seed=recipe.seed,
         )
