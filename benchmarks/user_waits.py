@@ -27,7 +27,6 @@ whole may take several sittings.
 import argparse
 import dataclasses
 import json
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -40,13 +39,16 @@ import waits_ours
 import waits_peers
 from waits_table import GEMM, LIMIT, OURS, table
 
-from albert_tf2 import command_line, paths
+from albert_tf2 import command_line, paths, settings
 from albert_tf2.errors import UserError
 
 RESULTS, TABLE = "waits.json", "waits.md"
 TEXTS = ("花呗怎么还款", "如何还花呗")
 EAGER, COMPILED = "Hugging Face, eager", "Hugging Face, compiled"
 IMPORTS = "import tensorflow, tensorflow_text, tf_keras"
+
+# Of `predict`, beside TensorFlow, where this version has any.
+ENGINES = getattr(settings, "ENGINES", ("tensorflow",))[1:]
 
 # A contender's turn: what `measuring.serve` answers.
 Turn = Callable[[], dict[str, Any]]
@@ -118,6 +120,12 @@ class Row:
 def rows_of(args: argparse.Namespace) -> dict[str, Row]:
     """Returns all rows, by name."""
 
+    def engines(name: str) -> dict[str, Live]:
+        return {
+            f"ours, --engine {engine}": ours(name, engine=engine)
+            for engine in ENGINES
+        }
+
     def both(name: str) -> dict[str, Live]:
         return {
             OURS: ours(name),
@@ -138,10 +146,14 @@ def rows_of(args: argparse.Namespace) -> dict[str, Row]:
             both("fine_tune"),
         ),
         "classify": Row(
-            "predict classify", "pairs", both("classify") | onnx("classify")
+            "predict classify",
+            "pairs",
+            both("classify") | engines("classify") | onnx("classify"),
         ),
         "embed": Row(
-            "predict embed", "sentences", both("embed") | onnx("embed")
+            "predict embed",
+            "sentences",
+            both("embed") | engines("embed") | onnx("embed"),
         ),
         "first_answer": Row(
             "first answer, cold", "answer", first_answers(args), per=""
@@ -193,12 +205,9 @@ def first_answers(args: argparse.Namespace) -> dict[str, Command]:
         return float(json.loads(output)["similarity"])
 
     found = {OURS: Command([*command, *asked], read=similarity)}
-    told = subprocess.run(
-        [*command, "--help"], capture_output=True, text=True, check=True
-    )
-    if "--engine" in told.stdout:
-        found["ours, --engine litert"] = Command(
-            [*command, *asked, "--engine", "litert"], read=similarity
+    for engine in ENGINES:
+        found[f"ours, --engine {engine}"] = Command(
+            [*command, *asked, "--engine", engine], read=similarity
         )
     found["Hugging Face"] = Command(
         [sys.executable, "-c", waits_peers.SIMILARITY]
@@ -284,13 +293,13 @@ def prepare(args: argparse.Namespace) -> None:
     """Writes what the contenders start from, once for these settings."""
     stamp = Path(args.workdir) / "prepared" / "settings.json"
     names = ("data_dir", "model", "tuning_rows", "sentences", "megabytes")
-    settings = {name: getattr(args, name) for name in names}
-    if stamp.is_file() and json.loads(stamp.read_text("utf-8")) == settings:
+    chosen = {name: getattr(args, name) for name in names}
+    if stamp.is_file() and json.loads(stamp.read_text("utf-8")) == chosen:
         return
     with ExitStack() as stack:
         ours("prepare").start("prepare", args, stack)
         peer("prepare_onnx").start("prepare_onnx", args, stack)
-    paths.write_json(stamp, settings)
+    paths.write_json(stamp, chosen)
 
 
 def build(workdir: str, data_dir: str) -> int:

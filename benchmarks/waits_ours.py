@@ -203,13 +203,12 @@ def classify(asked: SimpleNamespace) -> Contender:
     lengths = [
         len(a) + len(b) + 3 for a, b in zip(both[::2], both[1::2], strict=True)
     ]
-    flops = _forward(_config(asked), lengths)
+    work = _work(asked, lengths)
 
     def turn():
         found = predictor.classify(pairs)
-        return {
+        return work | {
             "units": len(pairs),
-            "flops": flops,
             "result": [answer["probabilities"]["1"] for answer in found],
         }
 
@@ -221,24 +220,31 @@ def embed(asked: SimpleNamespace) -> Contender:
     predictor = _predictor(asked, asked.model)
     sentences = rows_of(asked)["sentences"]
     lengths = [len(predictor.tokenizer.tokenize(s).ids) + 2 for s in sentences]
-    flops = _forward(_config(asked), lengths)
+    work = _work(asked, lengths)
 
     def turn():
         vectors = predictor.embed(sentences)
-        return {
-            "units": len(sentences),
-            "flops": flops,
-            "result": vectors.ravel(),
-        }
+        return work | {"units": len(sentences), "result": vectors.ravel()}
 
     return Contender(turn)
 
 
+def _work(asked: SimpleNamespace, lengths: list[int]) -> dict[str, int]:
+    """Returns the `flops` of a turn; one contender of a row tells them."""
+    if hasattr(asked, "engine"):
+        return {}
+    return {"flops": _forward(_config(asked), lengths)}
+
+
 def _predictor(asked: SimpleNamespace, source):
-    measuring.use_threads(asked.threads)
     from albert_tf2.prediction.predictor import Predictor
 
-    return Predictor(str(source), batch_size=asked.batch_size)
+    more = {}
+    if hasattr(asked, "engine"):
+        more["engine"] = asked.engine  # which may do without TensorFlow
+    else:
+        measuring.use_threads(asked.threads)
+    return Predictor(str(source), batch_size=asked.batch_size, **more)
 
 
 def _config(asked: SimpleNamespace):
