@@ -284,6 +284,7 @@ class Strange(keras.layers.Layer):
     [
         ({"layer_decay": 0.9}, "`layer_decay` needs the layers of the"),
         ({"adversarial": 0.1}, "`adversarial` moves the embedded words"),
+        ({"gradient_checkpointing": True}, "checkpointing` computes layers"),
     ],
 )
 def test_a_hub_encoder_is_not_looked_into(
@@ -462,6 +463,7 @@ def test_a_recipes_settings_reach_the_step(
         max_train_steps=8,
         num_train_epochs=100,
         gradient_accumulation_steps=2,
+        gradient_checkpointing=True,
         ema_decay=0.9,
         layer_decay=0.5,
         distillation_temperature=3.0,
@@ -486,6 +488,7 @@ def test_a_recipes_settings_reach_the_step(
     assert given == settings | {
         "fuses": False,
         "accumulation_steps": 2,
+        "recompute": True,
         "distillation_temperature": 3.0,
         "distillation_weight": 0.0,  # nobody teaches
     }

@@ -138,6 +138,7 @@ class Run:
             averages=self.averages,
             clip_norm=recipe.clip_norm,
             jit_compile=recipe.jit_compile,
+            recompute=recipe.gradient_checkpointing,
             fuses=fuses,
             seed=recipe.seed,
         )

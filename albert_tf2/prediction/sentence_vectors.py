@@ -68,8 +68,6 @@ class SentenceVectors:
         self, texts: str | Iterable[str], *, pooling: str | None = None
     ) -> np.ndarray:
         """See `Predictor.embed`."""
-        from albert_tf2.finetuning.feeding import length_multiple
-
         pooling = self._pooling(pooling)
         vocabulary = self.tokenizer.vocabulary
         examples = [
@@ -87,6 +85,8 @@ class SentenceVectors:
         self, examples: Sequence[Example], pooling: str
     ) -> Sequence[np.ndarray]:
         """Returns the vector of each example."""
+        from albert_tf2.finetuning.feeding import length_multiple
+
         vectors: list[Any] = [None] * len(examples)
         for indices in prediction_order(examples, self._batch_size):
             part = [examples[i] for i in indices]
