@@ -58,6 +58,7 @@ PLOT = ["matplotlib>=3.7"]
 HUBS = ["huggingface_hub>=0.23", "kagglehub>=0.3"]
 HUGGINGFACE = ["torch>=2.4", "transformers>=4.40"]
 ONNX = ["tf2onnx>=1.17", "onnx>=1.17", "onnxruntime>=1.20"]
+LITERT = ["ai-edge-litert>=2.0"]
 FAST = ["rjieba>=0.2", "zstandard>=0.22"]
 
 EXTRAS = {
@@ -91,6 +92,8 @@ EXTRAS = {
     "hubs": HUBS,
     "huggingface": HUGGINGFACE,
     "onnx": ONNX,
+    # `predict --engine litert`, and what `export --what litert` verifies with.
+    "litert": LITERT,
     "serve": SERVE,
     # The TPU compiler, which needs no TPU to compile.
     "tpu_check": ["jax[tpu]>=0.10,<0.11"],
@@ -111,6 +114,7 @@ EXTRAS["dev"] = [
     *EXTRAS["tpu_check"],
     *HUBS,
     *HUGGINGFACE,
+    *LITERT,
     *ONNX,
     *SERVE,
     "nbclient>=0.9",

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from albert_tf2 import __version__, settings
 from albert_tf2.errors import Preempted, UserError
-from albert_tf2.settings import STRATEGIES, Setting
+from albert_tf2.settings import ENGINES, STRATEGIES, Setting
 
 EXIT_BAD_INPUT = 2  # argparse's own code for a wrong flag
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on
@@ -242,6 +242,18 @@ def _listed(settings_class: type) -> str:
             subsequent_indent=" " * 6,
         )
     return "\n".join(lines)
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Adds `--engine` (see `prediction.litert_cache`)."""
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default=ENGINES[0],
+        help="what computes: tensorflow; litert, which answers the same, loads "
+        "no TensorFlow and starts within a second ([litert]); or litert-int8, "
+        "which is faster and a little off (default: tensorflow)",
+    )
 
 
 def add_strategy(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,8 @@ pairs), or one per line in --input_file, where a tab parts a pair; a .jsonl file
 keeps its ids. Answer n belongs to line n; a blank line is answered by null.
 Answers are JSON Lines, on the screen or in --output_file. --interactive reads
 from the keyboard. --query searches what `embed` wrote, named by --vectors,
-without embedding it again.
+without embedding it again. --engine litert answers within a second, without
+TensorFlow; the first time it converts the model.
 
     python -m albert_tf2.predict similarity 花呗怎么还款 如何还花呗
     python -m albert_tf2.predict classify --model runs/lcqmc/model \\
@@ -21,6 +22,7 @@ without embedding it again.
 """
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -30,13 +32,16 @@ from typing import Any
 from albert_tf2 import command_line, paths
 from albert_tf2.checkpoints import download
 from albert_tf2.errors import UserError
-from albert_tf2.prediction import input_files
-from albert_tf2.prediction.input_files import Entry
+from albert_tf2.prediction import input_files, litert_cache
+from albert_tf2.prediction.input_files import Entry, FileEntries
 from albert_tf2.prediction.predictor import POOLINGS, Predictor
-from albert_tf2.settings import MAX_BATCH, MAX_LENGTH
+from albert_tf2.settings import ENGINES, MAX_BATCH, MAX_LENGTH
 from albert_tf2.tasks import base, reading
 
 __all__ = ["Predictor", "main"]
+
+# What can be walked through, and counted.
+Entries = Sequence[Entry] | FileEntries
 
 # The kinds of fine-tuned models that a mode needs, and what a blank line is
 # answered by.
@@ -55,8 +60,11 @@ NO_ANSWER: dict[str, dict[str, Any]] = {
     "similarity": {"similarity": None},
 }
 MODES = (*KINDS, "fill-mask", "similarity", "embed")
-# Texts that are sorted by length together, at least.
-PART_TEXTS = 512
+# Texts that are sorted by length together, and held. Of questions of twelve
+# tokens, a hundredth of what is computed is then padding; of 1,024 a tenth is.
+PART_TEXTS = 8192
+# Modes whose models say something of every token: fewer texts are held.
+PER_TOKEN = ("tag", "answer")
 TELL_EVERY_SECONDS = 10
 
 
@@ -69,9 +77,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--model",
         "--checkpoint",
         metavar="SOURCE",
-        help="a fine-tuned model's folder, a checkpoint, a hub encoder "
+        help="a fine-tuned model's folder, a checkpoint, a hub encoder, or a "
+        "file for LiteRT "
         "(default, where no fine-tuned one is needed: the starter)",
     )
+    command_line.add_engine(parser)
     add(
         "--input_file", metavar="FILE", help="texts from here, one on each line"
     )
@@ -156,8 +166,14 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
             "give texts, or --input_file, or --interactive: exactly one. "
             f"Received: {sources} of them"
         )
+    if args.mode == "fill-mask" and args.engine != ENGINES[0]:
+        raise UserError(
+            "fill-mask needs the masked-word head, which files for LiteRT "
+            "leave out: leave --engine out too"
+        )
     if args.model is None:
         args.model = starter(args.mode)
+    litert_cache.check_engine(args.engine, args.model)
     if args.vectors and not (args.query and args.input_file):
         raise UserError(
             "--vectors belong to the texts of --input_file, which --query is "
@@ -207,7 +223,7 @@ def takes_pairs(args: Any, facts: dict[str, Any]) -> bool | None:
 
 
 def answers(
-    predictor: Predictor, args: Any, entries: Sequence[Entry]
+    predictor: Predictor, args: Any, entries: Entries
 ) -> Iterator[dict[str, Any]]:
     """Yields one answer per entry, in their order."""
     if args.query:
@@ -216,7 +232,7 @@ def answers(
     names = ("text_a", "text_b")
     if args.mode == "answer":
         names = ("question", "context")
-    for part in _parts(entries, args.batch_size):
+    for part in _parts(entries, args):
         filled = [entry for entry in part if entry.text is not None]
         found = iter(_answer(predictor, args, filled) if filled else ())
         for entry in part:
@@ -250,6 +266,7 @@ def _answer(predictor, args, entries: Sequence[Entry]) -> list[dict[str, Any]]:
 
 def _most_similar(predictor, args, entries) -> Iterator[dict[str, Any]]:
     candidates: Any = None
+    entries = list(entries)  # the best may be any of them
     if args.vectors:
         candidates = read_vectors(args.vectors, len(entries), args.input_file)
     else:
@@ -272,16 +289,21 @@ def _most_similar(predictor, args, entries) -> Iterator[dict[str, Any]]:
         }
 
 
-def _parts(entries: Sequence[Entry], batch_size: int):
+def _parts(entries: Entries, args: Any) -> Iterator[list[Entry]]:
     """Cuts entries into parts; says now and then how far they are.
 
-    A part holds several batches, which are sorted by length inside it.
+    A part holds several batches, which are sorted by length inside it. No more
+    than one part is held.
     """
-    size = max(16 * batch_size, PART_TEXTS)
+    texts = PART_TEXTS
+    if args.mode in PER_TOKEN:
+        texts //= 8
+    size = max(16 * args.batch_size, texts)
     began = told = time.monotonic()
-    for first in range(0, len(entries), size):
-        yield entries[first : first + size]
-        done = min(first + size, len(entries))
+    done, waiting = 0, iter(entries)
+    while part := list(itertools.islice(waiting, size)):
+        yield part
+        done += len(part)
         now = time.monotonic()
         if now - told > TELL_EVERY_SECONDS and done < len(entries):
             told = now
@@ -339,28 +361,40 @@ def read_vectors(path: str, count: int, texts: str) -> Any:
     return vectors
 
 
-def write_embeddings(
-    predictor: Predictor, args: Any, entries: Sequence[Entry]
-) -> None:
-    """Writes float32 [N, H], a row per entry; zeros for a blank line."""
+def write_embeddings(predictor: Predictor, args: Any, entries: Entries) -> None:
+    """Writes float32 [N, H], a row per entry; zeros for a blank line.
+
+    Part by part, as `numpy.save` would write the whole.
+    """
     import numpy as np
 
-    found = [
-        predictor.embed([entry.text for entry in part], pooling=args.pooling)
-        for part in _parts(
-            [entry for entry in entries if entry.text is not None],
-            args.batch_size,
-        )
-    ]
-    if not found:
-        raise UserError("all texts are blank: nothing to embed")
-    vectors = np.zeros([len(entries), found[0].shape[1]], np.float32)
-    vectors[[entry.text is not None for entry in entries]] = np.concatenate(
-        found
-    )
+    width = blank = 0  # the width is known with the first text
     with paths.atomic_file(args.output_file, "wb") as stream:
-        np.save(stream, vectors)
-    print(f"{args.output_file}: {vectors.shape[0]} x {vectors.shape[1]}")
+        for part in _parts(entries, args):
+            texts = [entry.text for entry in part if entry.text is not None]
+            if not texts and not width:
+                blank += len(part)
+                continue
+            rows = np.zeros([len(part), width], np.float32)
+            if texts:
+                found = predictor.embed(texts, pooling=args.pooling)
+                rows = np.zeros([len(part), found.shape[1]], np.float32)
+                rows[[entry.text is not None for entry in part]] = found
+            if not width:
+                width = rows.shape[1]
+                np.lib.format.write_array_header_1_0(
+                    stream,
+                    {
+                        "descr": "<f4",
+                        "fortran_order": False,
+                        "shape": (len(entries), width),
+                    },
+                )
+                stream.write(bytes(4 * blank * width))
+            stream.write(rows.astype("<f4").tobytes())
+        if not width:
+            raise UserError("all texts are blank: nothing to embed")
+    print(f"{args.output_file}: {len(entries)} x {width}")
 
 
 def interact(
@@ -395,6 +429,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     facts = input_files.description(args.model)
     check_mode(args.mode, args.model, facts)
     pairs = takes_pairs(args, facts)
+    entries: Entries
     if args.input_file:
         entries = input_files.from_file(args.input_file, pairs)
     else:
@@ -404,6 +439,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         vocab_file=args.vocab_file,
         batch_size=args.batch_size,
         max_seq_length=args.max_seq_length,
+        engine=args.engine,
     )
     set_whitening(predictor, args)
     if args.interactive:

@@ -214,6 +214,12 @@ class PretrainRecipe:
         choices=PRECISIONS,
     )
     jit_compile: bool = setting(False, "Compile the step with XLA.")
+    gradient_checkpointing: bool = setting(
+        False,
+        "Keep each layer's input alone and compute the layer again in the "
+        "backward pass (1604.06174): less memory for more time, the same "
+        "numbers.",
+    )
     steps_per_loop: int = setting(
         10,
         "Steps that run on the device for each call from the host.",
@@ -599,6 +605,12 @@ class FinetuneRecipe(Lengths):
         choices=PRECISIONS,
     )
     jit_compile: bool = setting(False, "Compile the step with XLA.")
+    gradient_checkpointing: bool = setting(
+        False,
+        "Keep each layer's input alone and compute the layer again in the "
+        "backward pass (1604.06174): less memory for more time, the same "
+        "numbers.",
+    )
     seed: int = setting(
         20191001,
         "Decides the head's first weights, order and dropout.",

@@ -40,6 +40,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="the vocabulary, where none lies beside the model",
     )
+    command_line.add_engine(parser)
     parser.add_argument(
         "--host",
         default="127.0.0.1",
@@ -111,6 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.model,
             vocab_file=args.vocab_file,
             batch_size=args.batch_size,
+            engine=args.engine,
         )
         room = connections.Room(limits)
         served = service.Service(

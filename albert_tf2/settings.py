@@ -30,6 +30,8 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 # What stands for a text: the mean of its tokens' vectors, that of [CLS], or
 # the pooler's.
 POOLINGS = ("mean", "cls", "pooled")
+# What computes predictions; the two of LiteRT load no TensorFlow.
+ENGINES = ("tensorflow", "litert", "litert-int8")
 COSENT, SIMCSE = VECTOR_LOSSES = ("cosent", "simcse")
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 

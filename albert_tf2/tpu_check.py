@@ -153,6 +153,7 @@ def export_step(recipe: PretrainRecipe, batch: int) -> str:
         accumulation_steps=recipe.gradient_accumulation_steps,
         clip_norm=recipe.clip_norm,
         jit_compile=True,
+        recompute=recipe.gradient_checkpointing,
         seed=recipe.seed,
     )
     rows = batch * recipe.gradient_accumulation_steps

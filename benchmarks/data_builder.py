@@ -13,13 +13,14 @@ python benchmarks/data_builder.py --input_file 'corpus/*.txt' --vocab_file vocab
 import json
 import os
 import struct
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+from measuring import Usage, run_and_measure  # beside this
 
 from albert_tf2 import command_line
 from albert_tf2.data import (
@@ -33,18 +34,9 @@ from albert_tf2.data import (
 from albert_tf2.data.build_config import BuildConfig
 from albert_tf2.data.read_config import ReadConfig
 from albert_tf2.data.words import default_segmenter
-from albert_tf2.errors import UserError
 
 BUILDER = "albert_tf2.data.build_pretraining_data"
 ONE_DOCUMENT = "今天天气很好。\n我们去公园。\n"
-
-
-class Usage(NamedTuple):
-    """What a command took."""
-
-    cpu: float  # seconds of all its processes
-    wall: float  # seconds
-    peak_mb: float  # of its largest process
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -210,29 +202,6 @@ def measure_albert_zh(
         f"this builder: {text:.1f} times its MB of text, {pairs:.1f} times "
         "its instances per CPU-second"
     )
-
-
-def run_and_measure(command: list[str], cwd: str | None = None) -> Usage:
-    """Runs a command; its output appears only if it fails."""
-    # A process of its own, so that the peak is not that of an earlier one.
-    code = (
-        "import json, resource, subprocess, sys\n"
-        "done = subprocess.run(json.loads(sys.argv[1]), "
-        "capture_output=True, text=True)\n"
-        "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
-        "print(json.dumps([done.returncode, done.stderr[-2000:], "
-        "used.ru_utime + used.ru_stime, used.ru_maxrss]))\n"
-    )
-    begin = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(command)],
-        cwd=cwd, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    wall = time.monotonic() - begin
-    status, errors, cpu, peak_kb = json.loads(done.stdout)
-    if status:
-        raise UserError(f"{' '.join(command)} failed: {errors}")
-    return Usage(cpu, wall, peak_kb / 1000)
 
 
 def count_records(path: str) -> int:

@@ -183,22 +183,29 @@ def gemm() -> Callable[[], object]:
     return lambda: tf.matmul(left, left).numpy()
 
 
-def batch(config, batch_size: int):
+def batch(
+    config,
+    batch_size: int,
+    length: int = LENGTH,
+    predictions: int = PREDICTIONS,
+):
     """Returns a random batch without padding, as NumPy arrays."""
     import numpy as np
 
     rng = np.random.default_rng(0)
-    shape = (batch_size, LENGTH)
+    shape = (batch_size, length)
     positions = np.sort(
         [
-            rng.choice(np.arange(1, LENGTH), PREDICTIONS, replace=False)
+            rng.choice(np.arange(1, length), predictions, replace=False)
             for _ in range(batch_size)
         ]
     )
     return {
         "input_word_ids": rng.integers(1, config.vocab_size, shape),
         "input_mask": np.ones(shape, int),
-        "input_type_ids": np.tile(np.arange(LENGTH) // 64, (batch_size, 1)),
+        "input_type_ids": np.tile(
+            np.arange(length) // (length // 2), (batch_size, 1)
+        ),
         "masked_lm_positions": positions,
         "masked_lm_ids": rng.integers(1, config.vocab_size, positions.shape),
         "masked_lm_weights": np.ones(positions.shape, np.float32),
@@ -207,7 +214,7 @@ def batch(config, batch_size: int):
     }
 
 
-def tensors(config, batch_size: int):
+def tensors(config, batch_size: int, **sizes: int):
     """Returns the batch as TensorFlow tensors, int32 and float32."""
     import tensorflow as tf
 
@@ -215,7 +222,7 @@ def tensors(config, batch_size: int):
         name: tf.constant(
             value, tf.float32 if value.dtype.kind == "f" else tf.int32
         )
-        for name, value in batch(config, batch_size).items()
+        for name, value in batch(config, batch_size, **sizes).items()
     }
 
 

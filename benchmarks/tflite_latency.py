@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measuring import peak_from_here  # beside this
 
 from albert_tf2 import command_line, features
 from albert_tf2.errors import UserError
@@ -87,20 +88,11 @@ def peak_megabytes(path: Path, length: int) -> float:
 def measure_peak(path: str, length: str) -> None:
     from albert_tf2.hub_export import tflite  # noqa: F401  what we subtract
 
-    # Linux: forget the peak of the imports.
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
+    peak = peak_from_here()
     run = runner(Path(path), 1, int(length))
     for _ in range(3):
         run()
-    print(json.dumps(_status("VmHWM") - before))
-
-
-def _status(key: str) -> float:
-    """Returns a figure of this process in megabytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    line = next(line for line in lines if line.startswith(f"{key}:"))
-    return int(line.split()[1]) / 1024
+    print(json.dumps(peak()))
 
 
 class Pairs:

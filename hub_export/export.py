@@ -7,11 +7,12 @@ loading a moved copy in a fresh process:
     encoder/1/        encoder inputs -> vectors       (hub.KerasLayer)
     serving/1/        strings -> embeddings           (TF Serving)
     tflite/1/         ids or strings -> embeddings    (phones, fast CPUs)
+    litert/1/         rows of ids -> vectors, logits  (predict --engine litert)
     onnx/1/           ids -> vectors, logits          (ONNX Runtime; [onnx])
     cards/1/          what was measured; Kaggle's upload folders
 
-Of a fine-tuned model (runs/x or runs/x/model) serving, tflite and onnx hold
-the head, and answer as `Predictor` does. Of one for sentence vectors the
+Of a fine-tuned model (runs/x or runs/x/model) serving, tflite, litert and onnx
+hold the head, and answer as `Predictor` does. Of one for sentence vectors the
 encoder's pooled_output is the vector.
 
 Try it:
@@ -26,16 +27,24 @@ from collections.abc import Sequence
 
 from albert_tf2 import command_line, paths
 from albert_tf2.config import AlbertConfig
-from albert_tf2.errors import UserError
+from albert_tf2.errors import UserError, require
 from albert_tf2.prediction.tuned_model import tuned_folder
 from albert_tf2.settings import MAX_LENGTH
 
 from . import tuned_parts
 
 # In the order of the work: what needs no model comes first.
-WHAT = ("preprocessor", "encoder", "serving", "tflite", "onnx", "cards")
-# Written only by name: it needs packages that nothing else needs.
-ONLY_BY_NAME = ("onnx",)
+WHAT = (
+    "preprocessor",
+    "encoder",
+    "serving",
+    "tflite",
+    "litert",
+    "onnx",
+    "cards",
+)
+# Written only by name: they need packages that nothing else needs.
+ONLY_BY_NAME = ("litert", "onnx")
 DEFAULT_LENGTH = 128
 
 
@@ -177,6 +186,8 @@ def check_targets(
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
+    if "litert" in (args.what or ()):
+        require("--what litert", ["ai_edge_litert"], "litert")
     folder = tuned_folder(args.checkpoint)
     if folder is not None:
         tuned_parts.check_flags(args)
@@ -270,6 +281,7 @@ def tokenizer_of(found, args: argparse.Namespace):
 def write_part(name, target, args, pretrainer, tokenizer, heads) -> None:
     """Writes one part to its folder."""
     from .encoder import export_encoder
+    from .litert_part import export_litert
     from .model_card import export_cards
     from .onnx_part import export_onnx
     from .preprocessor import export_preprocessor
@@ -291,6 +303,11 @@ def write_part(name, target, args, pretrainer, tokenizer, heads) -> None:
         )
     elif name == "serving":
         export_serving(pretrainer, tokenizer, target, **texts)
+    elif name == "litert":
+        for line in export_litert(
+            pretrainer.encoder, tokenizer, target, **common
+        ):
+            print(f"  {line}", flush=True)
     elif name == "onnx":
         for line in export_onnx(args.checkpoint, target, **common):
             print(f"  verified: {line}", flush=True)

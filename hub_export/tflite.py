@@ -167,6 +167,7 @@ def convert(
     *,
     precision: str = "fp32",
     samples: Iterable[dict[str, Any]] | None = None,
+    blocked: bool = True,
 ) -> bytes:
     """Converts a function of named inputs to a TFLite model.
 
@@ -176,6 +177,7 @@ def convert(
         precision: One of `PRECISIONS`.
         samples: Real inputs, by which "int8" chooses its ranges and padding's
             attention score.
+        blocked: Write floating-point feed-forwards in blocks (`xnnpack`).
     """
     check_choice("precision", precision, PRECISIONS)
     if precision == "int8" and not samples:
@@ -191,10 +193,10 @@ def convert(
     root = tf.Module()
     samples = list(samples or ())
     with contextlib.ExitStack() as tracing:
-        if precision in ("fp32", "fp16"):
-            tracing.enter_context(blocked_feed_forward())
-        else:
+        if precision in ("dynamic_int8", "int8"):
             tracing.enter_context(eight_bits.even_words())
+        elif blocked:
+            tracing.enter_context(blocked_feed_forward())
         if precision == "int8":
             score = int8_masked_score(function, samples)
             tracing.enter_context(_masked_score(score))

@@ -17,8 +17,17 @@ from albert_tf2.tasks import base
 HUB_FOLDER = "hub_encoder"
 
 # In the order of the work.
-PARTS = ("preprocessor", "encoder", "serving", "tflite", "onnx", "cards")
-ONLY_BY_NAME = ("onnx",)  # it needs packages that nothing else needs
+PARTS = (
+    "preprocessor",
+    "encoder",
+    "serving",
+    "tflite",
+    "litert",
+    "onnx",
+    "cards",
+)
+# They need packages that nothing else needs.
+ONLY_BY_NAME = ("litert", "onnx")
 NO_PLACE = {
     "encoder": "a hub encoder has no place for the head: publish the "
     "checkpoint that the model was tuned from",
@@ -58,8 +67,9 @@ def parts_of(what: list[str] | None, source: str, folder: str) -> list[str]:
     kind = paths.read_json(paths.join(folder, base.TASK_FILE), dict).get("kind")
     if kind == base.VECTORS:
         reasons = {}
-        if paths.is_dir(paths.join(folder, HUB_FOLDER)):
-            reasons["encoder"] = NO_ENCODER
+    if paths.is_dir(paths.join(folder, HUB_FOLDER)):
+        reasons.setdefault("encoder", NO_ENCODER)
+        reasons["litert"] = NO_ENCODER
     if what is None:
         own = kind == base.VECTORS and "encoder" not in reasons
         return ["preprocessor", "encoder"] if own else ["serving"]
@@ -132,6 +142,7 @@ def export(
         args: Of the command line.
     """
     from . import verify
+    from .litert_part import export_litert
     from .onnx_part import export_onnx
     from .preprocessor import export_preprocessor
     from .task_card import export_task_card
@@ -149,6 +160,16 @@ def export(
                     tuned, target, overwrite=args.overwrite
                 )
             )
+            continue
+        if name == "litert":
+            for line in export_litert(
+                tuned.model.encoder,
+                tuned.loaded.tokenizer,
+                target,
+                tuned=tuned,
+                overwrite=args.overwrite,
+            ):
+                yield f"  {line}"
             continue
         if name == "onnx":
             for line in export_onnx(folder, target, overwrite=args.overwrite):

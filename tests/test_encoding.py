@@ -22,9 +22,15 @@ VOCABULARY = Vocabulary([*SPECIAL_TOKENS, "一"])
 def test_batches_are_not_rounded_past_the_positions(longest, positions, length):
     packed = [Packed([5] * n, [0] * n) for n in (2, longest)]
     examples = [Example(i, (one,)) for i, one in enumerate(packed)]
-    batch = collate(examples, size=2, positions=positions)
+    batch = collate(examples, size=2, multiple=16, positions=positions)
     assert batch["input_mask"].shape == (2, length)
     assert batch["input_mask"].sum(1).tolist() == [2, longest]
+
+
+def test_a_batch_is_as_long_as_its_longest():
+    packed = [Packed([5] * n, [0] * n) for n in (2, 13)]
+    examples = [Example(i, (one,)) for i, one in enumerate(packed)]
+    assert collate(examples, size=2)["input_word_ids"].shape == (2, 13)
 
 
 def test_the_longest_batch_is_predicted_first():

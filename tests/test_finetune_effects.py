@@ -4,6 +4,7 @@ What a recipe says of lengths is proved for `Lengths` too, of which a tuned
 model's `task.json` is made.
 """
 
+import contextlib
 import itertools
 import types
 
@@ -19,6 +20,7 @@ from albert_tf2 import finetune
 from albert_tf2.finetuning.run import Run
 from albert_tf2.finetuning.step import FinetuneStep
 from albert_tf2.finetuning.tuner import Tuner, lengths_of
+from albert_tf2.model import recomputation
 from albert_tf2.recipes import FinetuneRecipe, Lengths
 from albert_tf2.tasks import registry
 from albert_tf2.text.tokenization import Tokenizer
@@ -451,6 +453,20 @@ def _(lab):
         patch.setattr(tf, "function", lambda _, **more: given.update(more) or _)
         lab.run(jit_compile=True)
     assert given["jit_compile"] is True
+
+
+@EFFECTS.proves("gradient_checkpointing")
+def _(lab):
+    asked = []
+
+    def twice(enabled):
+        asked.append(enabled)
+        return contextlib.nullcontext()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recomputation, "layers_twice", twice)
+        lab.after_a_step(whole=True, gradient_checkpointing=True)
+    assert asked == [True]
 
 
 @EFFECTS.proves("seed")

@@ -25,6 +25,7 @@ from albert_tf2.finetuning.model import draws_own_dropout
 from albert_tf2.keras_api import keras
 from albert_tf2.recipes import FinetuneRecipe
 from albert_tf2.tasks import registry
+from albert_tf2.tasks.encoding import Example, Packed
 from albert_tf2.training.run_log import read_rows
 
 pytestmark = pytest.mark.usefixtures("warm_python")
@@ -283,6 +284,7 @@ class Strange(keras.layers.Layer):
     [
         ({"layer_decay": 0.9}, "`layer_decay` needs the layers of the"),
         ({"adversarial": 0.1}, "`adversarial` moves the embedded words"),
+        ({"gradient_checkpointing": True}, "checkpointing` computes layers"),
     ],
 )
 def test_a_hub_encoder_is_not_looked_into(
@@ -394,6 +396,59 @@ def test_every_epoch_has_each_row_once_shuffled_and_sorted(
     assert list(itertools.islice(trained.batches(0), 10)) != batches[:10]
 
 
+@pytest.mark.parametrize(
+    "changes, length, programs",
+    [
+        # Traced once for any length.
+        ({}, 13, 1),
+        # What XLA compiles for each length sees fewer of them.
+        ({"max_train_steps": finetuning_run.FUSED_FROM_STEPS}, 14, 2),
+        ({"jit_compile": True}, 16, 2),
+    ],
+    ids=["plain", "fused", "compiled"],
+)
+def test_rows_are_padded_to_what_their_step_needs(
+    folder, checkpoint, tmp_path, monkeypatch, changes, length, programs
+):
+    monkeypatch.setattr(finetuning_run.fusion, "suits_devices", lambda: True)
+    made = tuner_of(
+        folder, checkpoint, tmp_path, num_train_epochs=9999, **changes
+    )
+    examples = [
+        Example(row, (Packed([5] * n, [0] * n),), label=0)
+        for row, n in enumerate([11, 13, 12, 13, 30, 29, 28, 30])
+    ]
+    trained = finetuning_run.Run(made, examples, [], [])
+    short = trained._batch(examples[:4])
+    assert short["input_word_ids"].shape == (4, length)
+    assert short["input_mask"].sum(1).tolist() == [11, 13, 12, 13]
+    trained._batch(examples[4:])
+    assert trained.programs == programs
+
+
+def test_a_step_is_traced_once_for_all_lengths(
+    folder, checkpoint, tmp_path, monkeypatch
+):
+    made = tuner_of(folder, checkpoint, tmp_path, num_train_epochs=9999)
+    lengths = (13, 11, 17, 30)
+    examples = [
+        Example(row, (Packed([5] * n, [0] * n),), label=row % 2)
+        for row, n in enumerate(lengths)
+    ]
+    traced = []
+    call = encoders.TaskModel.call
+
+    def counted(self, inputs, training=None):
+        traced.append(inputs["input_mask"].shape.as_list())
+        return call(self, inputs, training=training)
+
+    monkeypatch.setattr(encoders.TaskModel, "call", counted)
+    trained = finetuning_run.Run(made, examples, [], [])
+    batches = iter([trained._batch([example]) for example in examples])
+    trained.run_steps(batches, 0, len(lengths))
+    assert traced == [[None, None]]
+
+
 def test_a_recipes_settings_reach_the_step(
     folder, checkpoint, tmp_path, monkeypatch
 ):
@@ -408,6 +463,7 @@ def test_a_recipes_settings_reach_the_step(
         max_train_steps=8,
         num_train_epochs=100,
         gradient_accumulation_steps=2,
+        gradient_checkpointing=True,
         ema_decay=0.9,
         layer_decay=0.5,
         distillation_temperature=3.0,
@@ -432,6 +488,7 @@ def test_a_recipes_settings_reach_the_step(
     assert given == settings | {
         "fuses": False,
         "accumulation_steps": 2,
+        "recompute": True,
         "distillation_temperature": 3.0,
         "distillation_weight": 0.0,  # nobody teaches
     }

@@ -197,3 +197,84 @@ def test_only_a_training_step_fuses(tiny_config):
         definition = traced.get_concrete_function().graph.as_graph_def()
     assert "_XlaMustCompile" in str(definition)
     assert not fusion.are_enabled()
+
+
+def optimized_ops(function, *inputs):
+    """Returns the operations of a graph as TensorFlow runs it."""
+    from tensorflow.python.eager import context
+
+    running = context.context()
+    running.enable_graph_collection()
+    function(*inputs)
+    found = running.export_run_metadata()
+    running.disable_graph_collection()
+    return [
+        " ".join([node.op, *map(bytes.decode, node.attr["fused_ops"].list.s)])
+        for graphs in found.function_graphs
+        for node in graphs.post_optimization_graph.node
+    ]
+
+
+def predicting(model, known):
+    """Returns a step for any sizes, traced with known chains or without."""
+    sizes = tf.TensorSpec([None, None], tf.int32)
+    names = ("input_word_ids", "input_mask", "input_type_ids")
+
+    @tf.function(input_signature=[dict.fromkeys(names, sizes)], autograph=False)
+    def step(inputs):
+        with fusion.known_chains(known):
+            return model(inputs, training=False)["sequence_output"]
+
+    return step
+
+
+@pytest.mark.parametrize("act", ["gelu", "gelu_erf", "relu"])
+@pytest.mark.parametrize("changes", CHANGES, ids=str)
+def test_known_chains_give_the_same_numbers(
+    tiny_config, changes, act, monkeypatch
+):
+    monkeypatch.setattr(fusion, "_has_avx512", lambda: True)
+    model = scattered(tiny_config.replace(hidden_act=act, **changes)).encoder
+    batch = pretraining_batch(model.config)
+    batch = {n: batch[n] for n in list(batch)[:3]}
+    known, plain = (predicting(model, known) for known in (True, False))
+    np.testing.assert_allclose(known(batch), plain(batch), atol=1e-5, rtol=1e-5)
+    written = known.get_concrete_function().graph.as_graph_def()
+    assert "FusedBatchNormV3" in str(written)
+    # What is exported is traced without.
+    written = plain.get_concrete_function().graph.as_graph_def()
+    assert "FusedBatchNormV3" not in str(written)
+
+
+@pytest.mark.skipif(
+    not fusion._has_onednn(), reason="TensorFlow is without oneDNN here"
+)
+def test_known_chains_become_one_kernel_each(tiny_config, monkeypatch):
+    """The optimizer knows them: none is left as it was written."""
+    monkeypatch.setattr(fusion, "_has_avx512", lambda: True)
+    config = tiny_config.replace(layout="google")
+    model = AlbertPretrainer(config).encoder
+    batch = pretraining_batch(config)
+    batch = {n: batch[n] for n in list(batch)[:3]}
+    layers_ = config.num_hidden_layers
+    ops = optimized_ops(predicting(model, True), batch)
+    assert ops.count("_MklLayerNorm") == 1 + 2 * layers_
+    fused = "_FusedMatMul BiasAdd GeluApproximate"
+    assert ops.count(fused) == layers_
+    assert not {"FusedBatchNormV3", "SquaredDifference", "Tanh"} & set(ops)
+
+
+def test_without_avx512_gelu_stays_tensorflows(tiny_config, monkeypatch):
+    """There oneDNN's takes longer."""
+    monkeypatch.setattr(fusion, "_has_avx512", lambda: False)
+    block = layers.FeedForwardBlock(tiny_config)
+    with fusion.known_chains():
+        assert (
+            fusion.known_dense_gelu(
+                normal(2, tiny_config.hidden_size),
+                block.intermediate_dense.kernel,
+                block.intermediate_dense.bias,
+                approximate=True,
+            )
+            is None
+        )

@@ -1,5 +1,6 @@
 """What `predict` reads: lines by number, pairs, blanks, ids of JSON Lines."""
 
+import gc
 import json
 
 import pytest
@@ -12,7 +13,7 @@ from albert_tf2.prediction.input_files import Entry
 def read(folder, content, pairs, name="in.txt"):
     path = folder / name
     path.write_text(content, "utf-8")
-    return input_files.from_file(str(path), pairs)
+    return list(input_files.from_file(str(path), pairs))
 
 
 def test_single_texts_keep_their_lines(tmp_path):
@@ -25,6 +26,31 @@ def test_single_texts_keep_their_lines(tmp_path):
     ]
     assert entries[0].shown("a", "b") == {"text": "甲"}
     assert entries[1].shown("a", "b") == {"text": ""}
+
+
+def test_no_entry_of_a_file_is_kept(tmp_path):
+    """Each walk reads the file; a part of it can be held alone."""
+    path = tmp_path / "in.txt"
+    path.write_text("甲\n" * 500, "utf-8")
+    entries = input_files.from_file(str(path), False)
+    assert len(entries) == 500
+
+    def held():
+        return sum(type(o) is Entry for o in gc.get_objects())
+
+    before = held()
+    assert max(held() for _ in entries) <= before + 2
+    assert [one.entry_id for one in entries] == list(range(500))
+
+
+@pytest.mark.parametrize("change", ["甲\n", "甲\n乙\n丙\n丁\n"])
+def test_a_file_that_changes_meanwhile_is_told(change, tmp_path):
+    path = tmp_path / "in.txt"
+    path.write_text("甲\n乙\n", "utf-8")
+    entries = input_files.from_file(str(path), False)
+    path.write_text(change, "utf-8")
+    with pytest.raises(UserError, match="changed while it was read"):
+        list(entries)
 
 
 def test_pairs(tmp_path):

@@ -1,6 +1,8 @@
 """Prediction: fine-tuned models, masks, sentences, the command line."""
 
 import dataclasses
+import gc
+import io
 import json
 
 import numpy as np
@@ -10,8 +12,9 @@ import task_samples as samples
 from albert_tf2 import predict
 from albert_tf2.errors import UserError
 from albert_tf2.predict import Predictor
-from albert_tf2.prediction import similarity
+from albert_tf2.prediction import input_files, sentence_vectors, similarity
 from albert_tf2.prediction.masked_words import MaskedWords
+from albert_tf2.tasks import encoding
 from albert_tf2.text.tokenization import Tokenizer
 
 SENTENCES = [text for pair in samples.PAIRS for text in pair[:2]]
@@ -481,6 +484,73 @@ def test_embeddings_have_a_row_per_line(pretrained, tmp_path, capsys):
     vectors = np.load(target)
     assert vectors.shape == (3, 32) and not vectors[1].any()
     assert vectors[0].any() and vectors[2].any()
+
+
+def test_embeddings_are_written_part_by_part(
+    pretrained, predictor, tmp_path, monkeypatch
+):
+    """Of a long file no more than a part is held, and order is kept."""
+    # The first part, and a bit, is blank.
+    lines = [*[""] * 20, *SENTENCES, "", *reversed(SENTENCES)]
+    (tmp_path / "in.txt").write_text("\n".join(lines) + "\n", "utf-8")
+    held = []
+    embed = Predictor.embed
+
+    def alive():
+        return sum(type(o) is input_files.Entry for o in gc.get_objects())
+
+    def counted(self, texts, **how):
+        held.append((len(texts), alive() - before))
+        return embed(self, texts, **how)
+
+    before = alive()
+
+    monkeypatch.setattr(predict, "PART_TEXTS", 3)
+    monkeypatch.setattr(Predictor, "embed", counted)
+    target = tmp_path / "out.npy"
+    run("embed", pretrained, f"--input_file={tmp_path}/in.txt",
+        f"--output_file={target}", "--batch_size=1",
+        "--max_seq_length=64")  # fmt: skip
+    size = 16  # batches of one text, which are more than `PART_TEXTS`
+    assert max(texts for texts, _ in held) <= size
+    assert max(entries for _, entries in held) <= size + 1
+    monkeypatch.undo()
+    vectors = np.load(target)
+    whole = predictor.embed([line for line in lines if line])
+    expected = np.zeros([len(lines), 32], np.float32)
+    expected[[bool(line) for line in lines]] = whole
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+    again = io.BytesIO()
+    np.save(again, vectors)
+    assert again.getvalue() == target.read_bytes()
+
+
+def test_every_length_runs_in_one_program_and_nothing_is_padded(
+    pretrained, monkeypatch
+):
+    """Texts of one length make a batch without padding."""
+    from albert_tf2.model.albert import AlbertEncoder
+
+    traced, asked = [], []
+    call = AlbertEncoder.call
+
+    def counted(self, inputs, training=None):
+        traced.append(inputs["input_word_ids"].shape)
+        return call(self, inputs, training=training)
+
+    def collated(examples, **how):
+        batch = encoding.collate(examples, **how)
+        asked.append((batch["input_mask"].shape, batch["input_mask"].sum()))
+        return batch
+
+    monkeypatch.setattr(AlbertEncoder, "call", counted)
+    monkeypatch.setattr(sentence_vectors, "collate", collated)
+    predictor = Predictor(pretrained, batch_size=2)
+    texts = ["今" * n for n in range(1, 20) for _ in range(2)]
+    predictor.embed(texts)
+    assert [shape.as_list() for shape in traced] == [[None, None]]
+    assert len({shape[1] for shape, _ in asked}) == 19
+    assert all(rows * length == real for (rows, length), real in asked)
 
 
 @pytest.mark.parametrize(

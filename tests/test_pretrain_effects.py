@@ -1,5 +1,6 @@
 """Every field of a pre-training recipe has its effect on a run."""
 
+import contextlib
 import itertools
 
 import numpy as np
@@ -12,6 +13,7 @@ from small_records import TOKENS, write_set
 from albert_tf2 import AlbertConfig
 from albert_tf2.checkpoints import warm_start
 from albert_tf2.errors import UserError
+from albert_tf2.model import recomputation
 from albert_tf2.pretraining import budget, recipe_parts
 from albert_tf2.pretraining import run as pretraining_run
 from albert_tf2.pretraining.run import Run
@@ -379,6 +381,20 @@ def _(lab):
         patch.setattr(tf, "function", lambda _, **more: given.update(more) or _)
         lab.run(jit_compile=True)
     assert given["jit_compile"] is True
+
+
+@EFFECTS.proves("gradient_checkpointing")
+def _(lab):
+    asked = []
+
+    def twice(enabled):
+        asked.append(enabled)
+        return contextlib.nullcontext()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recomputation, "layers_twice", twice)
+        lab.after_a_step(whole=True, gradient_checkpointing=True)
+    assert asked == [True]
 
 
 @EFFECTS.proves("steps_per_loop")

@@ -587,7 +587,10 @@ def test_a_recipes_settings_reach_the_step(
     records, model_file, tmp_path, monkeypatch
 ):
     settings = {"clip_norm": 0.3, "jit_compile": True, "seed": 11}
-    changes = settings | {"gradient_accumulation_steps": 2}
+    changes = settings | {
+        "gradient_accumulation_steps": 2,
+        "gradient_checkpointing": True,
+    }
     given = {}
     monkeypatch.setattr(
         pretraining_run, "PretrainStep", lambda *_, **more: given.update(more)
@@ -595,6 +598,7 @@ def test_a_recipes_settings_reach_the_step(
     Run(recipe(model_file, **changes), records, tmp_path, "one_device")
     assert given == settings | {
         "accumulation_steps": 2,
+        "recompute": True,
         "depth": MODEL["num_hidden_layers"],
     }
 

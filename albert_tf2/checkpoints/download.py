@@ -241,7 +241,7 @@ def _unpacked(archive: Path) -> Path:
     """Unpacks a local archive into the cache, once per content."""
     digest = paths.sha256(archive)
     folder = cache_folder() / f"{archives.stem(archive.name)}-{digest[:12]}"
-    with _locked(folder):
+    with locked(folder):
         target = folder / "unpacked"
         if not target.exists():
             archives.unpack(archive, target)
@@ -258,7 +258,7 @@ def _fetched(key: str, url: str, config: AlbertConfig | None = None) -> Path:
     """
     folder = cache_folder() / key
     archive = folder / _file_name(url)
-    with _locked(folder):
+    with locked(folder):
         target = folder / "unpacked"
         if target.exists():
             return target
@@ -332,11 +332,19 @@ def _check_against_record(archive: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Waits for a folder of the cache, and holds it."""
+def locked(folder: Path, what: str = "download") -> Iterator[None]:
+    """Waits for a folder of the cache, and holds it.
+
+    Args:
+        folder: The folder, which is created.
+        what: Why it is held, for who waits.
+
+    Raises:
+        UserError: If the cache cannot be written.
+    """
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(paths.lock(folder, "download", wait=True))
+            stack.enter_context(paths.lock(folder, what, wait=True))
         except UserError as error:
             raise UserError(
                 f"the cache folder cannot be used ({error}): set "

@@ -7,8 +7,14 @@ import numpy as np
 import tensorflow as tf
 
 from albert_tf2.finetuning.model import ABSENT, TaskModel
+from albert_tf2.model import fusion
 from albert_tf2.tasks import base
-from albert_tf2.tasks.encoding import Example, collate, prediction_order
+from albert_tf2.tasks.encoding import (
+    LENGTH_MULTIPLE,
+    Example,
+    collate,
+    prediction_order,
+)
 from albert_tf2.tasks.tagging import IGNORED
 
 
@@ -88,6 +94,16 @@ def logit_array(
     return array
 
 
+def length_multiple() -> int:
+    """Returns what lengths are rounded up to a multiple of, for a step's sake.
+
+    On CPUs a step that is traced for any length computes each as it is, and
+    of the rounded rows of short texts a third was padding. Accelerators
+    compute in tiles.
+    """
+    return 1 if fusion.suits_devices() else LENGTH_MULTIPLE
+
+
 class OnReplicas:
     """Callable: a global batch, arrays [B, ...] -> each replica's result.
 
@@ -154,7 +170,12 @@ def make_predict_step(
     model: TaskModel, strategy: tf.distribute.Strategy
 ) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
     """Returns a function from the inputs of a global batch to its logits."""
-    step = OnReplicas(strategy, lambda inputs: model(inputs, training=False))
+
+    def logits(inputs):
+        with fusion.known_chains(fusion.suits_devices()):
+            return model(inputs, training=False)
+
+    step = OnReplicas(strategy, logits)
 
     def predict(inputs):
         # From all workers of a cluster too, in the order of the rows.
@@ -196,6 +217,7 @@ def predict_logits(
                 size=size,
                 choices=task.choices,
                 length=length,
+                multiple=length_multiple(),
                 positions=positions,
             )
         )

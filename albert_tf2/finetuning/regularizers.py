@@ -55,6 +55,12 @@ def check(
             "encoder keeps inside: start from a checkpoint, or set "
             "adversarial=0"
         )
+    if recipe.gradient_checkpointing and config is None:
+        raise UserError(
+            "recipe: `gradient_checkpointing` computes layers again, which a "
+            "hub encoder keeps inside: start from a checkpoint, or set "
+            "gradient_checkpointing=false"
+        )
     if recipe.r_drop and config is not None:
         rates = (
             recipe.classifier_dropout,

@@ -23,7 +23,11 @@ from albert_tf2.finetuning.step import METRICS, FinetuneStep
 from albert_tf2.model import fusion
 from albert_tf2.recipes import FinetuneRecipe
 from albert_tf2.tasks import base
-from albert_tf2.tasks.encoding import collate, training_order
+from albert_tf2.tasks.encoding import (
+    LENGTH_MULTIPLE,
+    collate,
+    training_order,
+)
 from albert_tf2.training.early_stopping import Best
 from albert_tf2.training.loop import Loop, Plan
 from albert_tf2.training.optimization import (
@@ -34,8 +38,10 @@ from albert_tf2.training.run_log import Row
 from albert_tf2.training.workers import Workers
 
 # Fused passes are compiled anew for every length of batch, for a second or
-# two: shorter runs would not earn that back.
-FUSED_FROM_STEPS = 500
+# two: shorter runs would not earn that back. Even lengths are half as many,
+# for half a token of padding.
+FUSED_FROM_STEPS = 1000
+FUSED_LENGTH_MULTIPLE = 2
 # Steps between two looks at the losses.
 STEPS_PER_LOOP = 10
 
@@ -108,6 +114,17 @@ class Run:
                 if recipe.ema_decay
                 else None
             )
+        fuses = self.total >= FUSED_FROM_STEPS and fusion.suits_devices()
+        # What is compiled for each length should meet few of them.
+        self._compiles = fuses or recipe.jit_compile
+        self._length_multiple = (
+            LENGTH_MULTIPLE
+            if recipe.jit_compile
+            else max(
+                feeding.length_multiple(),
+                FUSED_LENGTH_MULTIPLE if fuses else 1,
+            )
+        )
         train_step = FinetuneStep(
             self.model,
             self.optimizer,
@@ -121,7 +138,8 @@ class Run:
             averages=self.averages,
             clip_norm=recipe.clip_norm,
             jit_compile=recipe.jit_compile,
-            fuses=self.total >= FUSED_FROM_STEPS and fusion.suits_devices(),
+            recompute=recipe.gradient_checkpointing,
+            fuses=fuses,
             seed=recipe.seed,
         )
 
@@ -177,7 +195,7 @@ class Run:
 
     @property
     def programs(self) -> int:
-        # The step is traced once; what is compiled in it, for each length.
+        # The step is traced once; what XLA compiles in it, for each length.
         return len(self._lengths_seen)
 
     def batches(self, step: int) -> Iterator[dict[str, np.ndarray]]:
@@ -209,10 +227,11 @@ class Run:
             size=size,
             choices=self.tuner.task.choices,
             length=self.tuner.fixed_length,
+            multiple=self._length_multiple,
             positions=self.tuner.loaded.positions,
         )
         length = batch["input_mask"].shape[-1]
-        self._lengths_seen.add(length)
+        self._lengths_seen.add(length if self._compiles else 0)
         batch |= feeding.label_arrays(
             self.tuner.task.kind,
             examples,

@@ -14,7 +14,7 @@ from albert_tf2 import features
 from albert_tf2.finetuning import regularizers
 from albert_tf2.finetuning.model import TaskModel
 from albert_tf2.keras_api import keras
-from albert_tf2.model import dropout, fusion, perturbation
+from albert_tf2.model import dropout, fusion, perturbation, recomputation
 from albert_tf2.training.distribution import all_reduce
 from albert_tf2.training.precision import Update
 
@@ -38,6 +38,7 @@ class FinetuneStep:
         averages: regularizers.Averages | None = None,
         clip_norm: float = 1.0,
         jit_compile: bool = False,
+        recompute: bool = False,
         fuses: bool = False,
         seed: int = 0,
     ):
@@ -54,6 +55,7 @@ class FinetuneStep:
             averages: Of the weights, to be kept up.
             clip_norm: The largest global norm of the gradients.
             jit_compile: Compile loss and gradients with XLA.
+            recompute: Keep layers' inputs alone (`model.recomputation`).
             fuses: Compile chains of element-wise operations alone
                 (`model.fusion`), unless everything is compiled.
             seed: Of the dropout.
@@ -66,6 +68,7 @@ class FinetuneStep:
         self.distillation_temperature = distillation_temperature
         self.averages = averages
         self.fuses = fuses and not jit_compile
+        self.recompute = recompute
         self.seed = seed
         self._update = Update(
             optimizer,
@@ -130,7 +133,11 @@ class FinetuneStep:
     @tf.autograph.experimental.do_not_convert
     def _part(self, batch, seed):
         """Returns gradients and loss of rows, attacked ones too if asked."""
-        with fusion.single_passes(self.fuses), dropout.seeded(seed):
+        with (
+            fusion.single_passes(self.fuses),
+            recomputation.layers_twice(self.recompute),
+            dropout.seeded(seed),
+        ):
             if not self.adversarial:
                 return self._differentiated(batch)
             ids = batch[features.INPUT_WORD_IDS]

@@ -7,7 +7,7 @@ import tensorflow as tf
 from albert_tf2 import features
 from albert_tf2.config import AlbertConfig
 from albert_tf2.keras_api import keras
-from albert_tf2.model import heads, layers
+from albert_tf2.model import heads, layers, recomputation
 
 
 def used_groups(config: AlbertConfig) -> list[int]:
@@ -202,16 +202,26 @@ class AlbertEncoder(_ConfiguredModel):
                 positions = last_positions if is_last else None
                 if positions is not None:
                     length = layers.dynamic_shape(positions)[1]
-                hidden = self.attention_layers[attention](
+
+                def apply(
                     hidden,
-                    bias=bias,
-                    batch_size=batch,
+                    attend=self.attention_layers[attention],
+                    feed=self.feed_forward_layers[feed_forward],
                     positions=positions,
-                    training=training,
-                )
-                hidden = self.feed_forward_layers[feed_forward](
-                    hidden, training=training
-                )
+                ):
+                    hidden = attend(
+                        hidden,
+                        bias=bias,
+                        batch_size=batch,
+                        positions=positions,
+                        training=training,
+                    )
+                    return feed(hidden, training=training)
+
+                if recomputation.are_enabled() and not is_last:
+                    hidden = recomputation.computed_again(apply, hidden)
+                else:
+                    hidden = apply(hidden)
             shape = [batch, length, self.config.hidden_size]
             outputs.append(tf.cast(tf.reshape(hidden, shape), tf.float32))
         return outputs

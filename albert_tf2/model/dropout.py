@@ -17,16 +17,12 @@ model called by hand, an exported graph) the stream is Keras' own.
 
 import contextlib
 import contextvars
-import itertools
 from collections.abc import Iterator
 
 import tensorflow as tf
 
 from albert_tf2.keras_api import keras
 
-_DRAWS: contextvars.ContextVar[Iterator[tf.Tensor] | None] = (
-    contextvars.ContextVar("dropout_draws", default=None)
-)
 _GOLDEN = 0x9E3779B9  # 2^32 / golden ratio: keeps draws apart from seeds
 
 
@@ -60,19 +56,55 @@ def step_seed(
     return tf.stack([tf.constant(_int32(seed)), count])
 
 
+class _Draws:
+    """The seeds of one draw after another."""
+
+    def __init__(self, seed: tf.Tensor):
+        self.seed = seed
+        self.number = 0  # of the next draw
+
+    def next(self) -> tf.Tensor:
+        number, self.number = self.number, self.number + 1
+        return self.seed + tf.constant([_int32(number * _GOLDEN), 0])
+
+
+_DRAWS: contextvars.ContextVar[_Draws | None] = contextvars.ContextVar(
+    "dropout_draws", default=None
+)
+
+
 @contextlib.contextmanager
 def seeded(seed: tf.Tensor) -> Iterator[None]:
     """Draws from a seed, int32 [2], whatever is traced in this block."""
-
-    def draws() -> Iterator[tf.Tensor]:
-        for number in itertools.count():
-            yield seed + tf.constant([_int32(number * _GOLDEN), 0])
-
-    token = _DRAWS.set(draws())
+    token = _DRAWS.set(_Draws(seed))
     try:
         yield
     finally:
         _DRAWS.reset(token)
+
+
+def place() -> int:
+    """Returns the number of the next draw; 0 outside `seeded`."""
+    draws = _DRAWS.get()
+    return 0 if draws is None else draws.number
+
+
+@contextlib.contextmanager
+def from_place(number: int) -> Iterator[None]:
+    """Draws what was drawn from a place on, again; then goes on from the end.
+
+    Args:
+        number: Of `place`, in the same `seeded` block.
+    """
+    draws = _DRAWS.get()
+    end = place()
+    if draws is not None:
+        draws.number = number
+    try:
+        yield
+    finally:
+        if draws is not None:
+            draws.number = max(end, draws.number)
 
 
 class Dropout(keras.layers.Dropout):
@@ -87,5 +119,5 @@ class Dropout(keras.layers.Dropout):
         if not training or not self.rate:
             return inputs
         return tf.nn.experimental.stateless_dropout(
-            inputs, self.rate, seed=next(draws)
+            inputs, self.rate, seed=draws.next()
         )

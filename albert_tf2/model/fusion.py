@@ -8,15 +8,26 @@ loses more than it gains. So the chains alone are compiled.
 
 Training steps switch this on (`single_passes`); an exported graph never holds
 a compiled function, nor a gradient that only this program knows.
+
+Where nothing is differentiated, no compiler is needed, and so no program for
+each length: TensorFlow's own graph optimizer puts some chains into one kernel
+of oneDNN, if they are written as it knows them. Steps that predict write them
+so (`known_chains`).
 """
 
 import contextlib
 import contextvars
+import functools
 import math
+import os
+import platform
+import re
+from pathlib import Path
 
 import tensorflow as tf
 
 _ENABLED = contextvars.ContextVar("single_passes", default=False)
+_KNOWN_CHAINS = contextvars.ContextVar("known_chains", default=False)
 # gelu(x) = x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))
 _SLOPE, _CUBIC = math.sqrt(2 / math.pi), 0.044715
 
@@ -31,6 +42,34 @@ def single_passes(enabled: bool = True):
         _ENABLED.reset(token)
 
 
+@contextlib.contextmanager
+def known_chains(enabled: bool = True):
+    """Writes what is traced in this block as oneDNN has kernels for it."""
+    token = _KNOWN_CHAINS.set(enabled and _has_onednn())
+    try:
+        yield
+    finally:
+        _KNOWN_CHAINS.reset(token)
+
+
+def _has_onednn() -> bool:
+    """Says whether TensorFlow computes with oneDNN: on x86, unless told not."""
+    return (
+        platform.machine().lower() in ("x86_64", "amd64")
+        and os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") != "0"
+    )
+
+
+@functools.cache
+def _has_avx512() -> bool:
+    """Says whether the processor has AVX-512, by what Linux tells of it."""
+    try:
+        facts = Path("/proc/cpuinfo").read_text("utf-8")
+    except OSError:
+        return False
+    return re.search(r"^flags\s*:.*\bavx512f\b", facts, re.M) is not None
+
+
 def suits_devices() -> bool:
     """Says whether this machine computes on CPUs."""
     return not any(map(tf.config.list_logical_devices, ("GPU", "TPU")))
@@ -39,6 +78,59 @@ def suits_devices() -> bool:
 def are_enabled() -> bool:
     """Says whether what is traced now should be fused."""
     return _ENABLED.get()
+
+
+def is_known_layer_norm(x: tf.Tensor) -> bool:
+    """Says whether `known_layer_norm` is one kernel for [N, H] of this shape.
+
+    For a number of rows that is known when it is traced it would not be, nor
+    for another type.
+    """
+    return (
+        _KNOWN_CHAINS.get()
+        and x.dtype == tf.float32
+        and x.shape.rank == 2
+        and x.shape[0] is None
+        and x.shape[1] is not None
+    )
+
+
+def known_layer_norm(
+    x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, *, epsilon: float
+) -> tf.Tensor:
+    """Returns LayerNorm over the last axis, [N, H], as oneDNN's kernel.
+
+    To the graph optimizer it is the batch normalization of N channels.
+    """
+    shape = tf.shape(x)
+    rows = shape[0]
+    nothing = tf.zeros([0])
+    normal = tf.raw_ops.FusedBatchNormV3(
+        x=tf.reshape(x, [1, rows, shape[1], 1]),
+        scale=tf.ones([rows]),
+        offset=tf.zeros([rows]),
+        mean=nothing,
+        variance=nothing,
+        epsilon=epsilon,
+        data_format="NCHW",
+        is_training=True,
+    ).y
+    return tf.reshape(normal, shape) * gamma + beta
+
+
+def known_dense_gelu(
+    x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, *, approximate: bool
+) -> tf.Tensor | None:
+    """Returns gelu(x W + b) as oneDNN's kernel; None where that is no gain.
+
+    Keras' Dense writes the same, and the optimizer does not know it again. On
+    processors without AVX-512 oneDNN's GELU is slower than TensorFlow's.
+    """
+    if not (_KNOWN_CHAINS.get() and _has_avx512() and x.dtype == tf.float32):
+        return None
+    return tf.nn.gelu(
+        tf.nn.bias_add(tf.matmul(x, kernel), bias), approximate=approximate
+    )
 
 
 def _compiled(function):

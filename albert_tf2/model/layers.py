@@ -60,9 +60,13 @@ def dense(
 
 
 class LayerNorm(keras.layers.LayerNormalization):
-    """Keras' own over the last axis; on CPUs a training step fuses it."""
+    """Keras' own over the last axis; steps on CPUs fuse it."""
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        if fusion.is_known_layer_norm(inputs):
+            return fusion.known_layer_norm(
+                inputs, self.gamma, self.beta, epsilon=self.epsilon
+            )
         if fusion.are_enabled():
             return fusion.layer_norm(
                 inputs, self.gamma, self.beta, epsilon=self.epsilon
@@ -331,8 +335,21 @@ class FeedForwardBlock(keras.layers.Layer):
     ) -> tf.Tensor:
         preln = self.config.ln_type == "preln"
         inputs = self.layer_norm(hidden) if preln else hidden
-        inner = self.activation(self.intermediate_dense(inputs))  # [B*T, I]
+        inner = self._inner(inputs)  # [B*T, I]
         output = hidden + self.dropout(
             self.output_dense(inner), training=training
         )
         return output if preln else self.layer_norm(output)
+
+    def _inner(self, inputs: tf.Tensor) -> tf.Tensor:
+        dense = self.intermediate_dense
+        if self.config.hidden_act.startswith("gelu"):
+            fused = fusion.known_dense_gelu(
+                inputs,
+                dense.kernel,
+                dense.bias,
+                approximate=self.config.hidden_act != "gelu_erf",
+            )
+            if fused is not None:
+                return fused
+        return self.activation(dense(inputs))

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
-# Texts are padded to a multiple of this many tokens.
+# Texts that differ by fewer tokens share a pass.
 STEP = 16
 # Up to so many steps texts of each are computed by themselves; beyond, those
 # of up to twice as many together.

@@ -3,17 +3,19 @@
     花呗怎么还款<TAB>如何还花呗        a text per line, or a pair with a tab
     {"id": 7, "text": "花呗怎么还款"}   or JSON Lines, whose ids are kept
 
-Every line is checked before a model is loaded. Answer n belongs to line n. A
-blank line, or a record whose texts are all blank, is answered by `null`; half
-of a pair is an error.
+Every line is checked before a model is loaded, and read again when its turn
+comes: a file is never held whole. Answer n belongs to line n. A blank line, or
+a record whose texts are all blank, is answered by `null`; half of a pair is an
+error.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from albert_tf2 import paths
 from albert_tf2.errors import UserError, shown
+from albert_tf2.prediction import litert_cache, litert_file
 from albert_tf2.prediction.tuned_model import tuned_folder
 from albert_tf2.tasks import base, column_names, reading
 from albert_tf2.tasks.column_names import TEXT_A, TEXT_B
@@ -52,6 +54,8 @@ class Entry:
 
 def description(model: str) -> dict[str, Any]:
     """Returns what `task.json` says of a fine-tuned model; {} for others."""
+    if litert_cache.is_file(model):
+        return litert_file.task_of(model)
     folder = tuned_folder(model)
     if folder is None:
         return {}
@@ -74,22 +78,48 @@ def from_arguments(texts: Sequence[str], pairs: bool | None) -> list[Entry]:
     ]
 
 
-def from_file(path: str, pairs: bool | None) -> list[Entry]:
-    """Reads a text or a pair per line, or JSON Lines.
+class FileEntries:
+    """The entries of a file: iterating reads it, and no entry is kept."""
+
+    def __init__(self, path: str, pairs: bool | None):
+        """Checks every line. See `from_file`."""
+        self._path, self._pairs = path, pairs
+        self._count = sum(1 for _ in self._read())
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Entry]:
+        count = 0
+        for count, found in enumerate(self._read(), 1):
+            if count > self._count:
+                break
+            yield found
+        if count != self._count:
+            raise UserError(
+                f"{self._path} was changed while it was read: it had "
+                f"{self._count:,} texts. Ask again"
+            )
+
+    def _read(self) -> Iterator[Entry]:
+        path, pairs = self._path, self._pairs
+        if path.endswith(".jsonl"):
+            lines = enumerate(reading.json_lines(path))
+            for number, (place, line) in lines:
+                yield _json_entry(number, line, pairs, place)
+            return
+        for number, line in reading.numbered_lines(path):
+            yield entry(number - 1, line, pairs, f"{path}, line {number}")
+
+
+def from_file(path: str, pairs: bool | None) -> FileEntries:
+    """Checks a file of a text or a pair per line, or of JSON Lines.
 
     Raises:
         UserError: Naming the line that is not as it must be.
     """
-    if path.endswith(".jsonl"):
-        return [
-            _json_entry(number, line, pairs, place)
-            for number, (place, line) in enumerate(reading.json_lines(path))
-        ]
-    entries = [
-        entry(number - 1, line, pairs, f"{path}, line {number}")
-        for number, line in reading.numbered_lines(path)
-    ]
-    if not entries:
+    entries = FileEntries(path, pairs)
+    if not len(entries) and not path.endswith(".jsonl"):
         raise UserError(f"{path} is empty: give it a text per line")
     return entries
 

@@ -9,7 +9,13 @@ import numpy as np
 from albert_tf2 import features
 from albert_tf2.errors import UserError, shown
 from albert_tf2.tasks import base
-from albert_tf2.tasks.encoding import Example, Packed, collate, pack
+from albert_tf2.tasks.encoding import (
+    LENGTH_MULTIPLE,
+    Example,
+    Packed,
+    collate,
+    pack,
+)
 from albert_tf2.text.tokenization import (
     MASK,
     PIECE_PREFIX,
@@ -58,7 +64,12 @@ class MaskedWords:
         found: list[Any] = [None] * len(examples)
         for rows in _batches(examples, places):
             part = [examples[row] for row in rows]
-            inputs = collate(part, size=len(part), positions=self._positions)
+            inputs = collate(
+                part,
+                size=len(part),
+                multiple=LENGTH_MULTIPLE,
+                positions=self._positions,
+            )
             positions = np.zeros([len(rows), len(places[rows[0]])], np.int32)
             for i, row in enumerate(rows):
                 positions[i, : len(places[row])] = places[row]

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from albert_tf2 import paths
-from albert_tf2.errors import UserError
+from albert_tf2.errors import UserError, check_choice
+from albert_tf2.prediction import litert_cache
 from albert_tf2.prediction.masked_words import MaskedWords
 from albert_tf2.prediction.sentence_vectors import SentenceVectors
 from albert_tf2.prediction.similarity import Whitening
@@ -31,7 +32,13 @@ from albert_tf2.prediction.tuned_model import (
     vector_pooling,
     wrong_kind,
 )
-from albert_tf2.settings import MAX_BATCH, MAX_LENGTH, POOLINGS, check_number
+from albert_tf2.settings import (
+    ENGINES,
+    MAX_BATCH,
+    MAX_LENGTH,
+    POOLINGS,
+    check_number,
+)
 from albert_tf2.tasks import base
 
 __all__ = ["POOLINGS", "Predictor"]
@@ -57,6 +64,7 @@ class Predictor:
         vocab_file: paths.PathLike | None = None,
         batch_size: int = 64,
         max_seq_length: int = 128,
+        engine: str = ENGINES[0],
     ):
         """Loads a model.
 
@@ -68,6 +76,11 @@ class Predictor:
             max_seq_length: In tokens, [CLS] and [SEP] included. Longer texts
                 are cut, when embedding. A fine-tuned model knows its own
                 length for its task, one for sentence vectors for these.
+            engine: What computes: "tensorflow"; "litert", which loads no
+                TensorFlow and answers the same; or "litert-int8", which is
+                faster and a little off. The first use of a model with
+                LiteRT converts it, in a process of its own. Neither fills
+                masks.
 
         Raises:
             UserError: If the source is missing, damaged or of another kind,
@@ -76,10 +89,19 @@ class Predictor:
         check_number("batch_size", batch_size, least=1, most=MAX_BATCH)
         # [CLS] a [SEP] is the least that can be asked.
         check_number("max_seq_length", max_seq_length, least=3, most=MAX_LENGTH)
+        check_choice("engine", engine, ENGINES)
+        litert_cache.check_engine(engine, source)
         self._tuned: TunedModel | None = None
         masked_model = None
+        loaded: Any
+        vectors_class = SentenceVectors
         folder = tuned_folder(source)
-        if folder is not None:
+        if engine in litert_cache.PRECISIONS:
+            from albert_tf2.prediction import litert
+
+            loaded, self._tuned = litert_cache.load(source, engine, vocab_file)
+            vectors_class = litert.LiteVectors
+        elif folder is not None:
             self._tuned = TunedModel(folder, batch_size=batch_size)
             loaded = self._tuned.loaded
         else:
@@ -96,7 +118,7 @@ class Predictor:
             "max_seq_length": self.max_seq_length,
             "positions": loaded.positions,
         }
-        self._vectors = SentenceVectors(
+        self._vectors = vectors_class(
             loaded.encoder,
             self.tokenizer,
             batch_size=batch_size,

@@ -1,6 +1,6 @@
 """Sentences as vectors, by any encoder: embeddings, cosines, neighbours."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,17 +76,30 @@ class SentenceVectors:
                 tokenize_all(self.tokenizer, as_texts(texts))
             )
         ]
+        if not examples:
+            return np.zeros([0, 0], np.float32)
+        stacked = np.stack(self._vectors(examples, pooling))
+        return stacked if self.whitening is None else self.whitening(stacked)
+
+    def _vectors(
+        self, examples: Sequence[Example], pooling: str
+    ) -> Sequence[np.ndarray]:
+        """Returns the vector of each example."""
+        from albert_tf2.finetuning.feeding import length_multiple
+
         vectors: list[Any] = [None] * len(examples)
         for indices in prediction_order(examples, self._batch_size):
             part = [examples[i] for i in indices]
-            inputs = collate(part, size=len(part), positions=self._positions)
+            inputs = collate(
+                part,
+                size=len(part),
+                multiple=length_multiple(),
+                positions=self._positions,
+            )
             found = self._step(pooling)(inputs).numpy()
             for i, vector in zip(indices, found, strict=True):
                 vectors[i] = vector
-        if not vectors:
-            return np.zeros([0, 0], np.float32)
-        stacked = np.stack(vectors)
-        return stacked if self.whitening is None else self.whitening(stacked)
+        return vectors
 
     def _pooling(self, asked: str | None) -> str:
         """Returns what stands for a text: as asked, or the usual."""
@@ -103,13 +116,22 @@ class SentenceVectors:
     def _step(self, pooling: str):
         import tensorflow as tf
 
+        from albert_tf2.model import fusion
         from albert_tf2.model.pooling import pooled, sentence_vector
 
         pool = pooled if self._tuned_pooling is None else sentence_vector
 
-        @tf.function(reduce_retracing=True, autograph=False)
+        # Traced once, for all sizes: a program for each length would round
+        # otherwise than the one for any.
+        sizes = tf.TensorSpec([None, None], tf.int32)
+
+        @tf.function(
+            input_signature=[dict.fromkeys(features.ENCODER_INPUTS, sizes)],
+            autograph=False,
+        )
         def step(inputs):
-            outputs = self._encoder(inputs, training=False)
+            with fusion.known_chains(fusion.suits_devices()):
+                outputs = self._encoder(inputs, training=False)
             return pool(outputs, inputs[features.INPUT_MASK], pooling)
 
         if pooling not in self._steps:

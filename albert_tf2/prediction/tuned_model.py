@@ -14,6 +14,7 @@ from albert_tf2.prediction.sentence_vectors import SentenceVectors
 from albert_tf2.prediction.texts import as_texts, as_tuple
 from albert_tf2.tasks import base
 from albert_tf2.tasks.choice_files import ChoiceRow
+from albert_tf2.tasks.encoding import Example
 from albert_tf2.tasks.ner_files import TaggedRow
 from albert_tf2.tasks.question_files import QuestionRow
 from albert_tf2.tasks.text_rows import TextRow
@@ -45,6 +46,8 @@ class TunedModel:
     Texts are batched by length; batches of one shape share a traced graph.
     """
 
+    vectors_class: type[SentenceVectors] = SentenceVectors
+
     def __init__(self, folder: paths.PathLike, *, batch_size: int):
         """Loads the model.
 
@@ -63,14 +66,17 @@ class TunedModel:
 
         See `base.example_of`. Models of before it was kept have none.
         """
-        task_file = paths.join(self._folder, base.TASK_FILE)
-        found = paths.read_json(task_file, dict).get("example")
+        found = self.facts().get("example")
         texts = found if isinstance(found, list) else []
         for text in texts:
             several = text if isinstance(text, list) else [text]
             if not all(isinstance(part, str) for part in several):
                 return []
         return texts
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what `task.json` holds."""
+        return paths.read_json(paths.join(self._folder, base.TASK_FILE), dict)
 
     def classify(
         self, texts: str | Iterable[str | tuple[str, str]]
@@ -94,7 +100,7 @@ class TunedModel:
     @functools.cached_property
     def sentence_vectors(self) -> SentenceVectors:
         """The encoder, which embeds with what it was tuned for."""
-        return SentenceVectors(
+        return self.vectors_class(
             self.loaded.encoder,
             self.loaded.tokenizer,
             max_seq_length=self.lengths.max_seq_length,
@@ -178,19 +184,23 @@ class TunedModel:
 
     def run(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
         """Returns a prediction for each row of the task, in their order."""
-        from albert_tf2.finetuning import feeding
-
         if not rows:
             return []
         examples = self.task.encode(rows, self.loaded.tokenizer, self.lengths)
-        logits = feeding.predict_logits(
+        logits = self._logits(examples)
+        return self.task.decode(rows, examples, logits, self.lengths)
+
+    def _logits(self, examples: Sequence[Example]) -> list[np.ndarray]:
+        """Returns what the head says of each example."""
+        from albert_tf2.finetuning import feeding
+
+        return feeding.predict_logits(
             self._step,
             examples,
             task=self.task,
             batch_size=self.batch_size,
             positions=self.loaded.positions,
         )
-        return self.task.decode(rows, examples, logits, self.lengths)
 
     @functools.cached_property
     def _step(self):

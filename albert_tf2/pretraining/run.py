@@ -201,6 +201,7 @@ class Run:
             accumulation_steps=recipe.gradient_accumulation_steps,
             clip_norm=recipe.clip_norm,
             jit_compile=recipe.jit_compile,
+            recompute=recipe.gradient_checkpointing,
             seed=recipe.seed,
             depth=depth,
         )

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from albert_tf2 import features
 from albert_tf2.keras_api import keras
-from albert_tf2.model import dropout, fusion, losses
+from albert_tf2.model import dropout, fusion, losses, recomputation
 from albert_tf2.model.albert import AlbertPretrainer
 from albert_tf2.records.pipeline import split_batch
 from albert_tf2.training.distribution import all_reduce
@@ -48,6 +48,7 @@ class PretrainStep:
         accumulation_steps: int = 1,
         clip_norm: float = 1.0,
         jit_compile: bool = False,
+        recompute: bool = False,
         seed: int = 0,
         depth: int | None = None,
     ):
@@ -59,12 +60,14 @@ class PretrainStep:
             accumulation_steps: The parts that a replica's batch is cut into.
             clip_norm: The largest global norm of the gradients.
             jit_compile: Compile loss and gradients with XLA.
+            recompute: Keep layers' inputs alone (`model.recomputation`).
             seed: Of the dropout.
             depth: Train the first so many layers alone (`growth`).
         """
         self.model = model
         self.seed, self.depth = seed, depth
         self.accumulation_steps = accumulation_steps
+        self.recompute = recompute
         self.fuses = not jit_compile and fusion.suits_devices()
         self._update = Update(
             optimizer,
@@ -127,6 +130,7 @@ class PretrainStep:
         inputs, labels = split_batch(batch)
         with (
             fusion.single_passes(self.fuses),
+            recomputation.layers_twice(self.recompute),
             dropout.seeded(seed),
             tf.GradientTape() as tape,
         ):

@@ -13,7 +13,8 @@ from albert_tf2 import features
 from albert_tf2.errors import UserError
 from albert_tf2.text.tokenization import Tokenizer, Vocabulary
 
-# Batches are padded to a multiple of this, so that a step sees few shapes.
+# Where each length of a batch costs something (a program that XLA compiles for
+# it, tiles of a GPU), batches are padded to a multiple of this.
 LENGTH_MULTIPLE = 16
 # Characters that go through the bulk tokenizer at once.
 BULK_CHARACTERS = 1_000_000
@@ -184,6 +185,7 @@ def collate(
     size: int,
     choices: int = 1,
     length: int | None = None,
+    multiple: int = 1,
     positions: int | None = None,
 ) -> dict[str, np.ndarray]:
     """Makes a batch of model inputs.
@@ -192,7 +194,8 @@ def collate(
         examples: At most `size` examples.
         size: B; missing examples are rows of padding.
         choices: C, for tasks whose examples have several sequences.
-        length: T; None rounds the longest example up.
+        length: T; None takes that of the longest example.
+        multiple: What the longest's is rounded up to a multiple of.
         positions: Those of the model, past which T is not rounded.
 
     Returns:
@@ -201,7 +204,7 @@ def collate(
     """
     if length is None:
         longest = max(example.length for example in examples)
-        length = -(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+        length = -(-longest // multiple) * multiple
         if positions is not None:
             length = max(longest, min(length, positions))
     arrays = np.zeros((3, size, choices, length), np.int32)

@@ -64,7 +64,7 @@ _SHARED = _table(
     (TOLD, " ".join(TRAINING_FIELDS), ""),
     (TOLD, "on_divergence", ""),
     (FREE, "jit_compile log_every checkpoint_every keep_checkpoints", ""),
-    (FREE, "devices version", ""),
+    (FREE, "gradient_checkpointing devices version", ""),
 )
 RULES = {
     PRETRAINING: _SHARED

@@ -1,0 +1,278 @@
+"""The engine without TensorFlow: LiteRT computes, in rows without padding.
+
+    model = RowModel(litert_file.read("model_fp32.tflite"))
+    model.vectors([Packed(ids, type_ids), ...], "mean")     # float32 [B, H]
+
+Texts stand side by side in rows of up to `ROW_TOKENS` tokens, which are filled
+like suitcases, the longest text first:
+
+    lengths 30 14 12 9 8 3, rows of 32  ->  30 | 14 12 | 9 8 3, 12 left empty
+
+Another number of tokens costs the interpreter a tenth of a millisecond, so one
+of them serves all lengths: several, each with its own copy of the weights, were
+slower.
+"""
+
+import bisect
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from albert_tf2 import features, paths, settings
+from albert_tf2.errors import UserError, cut
+from albert_tf2.prediction import litert_file
+from albert_tf2.prediction.litert_file import PER_TOKEN, TASK_LOGITS, LiteFile
+from albert_tf2.prediction.sentence_vectors import SentenceVectors
+from albert_tf2.prediction.similarity import unit
+from albert_tf2.prediction.tuned_model import TunedModel
+from albert_tf2.tasks import base, registry
+from albert_tf2.tasks.encoding import Example, Packed
+from albert_tf2.text.tokenization import Tokenizer
+
+# Beyond, attention, which looks at a text's neighbours too, costs more than
+# fewer calls save. A longer text has a row to itself.
+ROW_TOKENS = 64
+# Rows are a multiple of it long, so that the interpreter sees few lengths.
+STEP = 4
+# Of a text: [CLS] and [SEP].
+LEAST_TOKENS = 2
+# In products as small as these, more threads wait for each other.
+MOST_THREADS = 4
+
+
+def fill_rows(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Puts texts into rows: each the longest that is left, and what fits.
+
+    Args:
+        lengths: In tokens.
+
+    Yields:
+        The texts of a row, by their numbers.
+    """
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    left = [lengths[i] for i in order]  # the shortest first
+    while order:
+        row, room = [order.pop()], ROW_TOKENS - left.pop()
+        while (place := bisect.bisect_right(left, room)) > 0:
+            room -= left.pop(place - 1)
+            row.append(order.pop(place - 1))
+        yield row
+
+
+class _Row(NamedTuple):
+    """One pass: which texts it holds, and where each begins."""
+
+    texts: list[int]
+    starts: np.ndarray
+    counts: np.ndarray
+
+
+class RowModel:
+    """A network that reads rows."""
+
+    def __init__(self, file: LiteFile, *, threads: int | None = None):
+        """Opens the network.
+
+        Args:
+            file: What `litert_file.read` returned.
+            threads: None takes the processor's, up to `MOST_THREADS`.
+        """
+        from ai_edge_litert.interpreter import Interpreter
+
+        if threads is None:
+            threads = min(len(os.sched_getaffinity(0)), MOST_THREADS)
+        self._length = 0
+        try:
+            with _quiet():
+                self._interpreter = Interpreter(file.path, num_threads=threads)
+                self._inputs, self._outputs = _indices(self._interpreter)
+                self._resize(STEP)
+        except (ValueError, RuntimeError) as error:
+            raise UserError(
+                f"{file.path} does not run on this ai-edge-litert "
+                f"({cut(str(error))}): pip install -U ai-edge-litert"
+            ) from error
+
+    def vectors(self, sequences: Sequence[Packed], pooling: str) -> np.ndarray:
+        """Returns what stands for each text: float32 [B, H].
+
+        Args:
+            sequences: Ids of each text.
+            pooling: One of `settings.POOLINGS`.
+        """
+        found: list[Any] = [None] * len(sequences)
+        name = features.SEQUENCE_OUTPUT
+        if pooling == "pooled":
+            name = features.POOLED_OUTPUT
+        for row, output in self._run(sequences, name):
+            if pooling == "mean":
+                sums = np.add.reduceat(
+                    output[: row.counts.sum()], row.starts, axis=0
+                )
+                output = sums / row.counts[:, np.newaxis]
+            elif pooling == "cls":
+                output = output[row.starts]
+            for number, vector in zip(row.texts, output, strict=False):
+                found[number] = vector
+        return np.stack(found)
+
+    def logits(
+        self, sequences: Sequence[Packed], *, per_token: bool
+    ) -> list[np.ndarray]:
+        """Returns what the head says: float32 [n], or [T, n] token by token."""
+        found: list[Any] = [None] * len(sequences)
+        for row, output in self._run(sequences, TASK_LOGITS):
+            parts: Sequence[np.ndarray] = list(output)
+            if per_token:
+                parts = np.split(output[: row.counts.sum()], row.starts[1:])
+            for number, values in zip(row.texts, parts, strict=False):
+                found[number] = values
+        return found
+
+    def _run(
+        self, sequences: Sequence[Packed], output: str
+    ) -> Iterator[tuple[_Row, np.ndarray]]:
+        """Yields each row with one output of it: a copy."""
+        lengths = [len(sequence.ids) for sequence in sequences]
+        for texts in fill_rows(lengths):
+            counts = np.array([lengths[i] for i in texts])
+            starts = np.cumsum(counts) - counts
+            row = _Row(texts, starts, counts)
+            self._set(row, [sequences[i] for i in texts])
+            self._interpreter.invoke()
+            yield row, self._interpreter.get_tensor(self._outputs[output])
+
+    def _set(self, row: _Row, sequences: Sequence[Packed]) -> None:
+        used = int(row.counts.sum())
+        self._resize(-(-used // STEP) * STEP)
+        tokens = np.zeros([4, self._length], np.int32)
+        ids, type_ids, pair_ids, position_ids = tokens
+        ids[:used] = [i for sequence in sequences for i in sequence.ids]
+        type_ids[:used] = [i for s in sequences for i in s.type_ids]
+        pair_ids[:used] = np.repeat(np.arange(len(row.texts)) + 1, row.counts)
+        position_ids[:used] = np.arange(used) - np.repeat(
+            row.starts, row.counts
+        )
+        first = np.zeros([self._length // LEAST_TOKENS], np.int32)
+        first[: len(row.texts)] = row.starts
+        for name, values in zip(litert_file.TOKEN_INPUTS, tokens, strict=True):
+            self._interpreter.set_tensor(self._inputs[name], values)
+        self._interpreter.set_tensor(
+            self._inputs[features.CLS_POSITIONS], first
+        )
+
+    def _resize(self, length: int) -> None:
+        """Tells the interpreter how many tokens a row has."""
+        if length == self._length:
+            return
+        for name, index in self._inputs.items():
+            several = name == features.CLS_POSITIONS
+            size = length // LEAST_TOKENS if several else length
+            self._interpreter.resize_tensor_input(index, [size])
+        self._interpreter.allocate_tensors()
+        self._length = length
+
+
+def _indices(interpreter: Any) -> tuple[dict[str, int], dict[str, int]]:
+    """Returns the numbers of inputs and outputs by their names."""
+    # The runner is let go: it would keep the inputs from being resized.
+    runner = interpreter.get_signature_runner()
+    inputs, outputs = runner.get_input_details(), runner.get_output_details()
+    return (
+        {name: details["index"] for name, details in inputs.items()},
+        {name: details["index"] for name, details in outputs.items()},
+    )
+
+
+class LiteVectors(SentenceVectors):
+    """Sentences as vectors, by a network that reads rows."""
+
+    def _vectors(
+        self, examples: Sequence[Example], pooling: str
+    ) -> Sequence[np.ndarray]:
+        found = self._encoder.vectors(
+            [example.sequences[0] for example in examples], pooling
+        )
+        return list(found if self._tuned_pooling is None else unit(found))
+
+
+class Loaded(NamedTuple):
+    """An opened file, as `finetuning.encoders.LoadedEncoder` is a folder."""
+
+    encoder: RowModel
+    tokenizer: Tokenizer
+    positions: int
+    hub_folder: None = None
+
+
+class LiteTuned(TunedModel):
+    """A fine-tuned model in a file that LiteRT runs."""
+
+    loaded: Any
+    vectors_class = LiteVectors
+
+    def __init__(self, loaded: Loaded, task: dict[str, Any]):
+        """Joins the task and the network.
+
+        Args:
+            loaded: The opened file.
+            task: `task.json` of it.
+        """
+        self.loaded = loaded
+        self.batch_size = 1  # rows are of tokens, not of texts
+        self._described = task
+        self.task = registry.from_description(task)
+        self.lengths = settings.create(
+            base.Lengths,
+            base.taken(task, "lengths", dict),
+            f"{base.TASK_FILE}: lengths",
+        )
+
+    def facts(self) -> dict[str, Any]:
+        return self._described
+
+    def _logits(self, examples: Sequence[Example]) -> list[np.ndarray]:
+        per_token = self.task.kind in PER_TOKEN
+        sequences = [s for example in examples for s in example.sequences]
+        model: RowModel = self.loaded.encoder
+        found = iter(model.logits(sequences, per_token=per_token))
+        if self.task.kind != base.CHOICE:
+            return list(found)
+        return [
+            np.concatenate([next(found) for _ in example.sequences])
+            for example in examples
+        ]
+
+
+def load(path: paths.PathLike) -> tuple[Loaded, LiteTuned | None]:
+    """Opens a file: the network, and what it was fine-tuned for, if it was.
+
+    Args:
+        path: What `hub_export.litert_part` wrote.
+
+    Raises:
+        UserError: If it is missing, damaged, or another kind of file.
+    """
+    file = litert_file.read(path)
+    loaded = Loaded(RowModel(file), file.tokenizer, file.positions)
+    if not file.task:
+        return loaded, None
+    with paths.named(path, file.path):
+        return loaded, LiteTuned(loaded, file.task)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Drops the line on stderr that LiteRT writes for each interpreter."""
+    kept = os.dup(2)
+    silent = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(silent, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(silent)
+        os.close(kept)
