@@ -85,6 +85,8 @@ def exact_projection() -> Iterator[None]:
 
     def project(self: albert.AlbertEncoder, words: tf.Tensor) -> tf.Tensor:
         layer = self.embedding_hidden_mapping_in
+        if layer is None:
+            return words
         found = tf.nn.conv2d(
             words[None, None], layer.kernel[None, None], 1, "VALID"
         )

@@ -173,8 +173,9 @@ class AlbertEncoder(_ConfiguredModel):
         return self._run(inputs, training, positions, depth)[-1]
 
     def project(self, words: tf.Tensor) -> tf.Tensor:
-        """Brings embeddings to the layers' width: [N, E] -> [N, H]."""
-        return self.embedding_hidden_mapping_in(words)
+        """Brings embeddings to the layers' width: [N, E|H] -> [N, H]."""
+        layer = self.embedding_hidden_mapping_in
+        return words if layer is None else layer(words)
 
     def _run(
         self, inputs, training, last_positions=None, depth=None
@@ -192,8 +193,7 @@ class AlbertEncoder(_ConfiguredModel):
             input_position_ids=inputs.get(features.INPUT_POSITION_IDS),
             training=training,
         )
-        if self.embedding_hidden_mapping_in is not None:
-            hidden = self.project(hidden)  # [B*T, H]
+        hidden = self.project(hidden)  # [B*T, H]
 
         outputs = []
         for number, layer in enumerate(plan, 1):
