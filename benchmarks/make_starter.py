@@ -1,11 +1,11 @@
-"""Makes the model that comes along with the package, out of a run.
+"""Makes the model that comes along with the package, out of its runs.
 
-Writes the run's newest weights in half precision, as a Hugging Face folder
-that transformers reads too, with the recipe, the curves and a card. What is
-written is loaded again and evaluated on the run's held-out records beside the
-run's own weights, so the card says what users get, not what was trained.
+Writes the last run's newest weights in half precision, as a Hugging Face folder
+that transformers reads too, with the recipes, the curves and a card. What is
+written is loaded again and evaluated on the runs' held-out records beside the
+last run's own weights, so the card says what users get, not what was trained.
 
-The run itself (nothing but texts that may be passed on):
+The runs themselves (nothing but texts that may be passed on):
 
     python -m albert_tf2.data.vocabulary --vocab_size 8192 \\
         --character_set gb2312 --output vocab.txt \\
@@ -15,10 +15,15 @@ The run itself (nothing but texts that may be passed on):
         --input_file 'free/*.zst' 'data/sample/corpus/*.txt'
     python -m albert_tf2.pretrain --config configs/pretrain_tiny_budget.yaml \\
         --set vocab_size_from_data=true --data_dir records --workdir run
-    python benchmarks/make_starter.py --run run --data_dir records
+    python benchmarks/revive_units.py --run run --data_dir records \\
+        --output revived
+    python -m albert_tf2.pretrain --config starter/recipe_2.yaml \\
+        --init_checkpoint revived --data_dir records --workdir run_2
+    python benchmarks/make_starter.py --runs run run_2 --data_dir records
 """
 
 import dataclasses
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +35,7 @@ from safetensors.numpy import load_file, save_file
 from albert_tf2 import command_line, paths, plot
 from albert_tf2.checkpoints import locate
 from albert_tf2.records.record_set import open_records
-from albert_tf2.training import run_folder
+from albert_tf2.training import run_folder, run_log
 from albert_tf2.training.identity import PRETRAINING
 
 STARTER = Path(__file__).parent.parent / "starter"
@@ -67,10 +72,10 @@ model = load_pretrained("starter")
 {vocabulary:,} tokens, at most {positions} of them in a text.
 
 The architecture is albert_tiny's (google layout), the vocabulary its own. It
-was trained on two processor cores for about an hour, so that every command has
-something to run on without a download. It is no match for the released models
-(`python -m albert_tf2.convert --list`): for work take `albert_tiny_zh` and
-train that on.
+was trained on two processor cores for about two hours, so that every command
+has something to run on without a download. It is no match for the released
+models (`python -m albert_tf2.convert --list`): for work take `albert_tiny_zh`
+and train that on.
 
 ## What it was trained on
 
@@ -88,7 +93,7 @@ Chinese. It repeats what such texts say, their prejudices included.
 
 ## How
 
-`recipe.yaml` beside this file, {steps:,} steps of {batch} rows of {length}:
+{recipes} beside this file: {steps:,} steps of {batch} rows of {length},
 {epochs:.1f} epochs. The commands stand in `benchmarks/make_starter.py`.
 
 ![Losses, accuracies, rate and speed](curves.png)
@@ -104,15 +109,22 @@ On {examples:,} held-out pairs of passages:
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes the folder, whole or not at all."""
     parser = command_line.parser(__doc__)
-    parser.add_argument("--run", required=True, help="of pre-training")
-    parser.add_argument("--data_dir", required=True, help="its records")
+    parser.add_argument(
+        "--runs",
+        required=True,
+        nargs="+",
+        metavar="RUN",
+        help="of pre-training, each begun where the one before ended",
+    )
+    parser.add_argument("--data_dir", required=True, help="their records")
     parser.add_argument("--output", default=str(STARTER))
     arguments = parser.parse_args(argv)
 
     from albert_tf2.checkpoints import conversion, read_weights
 
     output = Path(arguments.output)
-    run = Path(arguments.run)
+    runs = [Path(run) for run in arguments.runs]
+    run = runs[-1]
     found = read_weights(run)
     with (
         paths.atomic_directory(output, overwrite=True) as folder,
@@ -125,10 +137,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             shutil.copy(whole / name, folder / name)
         shutil.copy(run / "vocab.txt", folder)
         shutil.copy(STARTER / "__init__.py", folder)
-        recipe = run_folder.read_recipe(run, PRETRAINING)
-        write_recipe(recipe, folder / "recipe.yaml")
-        plot.draw(run, folder / "curves.png")
-        card = describe(found.config, recipe, run, folder, arguments.data_dir)
+        recipes = [run_folder.read_recipe(run, PRETRAINING) for run in runs]
+        for number, recipe in enumerate(recipes, 1):
+            write_recipe(recipe, folder / recipe_name(number))
+        plot.draw(joined(runs, Path(temporary)), folder / "curves.png")
+        card = describe(found.config, recipes, run, folder, arguments.data_dir)
         (folder / "README.md").write_text(card, "utf-8")
         size = sum(file.stat().st_size for file in folder.iterdir())
         if size > MAX_BYTES:
@@ -145,6 +158,28 @@ def halve(source: Path, goal: Path) -> None:
     goal.chmod(0o644)  # theirs is for its owner alone
 
 
+def recipe_name(number: int) -> str:
+    """Returns the file of a run's recipe."""
+    return "recipe.yaml" if number == 1 else f"recipe_{number}.yaml"
+
+
+def joined(runs: Sequence[Path], folder: Path) -> Path:
+    """Writes the curves of runs one after another, as if they were one."""
+    whole = folder / "starter"
+    shutil.copytree(
+        runs[-1], whole, ignore=shutil.ignore_patterns("checkpoints")
+    )
+    for name in (run_log.METRICS, run_log.EVALUATION):
+        lines, before = [], 0
+        for run in runs:
+            found = run_log.read_rows(run / name)
+            lines += [row | {"step": row["step"] + before} for row in found]
+            before += run_folder.read_recipe(run, PRETRAINING).train_steps
+        text = "".join(json.dumps(row) + "\n" for row in lines)
+        (whole / name).write_text(text, "utf-8")
+    return whole
+
+
 def write_recipe(recipe, file: Path) -> None:
     """Writes what differs from a recipe that says nothing."""
     plain = type(recipe)()
@@ -156,9 +191,12 @@ def write_recipe(recipe, file: Path) -> None:
     file.write_text(yaml.safe_dump(changed, sort_keys=False), "utf-8")
 
 
-def describe(config, recipe, run: Path, folder: Path, data_dir: str) -> str:
+def describe(config, recipes, run: Path, folder: Path, data_dir: str) -> str:
     """Returns the card, with figures measured on what is in `folder`."""
     manifest = paths.read_json(Path(data_dir) / "manifest.json")
+    recipe = recipes[-1]
+    steps = sum(recipe.train_steps for recipe in recipes)
+    names = [f"`{recipe_name(n + 1)}`" for n in range(len(recipes))]
     trained = evaluate(run, recipe, data_dir)
     shipped = evaluate(folder, recipe, data_dir)
     weights = load_file(folder / locate.SAFETENSORS)
@@ -172,10 +210,11 @@ def describe(config, recipe, run: Path, folder: Path, data_dir: str) -> str:
         documents=manifest["counts"]["documents"],
         tokens=manifest["counts"]["tokens"],
         sources="\n".join(f"| {text} | {right} |" for text, right in SOURCES),
-        steps=recipe.train_steps,
+        recipes=" and ".join(names),
+        steps=steps,
         batch=recipe.global_batch_size,
         length=recipe.max_seq_length,
-        epochs=recipe.train_steps
+        epochs=steps
         * recipe.global_batch_size
         / open_records(data_dir).records,
         examples=int(shipped["examples"]),

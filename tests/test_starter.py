@@ -7,14 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from albert_tf2 import AlbertConfig, UserError, load_pretrained, predict
+from albert_tf2 import (
+    AlbertConfig,
+    AlbertPretrainer,
+    UserError,
+    load_pretrained,
+    predict,
+)
 from albert_tf2.checkpoints import read_weights
 from albert_tf2.checkpoints.download import STARTER, local_path
+from albert_tf2.hub_export.verify import probe_inputs
 from albert_tf2.recipes import PretrainRecipe, load_recipe
 
 MAX_BYTES = 9_000_000
 ROOT = Path(__file__).resolve().parents[1]
-PROGRAM = ROOT / "benchmarks" / "make_starter.py"
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +43,7 @@ def test_it_is_whole_and_small(folder):
         "curves.png",
         "model.safetensors",
         "recipe.yaml",
+        "recipe_2.yaml",
         "text_settings.json",
         "tokenizer_config.json",
         "vocab.txt",
@@ -151,19 +158,52 @@ def test_a_starter_is_made_of_a_run(tmp_path):
         ["--data_dir", "records", "--workdir", "run"]
         + [f"--set={setting}" for setting in settings]
     )
-    spec = importlib.util.spec_from_file_location("make_starter", PROGRAM)
-    program = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(program)
-    arguments = ["--run", "run", "--data_dir", "records", "--output", "made"]
-    assert program.main(arguments) == 0
-    trained, made = read_weights("run"), read_weights("made")
+    revived = ["--data_dir", "records", "--output", "revived"]
+    assert program("revive_units").main(["--run", "run", *revived]) == 0
+    pretrain.main(
+        ["--data_dir", "records", "--workdir", "run_2"]
+        + ["--init_checkpoint", "revived"]
+        + [f"--set={setting}" for setting in settings]
+    )
+    arguments = ["--runs", "run", "run_2", "--data_dir", "records"]
+    made = ["--output", "made"]
+    assert program("make_starter").main([*arguments, *made]) == 0
+    trained, made = read_weights("run_2"), read_weights("made")
     assert set(made.arrays) == set(trained.arrays)
     for name, array in trained.arrays.items():
         halves = array.astype(np.float16).astype(np.float32)
         np.testing.assert_array_equal(made.arrays[name], halves)
     card = (tmp_path / "made" / "README.md").read_text("utf-8")
     evaluated = json.loads(
-        (tmp_path / "run" / "evaluation.jsonl").read_text().splitlines()[-1]
+        (tmp_path / "run_2" / "evaluation.jsonl").read_text().splitlines()[-1]
     )
     assert f"| as trained | {evaluated['mlm_loss']:.3f} |" in card
-    assert load_recipe(PretrainRecipe, "made/recipe.yaml").train_steps == 4
+    assert "`recipe.yaml` and `recipe_2.yaml` beside this file: 8 steps" in card
+    assert load_recipe(PretrainRecipe, "made/recipe_2.yaml").train_steps == 4
+
+
+def program(name):
+    """Returns a program of the benchmarks."""
+    path = ROOT / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_revived_units_change_nothing_and_can_answer(tiny_config):
+    """The tiny model's few units, of which two never answer."""
+    model = AlbertPretrainer(tiny_config)
+    block = model.encoder.feed_forward_layers[0]
+    block.intermediate_dense.bias.assign_sub(
+        [100.0] * 2 + [0.0] * (tiny_config.intermediate_size - 2)
+    )
+    inputs = {n: v for n, v in probe_inputs(202, 16).items()}
+    expected = model.encoder(inputs)["sequence_output"].numpy()
+    tool = program("revive_units")
+    silent = tool.largest_inputs(model, [inputs]) <= tool.LEAST_INPUT
+    assert silent[:2].all() and not silent.all()
+    tool.revive(block, np.arange(len(silent)) < 2)
+    found = model.encoder(inputs)["sequence_output"].numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert (tool.largest_inputs(model, [inputs])[:2] > -1).all()
