@@ -173,7 +173,14 @@ class AlbertEncoder(_ConfiguredModel):
         return self._run(inputs, training, positions, depth)[-1]
 
     def project(self, words: tf.Tensor) -> tf.Tensor:
-        """Brings embeddings to the layers' width: [N, E|H] -> [N, H]."""
+        """Brings embeddings to the width of the layers.
+
+        Args:
+            words: float [N, E]; [N, H] where there is nothing to do.
+
+        Returns:
+            float [N, H].
+        """
         layer = self.embedding_hidden_mapping_in
         return words if layer is None else layer(words)
 
