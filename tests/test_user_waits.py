@@ -190,6 +190,8 @@ def test_bad_input_is_one_sentence(
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """What workers get, with little of everything, and what is prepared."""
+    for needed in ("torch", "transformers"):  # theirs start from our weights
+        pytest.importorskip(needed, reason="[huggingface]")
     folder = tmp_path_factory.mktemp("waits")
     flags = "--tuning_rows 24 --sentences 20 --batch_size 8 --steps 2"
     flags += " --pretraining_rows 4 --megabytes 0.03 --threads 2"
@@ -218,8 +220,6 @@ LARGE = pytest.param("pretrain", None, marks=pytest.mark.large)
     "name, count", [("fine_tune", 24), ("classify", 20), ("embed", 20), LARGE]
 )
 def test_ours_and_theirs_start_alike_and_answer_alike(name, count, asked):
-    pytest.importorskip("torch", reason="[huggingface]")
-    pytest.importorskip("transformers", reason="[huggingface]")
     answers = []
     for module in (waits_ours, waits_peers):
         contender = getattr(module, name)(asked)
@@ -235,8 +235,8 @@ def test_ours_and_theirs_start_alike_and_answer_alike(name, count, asked):
 
 @pytest.mark.large
 def test_onnx_answers_alike(asked):
-    for needed in ("torch", "transformers", "onnx", "onnxruntime", "sympy"):
-        pytest.importorskip(needed, reason="[huggingface], [onnx]")
+    for needed in ("onnx", "onnxruntime", "sympy"):
+        pytest.importorskip(needed, reason="[onnx]")
     waits_peers.prepare_onnx(asked)
     for name in ("classify", "embed"):
         expected = getattr(waits_ours, name)(asked).turn()["result"]
