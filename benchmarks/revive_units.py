@@ -6,6 +6,9 @@ units ended its first run like that. Their incoming weights are drawn anew and
 their outgoing ones set to zero, so that the model computes what it did; a
 second run of pre-training starts from there.
 
+It is a step of the starter's way and no advice: after the second run nearly as
+many units were silent again (docs/log.md).
+
     python benchmarks/revive_units.py --run run --data_dir records \\
         --output revived
     python -m albert_tf2.pretrain --init_checkpoint revived ...
