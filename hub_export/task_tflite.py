@@ -165,7 +165,8 @@ def _compare(
     """Asks a file what the predictor was asked.
 
     Returns:
-        The largest difference, how many labels changed, of how many texts.
+        The largest difference, of scores above 1 as a share of them; how
+        many labels changed, of how many texts.
     """
     run = tflite.interpreter(path, strings=takes_strings)
     runner: Callable[..., dict[str, np.ndarray]] = run.get_signature_runner()
@@ -185,7 +186,8 @@ def _compare(
             )
             given = {key: value.numpy() for key, value in packed.items()}
         found = runner(**given)[output][0]
-        worst = max(worst, float(np.abs(found - wanted).max()))
+        size = max(1.0, float(np.abs(wanted).max()))
+        worst = max(worst, float(np.abs(found - wanted).max()) / size)
         if tuned.task.kind == base.MULTI_LABEL:
             changed += bool(np.any((found >= 0.5) != (wanted >= 0.5)))
         elif tuned.task.kind == base.CLASSIFICATION:
