@@ -1,12 +1,13 @@
 """What every command line shares: flags, help, exit codes, last words."""
 
 import argparse
+import contextlib
 import errno
 import os
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from albert_tf2 import __version__, settings
@@ -338,3 +339,22 @@ def _sentence(error: Exception) -> str | None:
         remedy = _REMEDIES.get(error.errno or 0)
         return f"{place}{reason}{f': {remedy}' if remedy else ''} {more}"
     return None
+
+
+@contextlib.contextmanager
+def nobody_hears() -> Iterator[None]:
+    """Sends to nowhere what C++ writes to the terminal meanwhile."""
+    sys.stderr.flush()
+    try:
+        terminal = os.dup(2)
+    except OSError:  # it has been closed
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        os.close(nowhere)

@@ -18,7 +18,6 @@ files answer is in `task_tflite`.
 """
 
 import contextlib
-import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -27,7 +26,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-from albert_tf2 import features, paths
+from albert_tf2 import command_line, features, paths
 from albert_tf2.errors import UserError, check_choice
 from albert_tf2.model import layers
 from albert_tf2.model.albert import AlbertPretrainer
@@ -213,7 +212,7 @@ def convert(
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if precision == "fp16":
             converter.target_spec.supported_types = [tf.float16]
-        with _quiet():
+        with command_line.nobody_hears():
             if precision == "int8":
                 return eight_bits.convert(converter, samples)
             return converter.convert()
@@ -271,20 +270,6 @@ def _masked_score(score: float) -> Iterator[None]:
         layers.MASKED_SCORE = usual
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Drops the converter's chatter on stderr, which C++ writes itself."""
-    kept = os.dup(2)
-    silent = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(silent, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(silent)
-        os.close(kept)
-
-
 def interpreter(
     path: paths.PathLike, *, num_threads: int = 1, strings: bool = False
 ) -> tf.lite.Interpreter:
@@ -296,7 +281,7 @@ def interpreter(
     .tflite_registrar.SELECT_TFTEXT_OPS, model_path=path)`.
     """
     path = paths.fetched(path)
-    with warnings.catch_warnings(), _quiet():
+    with warnings.catch_warnings(), command_line.nobody_hears():
         warnings.simplefilter("ignore", UserWarning)
         if not strings:
             return tf.lite.Interpreter(path, num_threads=num_threads)

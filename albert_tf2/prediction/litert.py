@@ -14,14 +14,13 @@ slower.
 """
 
 import bisect
-import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from albert_tf2 import features, paths, settings
+from albert_tf2 import command_line, features, paths, settings
 from albert_tf2.errors import UserError, cut
 from albert_tf2.prediction import litert_file
 from albert_tf2.prediction.litert_file import PER_TOKEN, TASK_LOGITS, LiteFile
@@ -86,7 +85,7 @@ class RowModel:
             threads = min(len(os.sched_getaffinity(0)), MOST_THREADS)
         self._length = 0
         try:
-            with _quiet():
+            with command_line.nobody_hears():  # it has a line for each
                 self._interpreter = Interpreter(file.path, num_threads=threads)
                 self._inputs, self._outputs = _indices(self._interpreter)
                 self._resize(STEP)
@@ -262,17 +261,3 @@ def load(path: paths.PathLike) -> tuple[Loaded, LiteTuned | None]:
         return loaded, None
     with paths.named(path, file.path):
         return loaded, LiteTuned(loaded, file.task)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Drops the line on stderr that LiteRT writes for each interpreter."""
-    kept = os.dup(2)
-    silent = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(silent, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(silent)
-        os.close(kept)

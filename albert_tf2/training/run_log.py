@@ -13,13 +13,12 @@ and no row that could be read is ever dropped for one that could not.
 import contextlib
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from albert_tf2 import paths
+from albert_tf2 import command_line, paths
 from albert_tf2.errors import UserError
 
 METRICS, EVALUATION = "metrics.jsonl", "evaluation.jsonl"
@@ -337,24 +336,5 @@ def hear_xla_out() -> None:
     import tensorflow as tf
 
     missing = contextlib.suppress(tf.errors.OpError)
-    with missing, _nobody_hears(), tf.device("CPU:0"):
+    with missing, command_line.nobody_hears(), tf.device("CPU:0"):
         tf.function(lambda x: x + 1.0, jit_compile=True)(tf.constant(0.0))
-
-
-@contextlib.contextmanager
-def _nobody_hears() -> Iterator[None]:
-    """Sends to nowhere what C++ writes to the terminal meanwhile."""
-    sys.stderr.flush()
-    try:
-        terminal = os.dup(2)
-    except OSError:  # it has been closed
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(terminal, 2)
-        os.close(terminal)
-        os.close(nowhere)
