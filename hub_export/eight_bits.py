@@ -10,8 +10,9 @@ most channels say. None of the following changes what is computed in float32:
   divided by its own largest value, and multiplied by it again in float32;
 - the few feed-forward units with the largest outputs are products of their
   own, and so are those that hardly ever answer;
-- residual sums, LayerNorm and sums over tokens stay in float32. They are 2 %
-  of the arithmetic; all matrix products are of eight bits.
+- residual sums, LayerNorm, sums over tokens and the projection after the
+  embeddings stay in float32. They are 2 % of the arithmetic; all products of
+  the layers are of eight bits.
 
 What each is worth stands in docs/log.md.
 """
