@@ -13,6 +13,7 @@ Without --model: a classifier of the given architecture with random weights,
 which is as fast as any.
 
     python benchmarks/service_load.py --seconds 5 --rounds 3
+    python benchmarks/service_load.py --engine litert-int8
     python benchmarks/service_load.py --soak 50000
 """
 
@@ -199,7 +200,7 @@ def texts(seed: int) -> Iterator[str]:
         yield "".join(chr(FIRST_HAN + rng.randrange(HAN)) for _ in range(count))
 
 
-def alone(model: str, seconds: float) -> float:
+def alone(model: str, engine: str, seconds: float) -> float:
     """Prints what the model does without a service.
 
     Returns:
@@ -208,7 +209,7 @@ def alone(model: str, seconds: float) -> float:
     """
     from albert_tf2.prediction.predictor import Predictor
 
-    predictor = Predictor(model)
+    predictor = Predictor(model, engine=engine)
     stream = texts(0)
     rates = []
     for count in (1, CLIENTS[-1]):
@@ -231,7 +232,10 @@ def alone(model: str, seconds: float) -> float:
 def measure(args: argparse.Namespace, model: str) -> None:
     """Prints the table."""
     flags = {"batched": (), "one by one": ("--batch_size", "1")}
-    servers = {name: Server(model, *more) for name, more in flags.items()}
+    servers = {
+        name: Server(model, "--engine", args.engine, *more)
+        for name, more in flags.items()
+    }
     found: dict[tuple[str, int], dict[str, Any]] = {}
     try:
         for number in range(args.rounds + 1):
@@ -259,7 +263,7 @@ def measure(args: argparse.Namespace, model: str) -> None:
     finally:
         for server in servers.values():
             server.stop()
-    print(f"\n{args.config}, /{args.route}, {LENGTHS} characters, "
+    print(f"\n{args.config}, {args.engine}, /{args.route}, {LENGTHS} characters, "
           f"{args.rounds} rounds of {args.seconds:g} s; load average "
           f"{os.getloadavg()[0]:.1f}, {os.cpu_count()} cores")  # fmt: skip
     print("| service | clients | requests/s | p50 ms | p95 ms | max ms | "
@@ -275,7 +279,9 @@ def measure(args: argparse.Namespace, model: str) -> None:
             f"{max(taken) * 1000:.1f} | {len(taken) / cell['passes']:.1f} | "
             f"{cell['cpu'] / len(taken) * 1000:.2f} |"
         )
-    bound = alone(model, args.seconds) if args.route == "classify" else None
+    bound = None
+    if args.route == "classify":
+        bound = alone(model, args.engine, args.seconds)
     many = found["batched", CLIENTS[-1]]
     one = found["batched", 1]
     single = found["one by one", CLIENTS[-1]]
@@ -294,7 +300,7 @@ def measure(args: argparse.Namespace, model: str) -> None:
 
 def soak(args: argparse.Namespace, model: str) -> None:
     """Prints the memory of the service as requests go by."""
-    server = Server(model)
+    server = Server(model, "--engine", args.engine)
     try:
         step = max(1, args.soak // 10)
         for done in range(0, args.soak, step):
@@ -314,6 +320,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", help="a fine-tuned model's folder")
     parser.add_argument("--config", default="albert_tiny_zh")
     parser.add_argument("--route", default="classify")
+    command_line.add_engine(parser)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(

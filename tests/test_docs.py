@@ -199,3 +199,11 @@ def test_every_page_has_its_place_in_the_site():
     for page in DOCS.rglob("*.md"):
         name = page.relative_to(DOCS).as_posix()
         assert f": {name}\n" in navigation, f"mkdocs.yml: {name}"
+
+
+def test_no_page_has_a_merge_left_in_it():
+    pages = [*ROOT.glob("*.md"), *DOCS.rglob("*.md")]
+    assert len(pages) > 30
+    mark = re.compile(r"^(<{7} |={7}$|>{7} )", re.MULTILINE)
+    left = [page.name for page in pages if mark.search(page.read_text("utf-8"))]
+    assert not left, "git's marks of two versions"

@@ -230,9 +230,14 @@ def test_ours_and_theirs_start_alike_and_answer_alike(name, count, asked):
         else:  # no padding in theirs, hardly any in ours
             assert 0.8 * 2 * 4 * 128 < turn["units"] <= 2 * 4 * 128
     assert len(answers[0]) > 1
-    np.testing.assert_allclose(*answers, atol=2e-5, rtol=1e-5)
+    # float32 rounds a sum by a share of its largest terms, not of what is left.
+    atol = max(2e-5, 1e-5 * np.abs(answers[1]).max())
+    np.testing.assert_allclose(*answers, atol=atol)
 
 
+# Its other exporter wants onnxscript, and ends in a graph that onnxruntime's
+# optimizer does not know.
+@pytest.mark.filterwarnings("ignore:.*torch.onnx.export:DeprecationWarning")
 @pytest.mark.large
 def test_onnx_answers_alike(asked):
     for needed in ("onnx", "onnxruntime", "sympy"):
