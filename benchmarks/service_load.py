@@ -263,9 +263,10 @@ def measure(args: argparse.Namespace, model: str) -> None:
     finally:
         for server in servers.values():
             server.stop()
-    print(f"\n{args.config}, {args.engine}, /{args.route}, {LENGTHS} characters, "
-          f"{args.rounds} rounds of {args.seconds:g} s; load average "
-          f"{os.getloadavg()[0]:.1f}, {os.cpu_count()} cores")  # fmt: skip
+    print(f"\n{args.config}, {args.engine}, /{args.route}, {LENGTHS} "
+          f"characters, {args.rounds} rounds of {args.seconds:g} s; "
+          f"load average {os.getloadavg()[0]:.1f}, "
+          f"{os.cpu_count()} cores")  # fmt: skip
     print("| service | clients | requests/s | p50 ms | p95 ms | max ms | "
           "texts a pass | CPU ms a request |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|")

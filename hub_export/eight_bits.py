@@ -26,7 +26,9 @@ import tensorflow as tf
 
 from albert_tf2.model import albert, layers
 
-# TFLite's names of what stays in float32.
+# TFLite's names of what stays in float32. The last two do no arithmetic, but
+# stand around the projection: of eight bits, they would round what it reads
+# and what it says.
 FLOAT_OPS = (
     "ADD",
     "CONV_2D",
@@ -36,6 +38,8 @@ FLOAT_OPS = (
     "SQUARED_DIFFERENCE",
     "SUB",
     "SUM",
+    "RESHAPE",
+    "STRIDED_SLICE",
 )
 # Feed-forward units by their largest output, largest first: where to cut, as
 # shares of all.

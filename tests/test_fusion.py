@@ -1,5 +1,10 @@
 """Fused passes against TensorFlow's own operations, values and gradients."""
 
+import os
+import platform
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -234,6 +239,7 @@ def test_known_chains_give_the_same_numbers(
     tiny_config, changes, act, monkeypatch
 ):
     monkeypatch.setattr(fusion, "_has_avx512", lambda: True)
+    monkeypatch.setattr(fusion, "_has_onednn", lambda: True)
     model = scattered(tiny_config.replace(hidden_act=act, **changes)).encoder
     batch = pretraining_batch(model.config)
     batch = {n: batch[n] for n in list(batch)[:3]}
@@ -264,9 +270,35 @@ def test_known_chains_become_one_kernel_each(tiny_config, monkeypatch):
     assert not {"FusedBatchNormV3", "SquaredDifference", "Tanh"} & set(ops)
 
 
+def test_without_onednn_nothing_is_written_for_it(tiny_config, monkeypatch):
+    """Unfused, the normalization took eight times as long."""
+    monkeypatch.setattr(fusion, "_has_onednn", lambda: False)
+    model = AlbertPretrainer(tiny_config).encoder
+    batch = pretraining_batch(tiny_config)
+    step = predicting(model, True)
+    step({n: batch[n] for n in list(batch)[:3]})
+    written = step.get_concrete_function().graph.as_graph_def()
+    assert "FusedBatchNormV3" not in str(written)
+
+
+@pytest.mark.parametrize("setting", ["0", "1"])
+def test_onednn_is_asked_of_tensorflow_itself(setting):
+    code = "from albert_tf2.model import fusion; print(fusion._has_onednn())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "TF_ENABLE_ONEDNN_OPTS": setting},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    on_x86 = platform.machine().lower() in ("x86_64", "amd64")
+    assert done.stdout.strip() == str(setting == "1" and on_x86)
+
+
 def test_without_avx512_gelu_stays_tensorflows(tiny_config, monkeypatch):
     """There oneDNN's takes longer."""
     monkeypatch.setattr(fusion, "_has_avx512", lambda: False)
+    monkeypatch.setattr(fusion, "_has_onednn", lambda: True)
     block = layers.FeedForwardBlock(tiny_config)
     with fusion.known_chains():
         assert (
