@@ -44,6 +44,18 @@ def model(config, **changes):
     return pretrainer
 
 
+def before(blob, name):
+    """Returns which operation computes what one reads, reshaped or not."""
+    # There is no public way to list them.
+    ops = tf.lite.Interpreter(model_content=blob)._get_ops_details()
+    made = {index: op for op in ops for index in op["outputs"]}
+    (op,) = [op for op in ops if op["op_name"] == name]
+    while True:
+        op = made[op["inputs"][0]]
+        if op["op_name"] not in ("RESHAPE", "STRIDED_SLICE"):
+            return op["op_name"]
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -78,6 +90,7 @@ def test_a_loud_channel_and_a_long_word_cost_little(tiny_config, monkeypatch):
     )
     samples = list(rows(12))
     expected = np.concatenate([function(s)["embedding"] for s in samples])
+    blobs = []
 
     def cosines():
         blob = tflite.convert(
@@ -86,6 +99,7 @@ def test_a_loud_channel_and_a_long_word_cost_little(tiny_config, monkeypatch):
             precision="int8",
             samples=samples,
         )
+        blobs.append(blob)
         run = tf.lite.Interpreter(model_content=blob).get_signature_runner()
         found = np.concatenate([run(**s)["embedding"] for s in samples])
         product = (expected * found).sum(1)
@@ -93,6 +107,8 @@ def test_a_loud_channel_and_a_long_word_cost_little(tiny_config, monkeypatch):
         return product / lengths / np.linalg.norm(found, axis=1)
 
     ours = cosines().min()
+    # What the projection reads was not rounded on its way: LayerNorm's sum.
+    assert before(blobs[0], "CONV_2D") == "ADD"
     monkeypatch.setattr(
         eight_bits,
         "even_feed_forward",
