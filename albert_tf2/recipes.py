@@ -492,14 +492,6 @@ class FinetuneRecipe(Lengths):
         least=0.0,
         most=1e6,
     )
-    ema_decay: float = setting(
-        0.0,
-        "Decay of the moving average of the weights, which is what is "
-        "evaluated and kept, by step t at most (1 + t) / (10 + t). 0: the "
-        "weights themselves.",
-        least=0.0,
-        below=1.0,
-    )
     teacher: str | None = setting(
         None,
         "What to learn from beside the labels (1503.02531): the folder of a "

@@ -90,7 +90,6 @@ MORE = {
     "layer_decay": 0.7,
     "r_drop": 0.5,
     "adversarial": 0.3,
-    "ema_decay": 0.9,
 }
 
 
@@ -198,41 +197,6 @@ def test_a_loss_that_is_lost_stops_the_run(
         run(folder, checkpoint, tmp_path / "w")
     assert not (tmp_path / "w" / "model").exists()
     assert not list((tmp_path / "w").glob("checkpoints/*"))
-
-
-def test_averaged_weights_are_judged_and_kept(
-    folder, checkpoint, tmp_path, monkeypatch
-):
-    """And training goes on from the weights themselves."""
-    evaluate, judged = tuner.Tuner.evaluate, []
-
-    def watched(self, rows):
-        judged.append(self.model.get_weights())
-        return evaluate(self, rows)
-
-    monkeypatch.setattr(tuner.Tuner, "evaluate", watched)
-    run(folder, checkpoint, tmp_path / "a", ema_decay=0.9, max_train_steps=3)
-    monkeypatch.undo()
-    run(folder, checkpoint, tmp_path / "b", max_train_steps=3)
-    model, averages = [], []
-    for name in ("a", "b"):
-        saved = tf.train.load_checkpoint(str(tmp_path / name / "checkpoints"))
-        values = {
-            key: saved.get_tensor(key)
-            for key in saved.get_variable_to_shape_map()
-            if key.endswith("VARIABLE_VALUE")
-        }
-        model.append({k: v for k, v in values.items() if k[:6] == "model/"})
-        averages.append([k for k in values if k.startswith("averages/")])
-    assert model[0].keys() == model[1].keys() and model[0]
-    for key, value in model[0].items():
-        np.testing.assert_array_equal(value, model[1][key])
-    kept = weights_of(tmp_path / "a")
-    assert len(averages[0]) == len(kept) and not averages[1]
-    for a, b in zip(judged[-1], kept, strict=True):
-        np.testing.assert_array_equal(a, b)
-    apart = zip(kept, weights_of(tmp_path / "b"), strict=True)
-    assert all((a != b).any() for a, b in apart)
 
 
 @pytest.mark.parametrize(
@@ -464,7 +428,6 @@ def test_a_recipes_settings_reach_the_step(
         num_train_epochs=100,
         gradient_accumulation_steps=2,
         gradient_checkpointing=True,
-        ema_decay=0.9,
         layer_decay=0.5,
         distillation_temperature=3.0,
         distillation_weight=0.4,
@@ -484,7 +447,6 @@ def test_a_recipes_settings_reach_the_step(
     example = types.SimpleNamespace(row=0, length=5)
     trained = finetuning_run.Run(made, [example], [], [])
     assert set(shares[0].values()) == {1.0, 0.5, 0.25}
-    assert given.pop("averages").decay == 0.9
     assert given == settings | {
         "fuses": False,
         "accumulation_steps": 2,

@@ -1,4 +1,4 @@
-"""R-Drop, attacks, distillation and averages against NumPy loops."""
+"""R-Drop, attacks and distillation against NumPy loops."""
 
 import numpy as np
 import pytest
@@ -122,24 +122,6 @@ def test_an_attack_goes_along_each_rows_gradient_and_has_its_length():
     gradient[:4], gradient[4] = 0, np.inf
     moved = regularizers.attack(tf.constant(gradient), 3, 0.3).numpy()
     assert not moved[:8].any() and moved[8:].any()
-
-
-def test_averages_follow_the_weights():
-    """By hand: the decay grows with the steps up to the one asked for."""
-    weight = tf.Variable([1.0, -2.0])
-    averages = regularizers.Averages([weight], 0.3)
-    expected = np.array([1.0, -2.0])
-    for number in range(6):
-        weight.assign(rng.normal(size=2))
-        averages.update(number)
-        decay = min(0.3, (1 + number) / (10 + number))
-        expected = decay * expected + (1 - decay) * weight.numpy()
-    assert decay == 0.3  # both bounds were reached
-    np.testing.assert_allclose(averages.values[0], expected, rtol=1e-6)
-    before = weight.numpy()
-    with averages.in_use():
-        np.testing.assert_array_equal(weight, averages.values[0])
-    np.testing.assert_array_equal(weight, before)
 
 
 # --- in the step
@@ -320,23 +302,6 @@ def test_each_part_draws_its_own_dropout(setting):
     ]
     a_step.gradients(batch, 4)
     assert not np.array_equal(*seeds)
-
-
-def test_averages_are_kept_up_after_each_step(setting):
-    model, batch = setting
-    before = model.get_weights()
-    averages = regularizers.Averages(model.trainable_variables, 0.999)
-    start = [value.numpy() for value in averages.values]
-    try:
-        stepped(model, averages=averages)(batch, 8)
-        for old, weight, value in zip(
-            start, model.trainable_variables, averages.values, strict=True
-        ):
-            np.testing.assert_allclose(
-                value, 0.5 * old + 0.5 * weight.numpy(), atol=1e-6
-            )
-    finally:
-        model.set_weights(before)
 
 
 def test_a_teachers_logits_as_a_batch():

@@ -1,4 +1,4 @@
-"""What may be added to the loss of fine-tuning, and to its weights.
+"""What may be added to the loss of fine-tuning.
 
 R-Drop (2106.14448): two passes over the same rows, with other units dropped
     loss = (L(p) + L(q)) / 2 + alpha * (KL(p||q) + KL(q||p)) / 2
@@ -6,8 +6,6 @@ Adversarial training (1605.07725, section 3): the words x of each row are moved
     r = epsilon * g / |g|,  g = dL/dx           loss = L(x) + L(x + r)
 Distillation (1503.02531): a teacher's logits t beside the labels
     loss = (1 - w) * L + w * T^2 * KL(softmax(t / T) || softmax(s / T))
-Averaged weights, as of step t
-    average = d * average + (1 - d) * weights,  d = min(decay, (1+t) / (10+t))
 
 What is a distribution depends on the kind of task: over classes, choices, the
 tags of a token, the tokens of a text (twice, for both ends of an answer); for
@@ -15,9 +13,6 @@ several labels one over yes and no for each. A score is the mean of a normal
 distribution of variance 1/2, of which the squared error is the divergence, as
 it is the loss.
 """
-
-import contextlib
-from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
@@ -169,49 +164,3 @@ def attack(
     )
     moved = tf.where(tf.math.is_finite(moved), moved, 0.0)
     return tf.stop_gradient(tf.reshape(moved, tf.shape(gradient)))
-
-
-class Averages:
-    """The moving average of some weights (see the module).
-
-    The bound on the decay lets a short run forget where it began, the head's
-    random weights above all.
-
-    Attributes:
-        values: The averages, for a checkpoint; they begin as the weights.
-    """
-
-    def __init__(self, weights: Sequence[tf.Variable], decay: float):
-        """Makes the averages, in the scope of the weights' strategy."""
-        self.weights = list(weights)
-        self.decay = decay
-        self.values = [
-            tf.Variable(
-                weight.numpy(),
-                trainable=False,
-                # All replicas have the same.
-                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-            )
-            for weight in self.weights
-        ]
-
-    def update(self, step: tf.Tensor | int) -> None:
-        """Takes the weights in, after the step that follows `step` others."""
-        done = tf.cast(step, tf.float32)
-        decay = tf.minimum(self.decay, (1.0 + done) / (10.0 + done))
-        for value, weight in zip(self.values, self.weights, strict=True):
-            value.assign(decay * value + (1.0 - decay) * weight)
-
-    @contextlib.contextmanager
-    def in_use(self) -> Iterator[None]:
-        """Puts the averages in the weights' place for a block."""
-        kept = [weight.numpy() for weight in self.weights]
-        self._put([value.numpy() for value in self.values])
-        try:
-            yield
-        finally:
-            self._put(kept)
-
-    def _put(self, arrays) -> None:
-        for weight, array in zip(self.weights, arrays, strict=True):
-            weight.assign(array)

@@ -4,7 +4,6 @@ The order of the rows and the dropout follow from the seed and the step, so a
 run that was interrupted goes on as if it had not been (`training.loop`).
 """
 
-import contextlib
 import math
 import time
 from collections import Counter
@@ -18,7 +17,6 @@ from albert_tf2 import paths
 from albert_tf2.errors import UserError
 from albert_tf2.finetuning import feeding, layer_rates
 from albert_tf2.finetuning.model import draws_own_dropout
-from albert_tf2.finetuning.regularizers import Averages
 from albert_tf2.finetuning.step import METRICS, FinetuneStep
 from albert_tf2.model import fusion
 from albert_tf2.recipes import FinetuneRecipe
@@ -86,7 +84,6 @@ class Run:
             ),
             tuner.workdir,
             best=self.best,
-            more={"averages": self.averages.values} if self.averages else {},
             workers=Workers(self.strategy),
             shared_folder=False,  # each has its own, `worker-N/`
             progress=False,
@@ -109,11 +106,6 @@ class Run:
             self.optimizer = recipe_optimizer(
                 recipe, self.schedule, variables, factors=factors
             )
-            self.averages = (
-                Averages(variables, recipe.ema_decay)
-                if recipe.ema_decay
-                else None
-            )
         fuses = self.total >= FUSED_FROM_STEPS and fusion.suits_devices()
         # What is compiled for each length should meet few of them.
         self._compiles = fuses or recipe.jit_compile
@@ -135,7 +127,6 @@ class Run:
                 0.0 if self.taught is None else recipe.distillation_weight
             ),
             distillation_temperature=recipe.distillation_temperature,
-            averages=self.averages,
             clip_norm=recipe.clip_norm,
             jit_compile=recipe.jit_compile,
             recompute=recipe.gradient_checkpointing,
@@ -258,20 +249,12 @@ class Run:
     def evaluate(self, step: int) -> dict[str, float]:
         if not self.dev_rows:
             return {}
-        with self._kept_weights():
-            figures = self.tuner.evaluate(self.dev_rows)
+        figures = self.tuner.evaluate(self.dev_rows)
         self.tuner.say(f"step {step}  dev: {base.figures_text(figures)}")
         return figures
 
     def _keep_best(self, step: int, figures: dict[str, float]) -> None:
-        with self._kept_weights():
-            self.tuner.save_model({"step": step, "dev": figures})
-
-    def _kept_weights(self) -> contextlib.AbstractContextManager[None]:
-        """Puts the weights that are judged and kept into the model."""
-        if self.averages is None:
-            return contextlib.nullcontext()
-        return self.averages.in_use()
+        self.tuner.save_model({"step": step, "dev": figures})
 
 
 def total_steps(recipe: FinetuneRecipe, steps_per_epoch: int) -> int:

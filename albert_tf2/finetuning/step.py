@@ -35,7 +35,6 @@ class FinetuneStep:
         adversarial: float = 0.0,
         distillation_weight: float = 0.0,
         distillation_temperature: float = 1.0,
-        averages: regularizers.Averages | None = None,
         clip_norm: float = 1.0,
         jit_compile: bool = False,
         recompute: bool = False,
@@ -52,7 +51,6 @@ class FinetuneStep:
             adversarial: By how much words are moved.
             distillation_weight: A teacher's share of the loss.
             distillation_temperature: What both logits are divided by.
-            averages: Of the weights, to be kept up.
             clip_norm: The largest global norm of the gradients.
             jit_compile: Compile loss and gradients with XLA.
             recompute: Keep layers' inputs alone (`model.recomputation`).
@@ -66,7 +64,6 @@ class FinetuneStep:
         self.adversarial = adversarial
         self.distillation_weight = distillation_weight
         self.distillation_temperature = distillation_temperature
-        self.averages = averages
         self.fuses = fuses and not jit_compile
         self.recompute = recompute
         self.seed = seed
@@ -88,8 +85,6 @@ class FinetuneStep:
         gradients, loss = self._compute(batch, step)
         *gradients, loss = all_reduce([*gradients, loss])
         norm = self._update(gradients)
-        if self.averages is not None:
-            self.averages.update(step)
         return tf.stack([loss, norm])
 
     def gradients(

@@ -100,7 +100,6 @@ RULES = {
         (TOLD, "gradient_accumulation_steps", ""),
         (TOLD, "layer_decay r_drop adversarial", ""),
         (TOLD, "distillation_temperature distillation_weight", ""),
-        (REFUSED, "ema_decay", "its averages so far are of another decay"),
         (REFUSED, "teacher", "it has learned from another teacher"),
         (TOLD, "early_stopping_patience eval_every max_eval_rows", ""),
         (TOLD, "max_answer_length n_best test", ""),

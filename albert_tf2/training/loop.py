@@ -109,7 +109,6 @@ class Loop:
         workdir: paths.PathLike,
         *,
         best: Best | None = None,
-        more: dict[str, Any] | None = None,
         workers: Workers | None = None,
         shared_folder: bool = True,
         progress: bool = True,
@@ -122,7 +121,6 @@ class Loop:
             plan: When.
             workdir: The run's folder.
             best: For runs that keep their best model.
-            more: What else a checkpoint holds, by name.
             workers: Those who train together.
             shared_folder: Whether `workdir` is one for all of them: then
                 only worker 0 writes and speaks.
@@ -155,7 +153,6 @@ class Loop:
                 interval=self._interval,
                 evaluated=self._evaluated,
                 **({"best": best} if best else {}),
-                **(more or {}),
             ),
             workdir,
             keep=plan.keep_checkpoints,
