@@ -484,14 +484,6 @@ class FinetuneRecipe(Lengths):
         least=0.0,
         most=1e6,
     )
-    adversarial: float = setting(
-        0.0,
-        "Length of the step by which each text's embedded words are moved "
-        "against the model, whose loss is added (1605.07725); costs a second "
-        "pass. 0: none.",
-        least=0.0,
-        most=1e6,
-    )
     teacher: str | None = setting(
         None,
         "What to learn from beside the labels (1503.02531): the folder of a "

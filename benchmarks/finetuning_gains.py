@@ -100,7 +100,6 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     # so what dropout does alone is told as well.
     "hidden_dropout=0.1": ("hidden_dropout_prob=0.1",),
     "r_drop=1": ("hidden_dropout_prob=0.1", "r_drop=1"),
-    "adversarial=0.5": ("adversarial=0.5",),
     "accumulation=2": ("gradient_accumulation_steps=2",),
     DISTILLED: (),  # from the plain runs' mean, or --teacher
 }

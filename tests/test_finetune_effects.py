@@ -246,7 +246,6 @@ WHOLE = {
     "gradient_accumulation_steps": 2,  # parts draw their dropout apart
     "layer_decay": 0.5,
     "r_drop": 0.5,
-    "adversarial": 0.3,
     "distillation_temperature": 5.0,
     "distillation_weight": 0.1,
     "class_weights": "balanced",

@@ -89,7 +89,6 @@ MORE = {
     "gradient_accumulation_steps": 2,
     "layer_decay": 0.7,
     "r_drop": 0.5,
-    "adversarial": 0.3,
 }
 
 
@@ -247,7 +246,6 @@ class Strange(keras.layers.Layer):
     "changes, reason",
     [
         ({"layer_decay": 0.9}, "`layer_decay` needs the layers of the"),
-        ({"adversarial": 0.1}, "`adversarial` moves the embedded words"),
         ({"gradient_checkpointing": True}, "checkpointing` computes layers"),
     ],
 )
@@ -417,7 +415,7 @@ def test_a_recipes_settings_reach_the_step(
     folder, checkpoint, tmp_path, monkeypatch
 ):
     settings = {"clip_norm": 0.3, "jit_compile": True, "seed": 11}
-    settings |= {"r_drop": 0.7, "adversarial": 0.4}
+    settings |= {"r_drop": 0.7}
     made = tuner_of(
         folder,
         checkpoint,

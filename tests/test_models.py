@@ -8,7 +8,7 @@ from albert_tf2 import features
 from albert_tf2.config import AlbertConfig
 from albert_tf2.errors import UserError
 from albert_tf2.keras_api import keras
-from albert_tf2.model import layers, perturbation
+from albert_tf2.model import layers
 from albert_tf2.model.albert import (
     AlbertEncoder,
     AlbertPretrainer,
@@ -364,13 +364,6 @@ def test_each_token_of_the_vocabulary_has_a_bias(tiny_config):
         np.broadcast_to(bias, before.shape),
         atol=1e-4,
     )
-
-
-def test_what_is_added_to_the_words_ends_with_its_block():
-    words = tf.ones([2, 3])
-    with perturbation.added(words):
-        np.testing.assert_array_equal(perturbation.apply(words), 2.0)
-    np.testing.assert_array_equal(perturbation.apply(words), 1.0)
 
 
 def test_what_is_not_seen_scores_ten_thousand_less():

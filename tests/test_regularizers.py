@@ -1,4 +1,4 @@
-"""R-Drop, attacks and distillation against NumPy loops."""
+"""R-Drop and distillation against NumPy loops."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,6 @@ from albert_tf2 import features
 from albert_tf2.finetuning import feeding, regularizers, step
 from albert_tf2.finetuning.model import ABSENT, TaskHead, TaskModel, loss_sum
 from albert_tf2.keras_api import keras
-from albert_tf2.model import perturbation
 from albert_tf2.model.albert import AlbertEncoder
 from albert_tf2.tasks import base, registry
 
@@ -107,23 +106,6 @@ def test_a_scores_divergence_is_its_squared_difference():
     assert float(found) == 6
 
 
-def test_an_attack_goes_along_each_rows_gradient_and_has_its_length():
-    gradient = rng.normal(size=[3 * 4, 5]).astype(np.float32)
-    gradient[:4] *= 1e-30  # its squares are 0 in float32
-    gradient[4:8] *= 1e30
-    moved = regularizers.attack(tf.constant(gradient), 3, 0.3).numpy()
-    for row in range(3):
-        part = gradient[4 * row : 4 * row + 4].astype(np.float64)
-        np.testing.assert_allclose(
-            moved[4 * row : 4 * row + 4],
-            0.3 * part / np.sqrt((part**2).sum()),
-            rtol=1e-5,
-        )
-    gradient[:4], gradient[4] = 0, np.inf
-    moved = regularizers.attack(tf.constant(gradient), 3, 0.3).numpy()
-    assert not moved[:8].any() and moved[8:].any()
-
-
 # --- in the step
 
 
@@ -206,79 +188,13 @@ def test_a_teacher_has_its_share_of_the_loss(setting):
     assert loss == pytest.approx(expected / 3.5, rel=1e-5)
 
 
-def test_words_are_moved_to_where_the_loss_grows(setting):
-    """The gradient at the words is found by finite differences."""
-    model, batch = setting
-    model.head.dropout.rate = 0.0
-    try:
-        _, loss, gradients = passes(model, batch, 2, adversarial=0.2)
-        inputs = {name: batch[name] for name in features.ENCODER_INPUTS}
-
-        def loss_at(moved):
-            with perturbation.added(tf.constant(moved, tf.float32)):
-                logits = model(inputs, training=True)
-            return (
-                loss_sum(model.kind, logits, batch["labels"], batch["weights"])
-                / batch["total_weight"]
-            )
-
-        still = np.zeros([24, 16])
-        directions = rng.normal(size=[5, 24, 16])
-        moved = tf.Variable(tf.zeros([24, 16]))
-        with tf.GradientTape() as tape, perturbation.added(moved):
-            logits = model(inputs, training=True)
-            clean = (
-                loss_sum(model.kind, logits, batch["labels"], batch["weights"])
-                / 3.5
-            )
-        at_words = tape.gradient(clean, moved).numpy()
-        for direction in directions:
-            slope = (
-                float(loss_at(still + 1e-2 * direction))
-                - float(loss_at(still - 1e-2 * direction))
-            ) / 2e-2
-            assert slope == pytest.approx(
-                (at_words * direction).sum(), abs=5e-3
-            )
-        attack = np.zeros([24, 16], np.float32)
-        for row in range(3):  # the fourth has no weight
-            part = at_words[6 * row : 6 * row + 6]
-            attack[6 * row : 6 * row + 6] = 0.2 * part / np.linalg.norm(part)
-        assert not at_words[18:].any()
-        attacked = float(loss_at(attack))
-        assert attacked > float(clean) * 1.01
-        assert loss == pytest.approx(float(clean) + attacked, rel=1e-4)
-        # And the gradients are the sum of both losses'.
-        with tf.GradientTape() as tape:
-            both = loss_at(still) + loss_at(attack)
-        for found, expected in zip(
-            gradients,
-            tape.gradient(
-                both,
-                model.trainable_variables,
-                unconnected_gradients=tf.UnconnectedGradients.ZERO,
-            ),
-            strict=True,
-        ):
-            np.testing.assert_allclose(
-                found, tf.convert_to_tensor(expected), atol=2e-5
-            )
-    finally:
-        model.head.dropout.rate = 0.5
-
-
-@pytest.mark.parametrize("adversarial", [0.0, 0.1])
-def test_parts_of_a_batch_have_its_gradients(setting, adversarial):
+def test_parts_of_a_batch_have_its_gradients(setting):
     """Without dropout the same, however the batch is cut."""
     model, batch = setting
     model.head.dropout.rate = 0.0
     try:
-        whole, loss = stepped(model, adversarial=adversarial).gradients(batch)
-        cut = tf.function(
-            stepped(
-                model, adversarial=adversarial, accumulation_steps=2
-            ).gradients
-        )
+        whole, loss = stepped(model).gradients(batch)
+        cut = tf.function(stepped(model, accumulation_steps=2).gradients)
         parts, loss_of_parts = cut(batch)
         assert float(loss) == pytest.approx(float(loss_of_parts), rel=1e-5)
         for a, b in zip(whole, parts, strict=True):

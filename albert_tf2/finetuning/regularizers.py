@@ -2,8 +2,6 @@
 
 R-Drop (2106.14448): two passes over the same rows, with other units dropped
     loss = (L(p) + L(q)) / 2 + alpha * (KL(p||q) + KL(q||p)) / 2
-Adversarial training (1605.07725, section 3): the words x of each row are moved
-    r = epsilon * g / |g|,  g = dL/dx           loss = L(x) + L(x + r)
 Distillation (1503.02531): a teacher's logits t beside the labels
     loss = (1 - w) * L + w * T^2 * KL(softmax(t / T) || softmax(s / T))
 
@@ -44,12 +42,6 @@ def check(
                     "loss compares all rows of a batch with each other: set "
                     f"{name}={settings.spelled(off)}"
                 )
-    if recipe.adversarial and config is None:
-        raise UserError(
-            "recipe: `adversarial` moves the embedded words, which a hub "
-            "encoder keeps inside: start from a checkpoint, or set "
-            "adversarial=0"
-        )
     if recipe.gradient_checkpointing and config is None:
         raise UserError(
             "recipe: `gradient_checkpointing` computes layers again, which a "
@@ -138,29 +130,3 @@ def _by_answer(kind: str, logits: tf.Tensor) -> tf.Tensor:
     if kind == base.SPAN:
         return tf.transpose(logits, [0, 2, 1])  # [B, 2, T]
     return logits
-
-
-def attack(
-    gradient: tf.Tensor, rows: int | tf.Tensor, epsilon: float
-) -> tf.Tensor:
-    """Returns by how much to move the words of each row: of length epsilon.
-
-    Each row has its own length, as in the paper, so the answer is the same
-    however a batch is cut; programs that move the table of words have one
-    length for all rows of a batch.
-
-    Args:
-        gradient: Of the loss at the words, [B*T, E].
-        rows: B.
-        epsilon: The length of a row's T*E numbers. 0 for a row without
-            weight, and where a gradient is not finite.
-    """
-    by_row = tf.reshape(tf.cast(gradient, tf.float32), [rows, -1])
-    # In two steps, so that no square is lost or too large.
-    largest = tf.reduce_max(tf.abs(by_row), -1, keepdims=True)
-    by_row = tf.math.divide_no_nan(by_row, largest)
-    moved = epsilon * tf.math.divide_no_nan(
-        by_row, tf.norm(by_row, axis=-1, keepdims=True)
-    )
-    moved = tf.where(tf.math.is_finite(moved), moved, 0.0)
-    return tf.stop_gradient(tf.reshape(moved, tf.shape(gradient)))

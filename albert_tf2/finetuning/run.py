@@ -122,7 +122,6 @@ class Run:
             self.optimizer,
             accumulation_steps=recipe.gradient_accumulation_steps,
             r_drop=recipe.r_drop,
-            adversarial=recipe.adversarial,
             distillation_weight=(
                 0.0 if self.taught is None else recipe.distillation_weight
             ),

@@ -14,7 +14,7 @@ from albert_tf2 import features
 from albert_tf2.finetuning import regularizers
 from albert_tf2.finetuning.model import TaskModel
 from albert_tf2.keras_api import keras
-from albert_tf2.model import dropout, fusion, perturbation, recomputation
+from albert_tf2.model import dropout, fusion, recomputation
 from albert_tf2.training.distribution import all_reduce
 from albert_tf2.training.precision import Update
 
@@ -32,7 +32,6 @@ class FinetuneStep:
         *,
         accumulation_steps: int = 1,
         r_drop: float = 0.0,
-        adversarial: float = 0.0,
         distillation_weight: float = 0.0,
         distillation_temperature: float = 1.0,
         clip_norm: float = 1.0,
@@ -48,7 +47,6 @@ class FinetuneStep:
             optimizer: Of `optimization.create_optimizer`.
             accumulation_steps: The parts that a replica's batch is cut into.
             r_drop: The weight of the divergence between two passes.
-            adversarial: By how much words are moved.
             distillation_weight: A teacher's share of the loss.
             distillation_temperature: What both logits are divided by.
             clip_norm: The largest global norm of the gradients.
@@ -61,7 +59,6 @@ class FinetuneStep:
         self.model = model
         self.accumulation_steps = accumulation_steps
         self.r_drop = r_drop
-        self.adversarial = adversarial
         self.distillation_weight = distillation_weight
         self.distillation_temperature = distillation_temperature
         self.fuses = fuses and not jit_compile
@@ -127,42 +124,21 @@ class FinetuneStep:
 
     @tf.autograph.experimental.do_not_convert
     def _part(self, batch, seed):
-        """Returns gradients and loss of rows, attacked ones too if asked."""
+        """Returns gradients and loss of some rows."""
         with (
             fusion.single_passes(self.fuses),
             recomputation.layers_twice(self.recompute),
             dropout.seeded(seed),
         ):
-            if not self.adversarial:
-                return self._differentiated(batch)
-            ids = batch[features.INPUT_WORD_IDS]
-            width = self.model.encoder.config.embedding_size
-            # Nothing is moved yet, but there is something to differentiate.
-            still = tf.zeros([tf.size(ids), width])
-            (*gradients, at_words), loss = self._differentiated(batch, still)
-            attack = regularizers.attack(
-                at_words, tf.shape(ids)[0], self.adversarial
+            with tf.GradientTape() as tape:
+                loss = self._loss(batch)
+                scaled = self._update.scaled(loss)
+            gradients = tape.gradient(
+                scaled,
+                self.model.trainable_variables,
+                # A hub encoder brings variables that this task does not use.
+                unconnected_gradients=tf.UnconnectedGradients.ZERO,
             )
-            (*more, _), attacked = self._differentiated(batch, attack)
-        return [a + b for a, b in zip(gradients, more, strict=True)], (
-            loss + attacked
-        )
-
-    def _differentiated(self, batch, added=None):
-        """Returns the gradients of one loss, that of `added` last."""
-        sources = [*self.model.trainable_variables]
-        with tf.GradientTape() as tape, perturbation.added(added):
-            if added is not None:
-                tape.watch(added)
-                sources.append(added)
-            loss = self._loss(batch)
-            scaled = self._update.scaled(loss)
-        gradients = tape.gradient(
-            scaled,
-            sources,
-            # A hub encoder brings variables that this task does not use.
-            unconnected_gradients=tf.UnconnectedGradients.ZERO,
-        )
         return [tf.convert_to_tensor(value) for value in gradients], loss
 
     def _loss(self, batch):

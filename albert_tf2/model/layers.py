@@ -17,7 +17,7 @@ import tensorflow as tf
 from albert_tf2.config import AlbertConfig
 from albert_tf2.errors import UserError
 from albert_tf2.keras_api import keras
-from albert_tf2.model import fusion, perturbation
+from albert_tf2.model import fusion
 from albert_tf2.model.dropout import Dropout
 
 # The originals' epsilon; any other is visible in the fifth decimal.
@@ -161,7 +161,6 @@ class Embeddings(keras.layers.Layer):
         if input_position_ids is None:
             self._check_length(length)
         words = self.look_up(tf.reshape(input_word_ids, [-1]))  # [B*T, E]
-        words = perturbation.apply(words)
         if self.word_projection is not None:
             words = tf.matmul(words, self.word_projection)  # [B*T, H]
         # A product with one-hot rows: its gradient is a product too, where a
