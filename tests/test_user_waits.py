@@ -237,7 +237,7 @@ def test_ours_and_theirs_start_alike_and_answer_alike(name, count, asked):
 
 # Its other exporter wants onnxscript, and ends in a graph that onnxruntime's
 # optimizer does not know.
-@pytest.mark.filterwarnings("ignore:.*torch.onnx.export:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*legacy TorchScript:DeprecationWarning")
 @pytest.mark.large
 def test_onnx_answers_alike(asked):
     for needed in ("onnx", "onnxruntime", "sympy"):
