@@ -469,14 +469,6 @@ class FinetuneRecipe(Lengths):
         below=1.0,
     )
 
-    layer_decay: float = setting(
-        1.0,
-        "What each group of layers has of the rate of the one above, from the "
-        "head down to the embeddings (2003.10555); blocks that share weights "
-        "are one group. 1: all the same.",
-        above=0.0,
-        most=1.0,
-    )
     r_drop: float = setting(
         0.0,
         "Weight of the divergence between two passes with other dropout "

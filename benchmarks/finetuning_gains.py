@@ -95,7 +95,6 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "learning_rate=2e-5": ("learning_rate=2e-5",),
     "learning_rate=6e-5": ("learning_rate=6e-5",),
     "learning_rate=2e-4": ("learning_rate=2e-4",),
-    "layer_decay=0.8": ("layer_decay=0.8",),
     # R-Drop lives on dropout, which the models for Chinese have not inside,
     # so what dropout does alone is told as well.
     "hidden_dropout=0.1": ("hidden_dropout_prob=0.1",),

@@ -244,7 +244,6 @@ OTHERS = {
 # That of a whole model does.
 WHOLE = {
     "gradient_accumulation_steps": 2,  # parts draw their dropout apart
-    "layer_decay": 0.5,
     "r_drop": 0.5,
     "distillation_temperature": 5.0,
     "distillation_weight": 0.1,

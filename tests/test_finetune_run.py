@@ -87,7 +87,6 @@ DROPOUT = {
 # Settings for the last points, each off by default.
 MORE = {
     "gradient_accumulation_steps": 2,
-    "layer_decay": 0.7,
     "r_drop": 0.5,
 }
 
@@ -245,7 +244,6 @@ class Strange(keras.layers.Layer):
 @pytest.mark.parametrize(
     "changes, reason",
     [
-        ({"layer_decay": 0.9}, "`layer_decay` needs the layers of the"),
         ({"gradient_checkpointing": True}, "checkpointing` computes layers"),
     ],
 )
@@ -426,7 +424,6 @@ def test_a_recipes_settings_reach_the_step(
         num_train_epochs=100,
         gradient_accumulation_steps=2,
         gradient_checkpointing=True,
-        layer_decay=0.5,
         distillation_temperature=3.0,
         distillation_weight=0.4,
         **settings,
@@ -435,16 +432,8 @@ def test_a_recipes_settings_reach_the_step(
     monkeypatch.setattr(
         finetuning_run, "FinetuneStep", lambda *_, **more: given.update(more)
     )
-    optimizer, shares = finetuning_run.recipe_optimizer, []
-
-    def watched(*arguments, factors):
-        shares.append(factors)
-        return optimizer(*arguments, factors=factors)
-
-    monkeypatch.setattr(finetuning_run, "recipe_optimizer", watched)
     example = types.SimpleNamespace(row=0, length=5)
     trained = finetuning_run.Run(made, [example], [], [])
-    assert set(shares[0].values()) == {1.0, 0.5, 0.25}
     assert given == settings | {
         "fuses": False,
         "accumulation_steps": 2,

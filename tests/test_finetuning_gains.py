@@ -80,13 +80,13 @@ def test_a_gain_is_what_chance_would_hardly_bring(gains):
 def test_what_pays_on_two_tasks_pays(gains):
     args = argparse.Namespace(
         tasks=["lcqmc", "tnews", "ocnli"],
-        settings=["plain", "r_drop=1", "layer_decay=0.8"],
+        settings=["plain", "r_drop=1", "accumulation=2"],
         seeds=[1, 2, 3],
         set=[],
         teachers={},
         start="x",
     )
-    better = {"r_drop=1": ("lcqmc", "ocnli"), "layer_decay=0.8": ("tnews",)}
+    better = {"r_drop=1": ("lcqmc", "ocnli"), "accumulation=2": ("tnews",)}
     lines = [
         gains.key_of(task, setting, seed, args)
         | {
@@ -106,12 +106,12 @@ def test_what_pays_on_two_tasks_pays(gains):
         in (table)
     )
     assert "r_drop=1: pays (2 of 3 tasks)" in table
-    assert "layer_decay=0.8: does not pay (1 of 3 tasks)" in table
+    assert "accumulation=2: does not pay (1 of 3 tasks)" in table
     lines = [
         line for line in lines if (line["task"], line["seed"]) != ("ocnli", 3)
     ]
     table = gains.table(lines[:-1], args)
-    assert "layer_decay=0.8: not measured on all tasks yet" in table
+    assert "accumulation=2: not measured on all tasks yet" in table
     assert "| one seed tells nothing |" in table
 
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from albert_tf2 import paths
 from albert_tf2.errors import UserError
-from albert_tf2.finetuning import feeding, layer_rates
+from albert_tf2.finetuning import feeding
 from albert_tf2.finetuning.model import draws_own_dropout
 from albert_tf2.finetuning.step import METRICS, FinetuneStep
 from albert_tf2.model import fusion
@@ -93,9 +93,6 @@ class Run:
     def _build(self) -> None:
         recipe = self.recipe
         variables = self.model.trainable_variables
-        factors = None
-        if recipe.layer_decay != 1.0:
-            factors = layer_rates.factors(self.model, recipe.layer_decay)
         with self.strategy.scope():
             self.schedule = WarmupLinearDecay(
                 recipe.learning_rate,
@@ -103,9 +100,7 @@ class Run:
                 warmup_steps=int(recipe.warmup_proportion * self.total),
                 scale=tf.Variable(1.0, trainable=False),
             )
-            self.optimizer = recipe_optimizer(
-                recipe, self.schedule, variables, factors=factors
-            )
+            self.optimizer = recipe_optimizer(recipe, self.schedule, variables)
         fuses = self.total >= FUSED_FROM_STEPS and fusion.suits_devices()
         # What is compiled for each length should meet few of them.
         self._compiles = fuses or recipe.jit_compile
@@ -158,8 +153,6 @@ class Run:
         say = self.tuner.say
         self.loop.resume()
         say(self.schedule.describe())
-        if self.recipe.layer_decay != 1.0:
-            say(layer_rates.describe(self.model, self.recipe.layer_decay))
         say(
             f"{self.total:,} steps are "
             f"{self.total / self.steps_per_epoch:.1f} epoch(s)"

@@ -22,7 +22,6 @@ from albert_tf2.errors import UserError
 from albert_tf2.finetuning import (
     encoders,
     feeding,
-    layer_rates,
     regularizers,
     teacher,
 )
@@ -106,8 +105,6 @@ class Tuner:
                 seed=recipe.seed,
             )
         regularizers.check(task, recipe, self.loaded.config)
-        if recipe.layer_decay != 1.0:
-            layer_rates.groups_of(self.model)
         self.teacher: teacher.Teacher | None = None
         self.tokenizer = self.loaded.tokenizer
         is_tpu = isinstance(strategy, tf.distribute.TPUStrategy)

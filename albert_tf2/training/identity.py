@@ -98,7 +98,7 @@ RULES = {
         (TOLD, "classifier_dropout class_weights", ""),
         # Dropout is drawn for each part of a batch.
         (TOLD, "gradient_accumulation_steps", ""),
-        (TOLD, "layer_decay r_drop", ""),
+        (TOLD, "r_drop", ""),
         (TOLD, "distillation_temperature distillation_weight", ""),
         (REFUSED, "teacher", "it has learned from another teacher"),
         (TOLD, "early_stopping_patience eval_every max_eval_rows", ""),

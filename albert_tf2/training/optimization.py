@@ -24,7 +24,7 @@ nothing beyond the core. The legacy Adam is one kernel for each variable.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -181,41 +181,6 @@ def _without_bias_correction(optimizer_class: type) -> type:
     return Uncorrected
 
 
-def _with_factors(optimizer_class: type, factors: Mapping[str, float]) -> type:
-    """Returns the class with the rate of each variable times its factor."""
-
-    class Scaled(optimizer_class):
-        def _scaled(self, var, apply_state):
-            kind = (var.device, var.dtype.base_dtype)
-            state = (apply_state or {}).get(kind) or self._fallback_apply_state(
-                *kind
-            )
-            factor = factors[plain_name(var)]
-            rates = {
-                key: state[key] * factor
-                for key in ("lr_t", "lr")  # Adam has both
-                if key in state
-            }
-            return {kind: {**state, **rates}}
-
-        def _resource_apply_dense(self, grad, var, apply_state=None):
-            return super()._resource_apply_dense(
-                grad, var, self._scaled(var, apply_state)
-            )
-
-        def _resource_apply_sparse(self, grad, var, indices, apply_state=None):
-            return super()._resource_apply_sparse(
-                grad, var, indices, self._scaled(var, apply_state)
-            )
-
-    return Scaled
-
-
-def plain_name(variable: tf.Variable) -> str:
-    """Returns a variable's name, the same for its copies on all replicas."""
-    return re.sub(r"(/replica_\d+)?(:\d+)?$", "", variable.name)
-
-
 def create_optimizer(
     name: str,
     learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
@@ -227,7 +192,6 @@ def create_optimizer(
     lamb_adaptation: str = "paper",
     bias_correction: bool = True,
     precision: str = "float32",
-    factors: Mapping[str, float] | None = None,
 ) -> keras.optimizers.legacy.Optimizer:
     """Returns LAMB or AdamW; `precision.Update` clips and applies.
 
@@ -242,8 +206,6 @@ def create_optimizer(
             "google" all but `NO_DECAY`.
         bias_correction: False gives the originals' update.
         precision: With mixed_float16 the loss is scaled.
-        factors: What each variable, by `plain_name`, has of the rate; None
-            gives all of them the whole.
     """
     check_choice("optimizer", name, OPTIMIZERS)
     check_choice("lamb_adaptation", lamb_adaptation, LAMB_ADAPTATIONS)
@@ -267,8 +229,6 @@ def create_optimizer(
         }
     if not bias_correction:
         optimizer_class = _without_bias_correction(optimizer_class)
-    if factors is not None:
-        optimizer_class = _with_factors(optimizer_class, factors)
     optimizer = optimizer_class(**shared, **own)
     if precision == FLOAT16:
         return keras.mixed_precision.LossScaleOptimizer(optimizer)
@@ -279,8 +239,6 @@ def recipe_optimizer(
     recipe: PretrainRecipe | FinetuneRecipe,
     schedule: WarmupLinearDecay,
     variables: Sequence[tf.Variable],
-    *,
-    factors: Mapping[str, float] | None = None,
 ) -> keras.optimizers.legacy.Optimizer:
     """Returns a recipe's optimizer for some variables, its slots created.
 
@@ -290,7 +248,6 @@ def recipe_optimizer(
         recipe: How.
         schedule: The rate.
         variables: What to update.
-        factors: See `create_optimizer`.
     """
     optimizer = create_optimizer(
         recipe.optimizer,
@@ -302,7 +259,6 @@ def recipe_optimizer(
         lamb_adaptation=recipe.lamb_adaptation,
         bias_correction=recipe.bias_correction,
         precision=recipe.precision,
-        factors=factors,
     )
     unwrapped(optimizer)._create_all_weights(variables)
     return optimizer
