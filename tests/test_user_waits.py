@@ -235,8 +235,7 @@ def test_ours_and_theirs_start_alike_and_answer_alike(name, count, asked):
     np.testing.assert_allclose(*answers, atol=atol)
 
 
-# Its other exporter wants onnxscript, and ends in a graph that onnxruntime's
-# optimizer does not know.
+# The benchmark asks for it by `dynamo=False`: the newer one wants onnxscript.
 @pytest.mark.filterwarnings("ignore:.*legacy TorchScript:DeprecationWarning")
 @pytest.mark.large
 def test_onnx_answers_alike(asked):
