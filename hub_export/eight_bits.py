@@ -10,9 +10,10 @@ most channels say. None of the following changes what is computed in float32:
   divided by its own largest value, and multiplied by it again in float32;
 - the few feed-forward units with the largest outputs are products of their
   own, and so are those that hardly ever answer;
-- residual sums, LayerNorm, sums over tokens and the projection after the
-  embeddings stay in float32. They are 2 % of the arithmetic; all products of
-  the layers are of eight bits.
+- residual sums, LayerNorm, sums over tokens, the projection after the
+  embeddings, attention's values and the output of those few units stay in
+  float32. They are a tenth of the arithmetic; all other products of the layers
+  are of eight bits.
 
 What each is worth stands in docs/log.md.
 """
@@ -24,11 +25,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from albert_tf2.model import albert, layers
+from albert_tf2.keras_api import keras
+from albert_tf2.model import layers
 
-# TFLite's names of what stays in float32. The last two do no arithmetic, but
-# stand around the projection: of eight bits, they would round what it reads
-# and what it says.
+# TFLite's names of what stays in float32. The last three do no arithmetic, but
+# stand around the convolutions of `exact_products`: of eight bits, they would
+# round what those read and say.
 FLOAT_OPS = (
     "ADD",
     "CONV_2D",
@@ -38,9 +40,13 @@ FLOAT_OPS = (
     "SQUARED_DIFFERENCE",
     "SUB",
     "SUM",
+    "ONE_HOT",
     "RESHAPE",
     "STRIDED_SLICE",
 )
+# Projections whose rounding costs most for what they compute: that after the
+# embeddings, which all layers read, and attention's values.
+EXACT_LAYERS = ("embedding_hidden_mapping_in", "value")
 # Feed-forward units by their largest output, largest first: where to cut, as
 # shares of all.
 CUTS = (1 / 40, 1 / 4)
@@ -79,29 +85,39 @@ def even_words() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def exact_projection() -> Iterator[None]:
-    """Traces the product after the embeddings as a convolution, for `CONV_2D`.
+def exact_products() -> Iterator[None]:
+    """Traces the segments' vectors and `EXACT_LAYERS` in float32.
 
-    All that follows is read from it, and the converter takes operations out
-    by kind alone: as a product it would be one of all products.
+    The converter takes operations out by kind alone, and as products these
+    would be some of all products: so they are convolutions. The segments'
+    would even be an EMBEDDING_LOOKUP, which is wrong in eight bits: its
+    kernel hands out the table's bytes as they are, and they are read as
+    numbers of the output's range, which is another.
     """
-    encoder: Any = albert.AlbertEncoder
-    whole = encoder.project
+    embeddings: Any = layers.Embeddings
+    dense: Any = keras.layers.Dense
+    wholes = embeddings.look_up_types, dense.call
 
-    def project(self: albert.AlbertEncoder, words: tf.Tensor) -> tf.Tensor:
-        layer = self.embedding_hidden_mapping_in
-        if layer is None:
-            return words
-        found = tf.nn.conv2d(
-            words[None, None], layer.kernel[None, None], 1, "VALID"
-        )
-        return found[0, 0] + layer.bias
+    def look_up_types(self: layers.Embeddings, ids: tf.Tensor) -> tf.Tensor:
+        rows = tf.one_hot(ids, self.config.type_vocab_size)
+        return _as_convolution(rows, self.token_type_embeddings)
 
-    encoder.project = project
+    def call(self: keras.layers.Dense, rows: tf.Tensor) -> tf.Tensor:
+        if self.name not in EXACT_LAYERS:
+            return wholes[1](self, rows)
+        return _as_convolution(rows, self.kernel) + self.bias
+
+    embeddings.look_up_types, dense.call = look_up_types, call
     try:
         yield
     finally:
-        encoder.project = whole
+        embeddings.look_up_types, dense.call = wholes
+
+
+def _as_convolution(rows: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """Returns rows @ kernel."""
+    found = tf.nn.conv2d(rows[None, None], kernel[None, None], 1, "VALID")
+    return found[0, 0]
 
 
 @contextlib.contextmanager
@@ -182,7 +198,9 @@ class _Block:
                 )
                 total += output
             else:
-                output = tf.matmul(inner, kernel / ranges) + bias / ranges
+                # Few units, and the loudest: hardly any work, most of the loss.
+                product = _as_convolution if number == 0 else tf.matmul
+                output = product(inner, kernel / ranges) + bias / ranges
                 # Not `total + output * ranges`: the converter would multiply
                 # the weights by it again.
                 total = (total * (1 / ranges) + output) * ranges

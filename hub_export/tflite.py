@@ -199,7 +199,7 @@ def convert(
         if precision == "int8":
             score = int8_masked_score(function, samples)
             tracing.enter_context(_masked_score(score))
-            tracing.enter_context(eight_bits.exact_projection())
+            tracing.enter_context(eight_bits.exact_products())
             tracing.enter_context(
                 eight_bits.even_feed_forward(function, samples)
             )

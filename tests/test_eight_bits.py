@@ -44,16 +44,18 @@ def model(config, **changes):
     return pretrainer
 
 
-def before(blob, name):
-    """Returns which operation computes what one reads, reshaped or not."""
+def read_by(blob, name):
+    """Returns which operations compute what those of a kind read, in order."""
     # There is no public way to list them.
     ops = tf.lite.Interpreter(model_content=blob)._get_ops_details()
     made = {index: op for op in ops for index in op["outputs"]}
-    (op,) = [op for op in ops if op["op_name"] == name]
-    while True:
+
+    def source(op):
         op = made[op["inputs"][0]]
-        if op["op_name"] not in ("RESHAPE", "STRIDED_SLICE"):
-            return op["op_name"]
+        moves = op["op_name"] in ("RESHAPE", "STRIDED_SLICE")
+        return source(op) if moves else op["op_name"]
+
+    return [source(op) for op in ops if op["op_name"] == name]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +78,7 @@ def test_nothing_changes_in_float32(changes, tiny_config):
     expected = outputs()
     with contextlib.ExitStack() as tracing:
         tracing.enter_context(eight_bits.even_words())
-        tracing.enter_context(eight_bits.exact_projection())
+        tracing.enter_context(eight_bits.exact_products())
         tracing.enter_context(eight_bits.even_feed_forward(function, samples))
         found = outputs()
     np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
@@ -107,8 +109,13 @@ def test_a_loud_channel_and_a_long_word_cost_little(tiny_config, monkeypatch):
         return product / lengths / np.linalg.norm(found, axis=1)
 
     ours = cosines().min()
-    # What the projection reads was not rounded on its way.
-    assert before(blobs[0], "CONV_2D") != "DEQUANTIZE"
+    # What these read was not rounded on its way: the segments' vectors, the
+    # projection, and in each layer the values; the loudest units read GELU's.
+    assert read_by(blobs[0], "CONV_2D") == [
+        "ONE_HOT",
+        "ADD",
+        *(tiny_config.num_hidden_layers * ["ADD", "DEQUANTIZE"]),
+    ]
     monkeypatch.setattr(
         eight_bits,
         "even_feed_forward",
@@ -117,6 +124,28 @@ def test_a_loud_channel_and_a_long_word_cost_little(tiny_config, monkeypatch):
     without = cosines().min()
     assert ours > 0.99
     assert 1 - without > 3 * (1 - ours)
+
+
+def test_segments_are_told_apart(tiny_config):
+    """The converter's own EMBEDDING_LOOKUP would read them in a wrong range."""
+    pretrainer = model(tiny_config, layout="google")
+    types = pretrainer.encoder.embeddings.token_type_embeddings
+    types.assign(tf.stack([types[0] + 3, 0.2 * types[1]]))
+    function = tflite.output_function(pretrainer, "sequence")
+    samples = list(rows(4))
+    for number, sample in enumerate(samples):
+        sample["input_type_ids"] = np.full([1, T], number % 2, np.int32)
+    blob = tflite.convert(
+        function,
+        tflite.id_specs("sequence", T),
+        precision="int8",
+        samples=samples,
+    )
+    run = tf.lite.Interpreter(model_content=blob).get_signature_runner()
+    for sample in samples:
+        expected = function(sample)["sequence"].numpy()
+        found = run(**sample)["sequence"]
+        assert np.abs(found - expected).mean() < 0.05 * expected.std()
 
 
 def test_words_are_rows_of_equal_range(tiny_config):

@@ -163,16 +163,7 @@ class Embeddings(keras.layers.Layer):
         words = self.look_up(tf.reshape(input_word_ids, [-1]))  # [B*T, E]
         if self.word_projection is not None:
             words = tf.matmul(words, self.word_projection)  # [B*T, H]
-        # A product with one-hot rows: its gradient is a product too, where a
-        # gather's would be a scatter of B*T rows into S.
-        types = tf.matmul(
-            tf.one_hot(
-                tf.reshape(input_type_ids, [-1]),
-                self.config.type_vocab_size,
-                dtype=self.compute_dtype,
-            ),
-            self.token_type_embeddings,
-        )  # [B*T, W]
+        types = self.look_up_types(tf.reshape(input_type_ids, [-1]))  # [B*T, W]
         if input_position_ids is None:
             positions = tf.tile(
                 self.position_embeddings[:length], [batch, 1]
@@ -189,6 +180,15 @@ class Embeddings(keras.layers.Layer):
     def look_up(self, word_ids: tf.Tensor) -> tf.Tensor:
         """Returns the words' vectors: int32 [N] -> [N, E]."""
         return tf.gather(self.word_embeddings, word_ids)
+
+    def look_up_types(self, type_ids: tf.Tensor) -> tf.Tensor:
+        """Returns the segments' vectors: int32 [N] -> [N, W]."""
+        # A product with one-hot rows: its gradient is a product too, where a
+        # gather's would be a scatter of N rows into a few.
+        rows = tf.one_hot(
+            type_ids, self.config.type_vocab_size, dtype=self.compute_dtype
+        )
+        return tf.matmul(rows, self.token_type_embeddings)
 
     def _check_length(self, length: int | tf.Tensor) -> None:
         most = self.config.max_position_embeddings
