@@ -96,7 +96,7 @@ def exact_products() -> Iterator[None]:
     """
     embeddings: Any = layers.Embeddings
     dense: Any = keras.layers.Dense
-    wholes = embeddings.look_up_types, dense.call
+    whole_types, whole_call = embeddings.look_up_types, dense.call
 
     def look_up_types(self: layers.Embeddings, ids: tf.Tensor) -> tf.Tensor:
         rows = tf.one_hot(ids, self.config.type_vocab_size)
@@ -104,14 +104,14 @@ def exact_products() -> Iterator[None]:
 
     def call(self: keras.layers.Dense, rows: tf.Tensor) -> tf.Tensor:
         if self.name not in EXACT_LAYERS:
-            return wholes[1](self, rows)
+            return whole_call(self, rows)
         return _as_convolution(rows, self.kernel) + self.bias
 
     embeddings.look_up_types, dense.call = look_up_types, call
     try:
         yield
     finally:
-        embeddings.look_up_types, dense.call = wholes
+        embeddings.look_up_types, dense.call = whole_types, whole_call
 
 
 def _as_convolution(rows: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
