@@ -16,6 +16,7 @@ from albert_tf2.records import pipeline
 from albert_tf2.records.masking import Masker
 from albert_tf2.records.record_set import open_records
 from albert_tf2.text.tokenization import Vocabulary
+from albert_tf2.training import distribution
 
 
 def masker():
@@ -54,6 +55,24 @@ def same(batches, others):
         assert set(batch) == set(other)
         for name in batch:
             np.testing.assert_array_equal(batch[name], other[name], name)
+
+
+@pytest.mark.parametrize("split", ["train", "eval"])
+def test_no_thread_of_autotuning_outlives_a_run(tmp_path, split):
+    """It may sleep for a minute before it sees that it is to end."""
+    write_set(tmp_path, [5, 4], held_out=3)
+
+    def make(share):
+        if split == "train":
+            return training(tmp_path, **share)
+        held_out = open_records(tmp_path, "eval")
+        return pipeline.evaluation_dataset(
+            held_out, masker(), batch_size=2, seed=3, **share
+        )
+
+    one_cpu = tf.distribute.OneDeviceStrategy("/cpu:0")
+    batches = distribution.distributed(one_cpu, make)
+    assert batches.options().autotune.enabled is False
 
 
 def test_every_epoch_has_every_record_once_in_another_order(tmp_path):

@@ -8,7 +8,7 @@ from albert_tf2.pretraining.step import EvaluationStep, evaluation_metrics
 from albert_tf2.records import pipeline
 from albert_tf2.records.masking import Masker
 from albert_tf2.records.pipeline import Records
-from albert_tf2.training.distribution import shares
+from albert_tf2.training.distribution import distributed
 
 # Held-out masks are drawn apart from the training masks, always the same.
 SEED = 1
@@ -58,14 +58,15 @@ class Evaluator:
 
         self._one_step = one_step
         # Made once: what it does is traced anew with each dataset.
-        self._batches = strategy.distribute_datasets_from_function(
-            lambda context: pipeline.evaluation_dataset(
+        self._batches = distributed(
+            strategy,
+            lambda share: pipeline.evaluation_dataset(
                 held_out,
                 masker,
                 batch_size=self.batch_size,
                 seed=SEED,
-                **shares(strategy, context),
-            )
+                **share,
+            ),
         )
 
     def evaluate(self) -> dict[str, float]:

@@ -36,7 +36,7 @@ from albert_tf2.recipes import PretrainRecipe
 from albert_tf2.records import pipeline
 from albert_tf2.records.record_set import damage_told, open_records
 from albert_tf2.training import guard, optimization, run_folder
-from albert_tf2.training.distribution import create_strategy, shares
+from albert_tf2.training.distribution import create_strategy, distributed
 from albert_tf2.training.identity import PRETRAINING
 from albert_tf2.training.loop import Loop, Plan, sigterm_noted
 from albert_tf2.training.precision import model_precision, unwrapped
@@ -314,16 +314,17 @@ class Run:
     def batches(self, step: int) -> Iterator[dict[str, tf.Tensor]]:
         recipe = self.recipe
         return iter(
-            self.strategy.distribute_datasets_from_function(
-                lambda context: pipeline.training_dataset(
+            distributed(
+                self.strategy,
+                lambda share: pipeline.training_dataset(
                     self.records,
                     self.masker,
                     global_batch_size=recipe.global_batch_size,
                     seed=recipe.seed,
                     start_step=step,
                     shuffle_buffer=recipe.shuffle_buffer,
-                    **shares(self.strategy, context),
-                )
+                    **share,
+                ),
             )
         )
 

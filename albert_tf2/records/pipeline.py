@@ -18,6 +18,7 @@ Compact records are masked here, for whole batches at once; classic records
 come masked. `masking.row_keys` ties each row's mask to its number in the run.
 """
 
+import os
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,8 @@ from albert_tf2.records.record_set import (
 Records = CompactRecords | ClassicRecords
 # Blocks that are read at once: in a bucket each is a request.
 _READ = 16
+# Batches that are built at once, and ready ones that wait.
+_BUILT, _WAITING = min(os.cpu_count() or 1, 16), 2
 
 
 def _to_batch(record_set: Records, masker: Masker | None, seed: int):
@@ -220,12 +223,7 @@ def training_dataset(
         firsts = first + share * tf.range(replicas, dtype=tf.int64)
         return tf.data.Dataset.from_tensor_slices((mine, firsts))
 
-    dataset = dataset.flat_map(split)
-    return dataset.map(
-        _to_batch(record_set, masker, seed),
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    ).prefetch(tf.data.AUTOTUNE)
+    return _built(dataset.flat_map(split), _to_batch(record_set, masker, seed))
 
 
 def evaluation_dataset(
@@ -266,11 +264,23 @@ def evaluation_dataset(
         lambda number, _: number // per_worker % workers == worker
     )
     build = _to_batch(record_set, masker, seed)
-    return dataset.map(
-        lambda number, block: build(block, number * share),
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    ).prefetch(tf.data.AUTOTUNE)
+    return _built(dataset, lambda number, block: build(block, number * share))
+
+
+def _built(dataset: tf.data.Dataset, build) -> tf.data.Dataset:
+    """Builds batches ahead of those who take them.
+
+    By fixed numbers: TensorFlow's autotuning has a thread that measures, and
+    whoever lets go of the iterator waits for it, seen for up to a minute (it
+    may look whether it is to end a moment before it is told).
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return (
+        dataset.map(build, num_parallel_calls=_BUILT, deterministic=True)
+        .prefetch(_WAITING)
+        .with_options(options)
+    )
 
 
 def split_batch(

@@ -13,7 +13,7 @@ tpu            by `--tpu` (a name or grpc:// address), else Colab's or the
 import glob
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import util
 
 import tensorflow as tf
@@ -172,16 +172,39 @@ def described(strategy: tf.distribute.Strategy) -> str:
     return f"{kind}, replicas: {strategy.num_replicas_in_sync}"
 
 
-def shares(
-    strategy: tf.distribute.Strategy, context: tf.distribute.InputContext
-) -> dict[str, int]:
-    """Returns which part of a global batch an input pipeline is to make."""
-    workers = context.num_input_pipelines
-    return {
-        "worker": context.input_pipeline_id,
-        "workers": workers,
-        "replicas": strategy.num_replicas_in_sync // workers,
-    }
+def distributed(
+    strategy: tf.distribute.Strategy,
+    make: Callable[[dict[str, int]], tf.data.Dataset],
+) -> Iterable:
+    """Returns the elements of each step, a replica's or all replicas'.
+
+    Args:
+        strategy: The devices.
+        make: From a worker's part of a global batch, `worker`, `workers` and
+            `replicas`, to its dataset.
+    """
+
+    def of_context(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        workers = context.num_input_pipelines
+        return make(
+            {
+                "worker": context.input_pipeline_id,
+                "workers": workers,
+                "replicas": strategy.num_replicas_in_sync // workers,
+            }
+        )
+
+    if _is_one_cpu(strategy):
+        # What brings elements to a device has autotuning of its own: see
+        # `records.pipeline`.
+        return of_context(tf.distribute.InputContext())
+    return strategy.distribute_datasets_from_function(of_context)
+
+
+def _is_one_cpu(strategy: tf.distribute.Strategy) -> bool:
+    return isinstance(strategy, tf.distribute.OneDeviceStrategy) and all(
+        "CPU" in device.upper() for device in strategy.extended.worker_devices
+    )
 
 
 def is_only_replica() -> bool:
