@@ -14,6 +14,9 @@ import leftovers  # noqa: E402
 
 # Two cores: leave one thread pool per process small and quiet.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Toys run a few steps: more than half of such a run would be LLVM's, making
+# fast what is run ten times.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 # A busy machine is no failure.
 hypothesis.settings.register_profile("tests", deadline=None)

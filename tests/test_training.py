@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -191,14 +192,14 @@ def interrupted(a_recipe, records, workdir, stop):
     assert run.loop.snapshots.steps[-1] == int(run.loop.step) >= stop
 
 
-# When a checkpoint, and when an evaluation is due: test_loop has the others.
-@pytest.mark.parametrize("stop", [5, 6])
-def test_steps_and_a_restart_equal_steps(
-    whole_run, records, model_file, tmp_path, stop
+def test_steps_and_restarts_equal_steps(
+    whole_run, records, model_file, tmp_path
 ):
     """SIGTERM after some steps, then the same again: bit for bit."""
     a_recipe = recipe(model_file)
-    interrupted(a_recipe, records, tmp_path, stop)
+    # When a checkpoint and when an evaluation is due; others: test_loop.
+    interrupted(a_recipe, records, tmp_path, 5)
+    interrupted(a_recipe, records, tmp_path, 6)
     assert train(a_recipe, records, tmp_path).step == 12
     same_runs(tmp_path, whole_run[0])
 
@@ -315,8 +316,7 @@ def test_sigterm_saves_and_asks_to_be_run_again(records, model_file, tmp_path):
 def test_a_damaged_newest_checkpoint_falls_back(
     whole_run, records, model_file, tmp_path, capsys
 ):
-    short = recipe(model_file, train_steps=12)
-    train(short, records, tmp_path)
+    shutil.copytree(whole_run[0], tmp_path, dirs_exist_ok=True)
     newest = tf.train.latest_checkpoint(str(tmp_path / "checkpoints"))
     data = (
         tmp_path
@@ -326,7 +326,7 @@ def test_a_damaged_newest_checkpoint_falls_back(
     content = bytearray(data.read_bytes())
     content[len(content) // 2] ^= 0xFF  # one flipped byte
     data.write_bytes(content)
-    result = train(short, records, tmp_path)
+    result = train(recipe(model_file), records, tmp_path)
     printed = capsys.readouterr().out
     assert "ckpt-12 is damaged" in printed and "ckpt-10 at step 10" in printed
     assert result.step == 12
@@ -334,9 +334,9 @@ def test_a_damaged_newest_checkpoint_falls_back(
 
 
 def test_a_cut_off_checkpoint_falls_back_or_is_named(
-    records, model_file, tmp_path, capsys
+    whole_run, records, model_file, tmp_path, capsys
 ):
-    train(recipe(model_file), records, tmp_path)
+    shutil.copytree(whole_run[0], tmp_path, dirs_exist_ok=True)
     for data in (tmp_path / "checkpoints").glob("*.data-*"):
         data.write_bytes(data.read_bytes()[:100])
     with pytest.raises(UserError, match="none of 3 checkpoints"):
