@@ -211,9 +211,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, target in targets.items():
         print(f"writing {target}", flush=True)
         write_part(name, target, args, pretrainer, tokenizer, heads)
-        if name in verify.CHECKS:
-            for line in verify.verify(target, name, expected.get(name)):
-                print(f"  verified: {line}", flush=True)
+    written = [
+        verify.Export(target, name, expected.get(name))
+        for name, target in targets.items()
+        if name in verify.CHECKS
+    ]
+    for _, line in verify.verify(written):
+        print(f"  verified: {line}", flush=True)
     return 0
 
 

@@ -150,7 +150,7 @@ def export(
     from .task_serving import export_task_serving
     from .task_tflite import export_task_tflite
 
-    tuned = load(folder, args.seq_length)
+    tuned, written = load(folder, args.seq_length), []
     for name, target in targets.items():
         yield f"writing {target}"
         if name == "tflite":
@@ -177,8 +177,7 @@ def export(
             continue
         if name == "encoder":
             expected = _export_encoder(tuned, folder, target, args.overwrite)
-            for line in verify.verify(target, name, expected):
-                yield f"  verified: {line}"
+            written.append(verify.Export(target, name, expected))
             continue
         if name == "cards":
             export_task_card(
@@ -202,8 +201,9 @@ def export(
         else:
             export_task_serving(tuned, target, overwrite=args.overwrite)
             expected = expected_answers(tuned)
-        for line in verify.verify(target, name, expected):
-            yield f"  verified: {line}"
+        written.append(verify.Export(target, name, expected))
+    for _, line in verify.verify(written):
+        yield f"  verified: {line}"
 
 
 def _export_encoder(tuned, folder: str, target: str, overwrite: bool):

@@ -7,6 +7,7 @@ process that knows nothing but a copy of the folder.
     python -m albert_tf2.hub_export.verify --export_dir exported
 """
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -251,48 +252,64 @@ CHECKS = {
 }
 
 
-def verify(
-    folder: paths.PathLike,
-    kind: str,
-    expected: dict[str, np.ndarray] | None = None,
-) -> list[str]:
-    """Checks a copy of a SavedModel in a fresh process.
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """A SavedModel that is to be checked.
 
-    Args:
-        folder: The SavedModel.
+    Attributes:
+        folder: Where it lies.
         kind: "preprocessor", "encoder" or "serving".
-        expected: What `expected_outputs` (for an encoder) or
-            `expected_embeddings` (for a serving model) returned.
+        expected: What it must answer: `expected_outputs` (an encoder),
+            `expected_embeddings` or `expected_answers` (a serving model).
+    """
 
-    Returns:
-        A line per fact that was checked.
+    folder: paths.PathLike
+    kind: str
+    expected: dict[str, np.ndarray] | None = None
+
+
+def verify(exports: Sequence[Export]) -> Iterator[tuple[Export, str]]:
+    """Checks copies of SavedModels in one fresh process.
+
+    Yields:
+        The export, and a line per fact that was checked.
 
     Raises:
         UserError: If a file is damaged; or with the process's own words, if
             something does not hold.
     """
+    # tf.text stays loaded, and an encoder must do without: it comes first.
+    exports = sorted(exports, key=lambda export: export.kind != "encoder")
+    if not exports:
+        return
     with paths.temporary_folder("verify") as elsewhere:
-        moved = Path(elsewhere) / "moved" / kind
-        paths.copy_folder(folder, moved)
-        with paths.named(folder, str(moved)):
-            saved_models.check(moved)
-        if expected:
-            arrays: dict[str, Any] = dict(expected)
-            np.savez(moved.parent / f"{kind}.{EXPECTED}", **arrays)
-        command = [sys.executable, "-m", __name__, "--folder", str(moved)]
+        command = [sys.executable, "-m", __name__]
+        for number, export in enumerate(exports):
+            moved = Path(elsewhere) / f"moved{number}" / export.kind
+            paths.copy_folder(export.folder, moved)
+            with paths.named(export.folder, str(moved)):
+                saved_models.check(moved)
+            if export.expected:
+                arrays: dict[str, Any] = dict(export.expected)
+                np.savez(moved.parent / f"{export.kind}.{EXPECTED}", **arrays)
+            command += ["--folder", str(moved), "--kind", export.kind]
         result = subprocess.run(
-            [*command, "--kind", kind],
+            command,
             capture_output=True,
             text=True,
             cwd=elsewhere,
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
         )
+    found = [line for line in result.stdout.splitlines() if line[:1] == "["]
+    for export, lines in zip(exports, found, strict=False):
+        yield from ((export, line) for line in json.loads(lines))
     if result.returncode:
+        wrong = exports[min(len(found), len(exports) - 1)]
         reason = result.stderr.strip().splitlines()[-1:]
         raise UserError(
-            f"{folder} does not hold what a {kind} must: {' '.join(reason)}"
+            f"{wrong.folder} does not hold what a {wrong.kind} must: "
+            f"{' '.join(reason)}"
         )
-    return json.loads(result.stdout.splitlines()[-1])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -307,20 +324,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--folder",
         type=Path,
+        action="append",
+        default=[],
         metavar="FOLDER",
-        help="one SavedModel, to be checked alone",
+        help="a SavedModel, to be checked in this process (repeatable)",
     )
-    parser.add_argument("--kind", choices=CHECKS, help="what --folder holds")
+    parser.add_argument(
+        "--kind",
+        choices=CHECKS,
+        action="append",
+        default=[],
+        help="what --folder holds",
+    )
     args = parser.parse_args(argv)
-    if (args.export_dir is None) == (args.folder is None):
+    if (args.export_dir is None) == (not args.folder):
         parser.error("give --export_dir, or --folder and --kind")
+    if len(args.folder) != len(args.kind):
+        parser.error("each --folder needs a --kind")
+    for folder, kind in zip(args.folder, args.kind, strict=True):
+        print(json.dumps(list(CHECKS[kind](folder.resolve()))), flush=True)
     if args.folder:
-        if not args.kind:
-            parser.error("--folder needs --kind")
-        print(json.dumps(list(CHECKS[args.kind](args.folder.resolve()))))
         return 0
     found = [
-        (kind, version)
+        Export(paths.join(args.export_dir, kind, version), kind)
         for kind in CHECKS
         for version in paths.names(paths.join(args.export_dir, kind))
         if version.isdecimal()
@@ -330,10 +356,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{args.export_dir} holds no export: run `python -m "
             "albert_tf2.hub_export.export` first"
         )
-    for kind, version in found:
-        folder = paths.join(args.export_dir, kind, version)
-        for line in verify(folder, kind):
-            print(f"{kind}/{version}: {line}")
+    for export, line in verify(found):
+        print(f"{export.kind}/{paths.name(export.folder)}: {line}")
     return 0
 
 

@@ -410,7 +410,8 @@ def test_folded_signs(shared_vocab, tmp_path, do_lower_case):
     texts += [sign.encode() for sign in REPLACEMENTS]
     texts += [f"中{sign}a{sign}".encode() for sign in REPLACEMENTS]
     assert_same_ids(folded, tokenizer, texts, offsets=True)
-    assert verify.verify(tmp_path / "folded", "preprocessor")
+    exported = verify.Export(tmp_path / "folded", "preprocessor")
+    assert list(verify.verify([exported]))
 
 
 def test_cased_vocabulary(shared_vocab, tmp_path):

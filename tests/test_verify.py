@@ -1,11 +1,12 @@
 """`verify` finds what is wrong with an export."""
 
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
 
-from albert_tf2 import AlbertPretrainer, UserError, paths
+from albert_tf2 import AlbertPretrainer, UserError
 from albert_tf2.hub_export import verify
 from albert_tf2.hub_export.encoder import export_encoder
 from albert_tf2.hub_export.preprocessor import export_preprocessor
@@ -37,6 +38,10 @@ def encoder(pretrainer, vocab_file, tmp_path):
     )
 
 
+def check(*export):
+    return [line for _, line in verify.verify([verify.Export(*export)])]
+
+
 def test_probe_inputs_are_always_the_same():
     first, second = verify.probe_inputs(202), verify.probe_inputs(202)
     for name, value in first.items():
@@ -45,9 +50,7 @@ def test_probe_inputs_are_always_the_same():
 
 
 def test_a_sound_encoder_passes(pretrainer, encoder):
-    facts = verify.verify(
-        encoder, "encoder", verify.expected_outputs(pretrainer)
-    )
+    facts = check(encoder, "encoder", verify.expected_outputs(pretrainer))
     assert len(facts) == 4
     assert "dropout 0" in facts[0]
 
@@ -56,7 +59,7 @@ def test_other_weights_are_found(pretrainer, encoder):
     expected = verify.expected_outputs(pretrainer)
     expected["sop_logits"] = expected["sop_logits"] + 1e-3
     with pytest.raises(UserError, match="sop_logits"):
-        verify.verify(encoder, "encoder", expected)
+        check(encoder, "encoder", expected)
 
 
 def test_another_way_to_cut_is_found(pretrainer, vocab_file, tmp_path):
@@ -69,9 +72,9 @@ def test_another_way_to_cut_is_found(pretrainer, vocab_file, tmp_path):
         expected = verify.expected_embeddings(pretrainer, tokenizer, 128)
         if normalize:
             with pytest.raises(UserError, match="embedding"):
-                verify.verify(folder, "serving", expected)
+                check(folder, "serving", expected)
         else:
-            facts = verify.verify(folder, "serving", expected)
+            facts = check(folder, "serving", expected)
             assert facts[0].startswith("embedding differs")
 
 
@@ -79,24 +82,54 @@ def test_a_missing_vocabulary_is_found(encoder):
     (encoder / "assets" / "vocab.txt").unlink()
     told = f"{encoder}/assets/vocab.txt is not what was exported .*missing"
     with pytest.raises(UserError, match=told):
-        verify.verify(encoder, "encoder")
+        check(encoder, "encoder")
     shutil.rmtree(encoder / "assets.extra")  # as another program writes it
     with pytest.raises(UserError, match="does not hold what a encoder must"):
-        verify.verify(encoder, "encoder")
+        check(encoder, "encoder")
+
+
+def swap_tokens(folder):
+    """Puts another vocabulary beside the graph."""
+    asset = folder / "assets" / "vocab.txt"
+    lines = asset.read_text("utf-8").splitlines()
+    swapped = [*lines[:5], *reversed(lines[5:])]
+    asset.write_text("\n".join(swapped) + "\n", encoding="utf-8")
 
 
 def test_another_vocabulary_is_found(vocab_file, tmp_path):
     """The graph cuts by one vocabulary, the asset is another."""
     folder = export_preprocessor(Tokenizer(vocab_file), tmp_path / "out")
-    lines = vocab_file.read_text("utf-8").splitlines()
-    swapped = [*lines[:5], *reversed(lines[5:])]
-    asset = folder / "assets" / "vocab.txt"
-    asset.write_text("\n".join(swapped) + "\n", encoding="utf-8")
+    swap_tokens(folder)
     with pytest.raises(UserError, match="vocab.txt .*its SHA-256 is another"):
-        verify.verify(folder, "preprocessor")
+        check(folder, "preprocessor")
     saved_models.write_sums(folder)
     with pytest.raises(UserError, match="does not hold what a preprocessor"):
-        verify.verify(folder, "preprocessor")
+        check(folder, "preprocessor")
+
+
+def test_one_process_checks_all_and_names_the_wrong_one(
+    encoder, vocab_file, tmp_path, monkeypatch
+):
+    """The encoder first: tf.text is not loaded yet, and it must do without."""
+    other = export_preprocessor(Tokenizer(vocab_file), tmp_path / "out")
+    exports = [
+        verify.Export(other, "preprocessor"),
+        verify.Export(encoder, "encoder"),
+    ]
+    started, run = [], subprocess.run
+
+    def noted(command, **options):
+        started.append([w for w in command if w in verify.CHECKS])
+        return run(command, **options)
+
+    monkeypatch.setattr(verify.subprocess, "run", noted)
+    kinds = [export.kind for export, _ in verify.verify(exports)]
+    assert kinds == ["encoder", *["preprocessor"] * 3]
+    assert started == [["encoder", "preprocessor"]]
+    swap_tokens(other)
+    saved_models.write_sums(other)
+    with pytest.raises(UserError, match=f"{other} does not hold"):
+        list(verify.verify(exports))
 
 
 def test_the_command_checks_all_versions(tmp_path, capsys, monkeypatch):
@@ -104,15 +137,13 @@ def test_the_command_checks_all_versions(tmp_path, capsys, monkeypatch):
     for name in folders:
         (tmp_path / name).mkdir(parents=True)
     monkeypatch.setattr(
-        verify,
-        "verify",
-        lambda folder, kind: [f"{kind} {paths.name(folder)} holds"],
+        verify, "verify", lambda exports: [(e, "holds") for e in exports]
     )
     assert verify.main(["--export_dir", str(tmp_path)]) == 0
     assert sorted(capsys.readouterr().out.splitlines()) == [
-        "encoder/1: encoder 1 holds",
-        "encoder/2: encoder 2 holds",
-        "preprocessor/1: preprocessor 1 holds",
+        "encoder/1: holds",
+        "encoder/2: holds",
+        "preprocessor/1: holds",
     ]
 
 
