@@ -300,7 +300,8 @@ def verify(exports: Sequence[Export]) -> Iterator[tuple[Export, str]]:
             cwd=elsewhere,
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
         )
-    found = [line for line in result.stdout.splitlines() if line[:1] == "["]
+    # A list of texts each; whatever else a library prints is passed over.
+    found = [line for line in result.stdout.splitlines() if line[:2] == '["']
     for export, lines in zip(exports, found, strict=False):
         yield from ((export, line) for line in json.loads(lines))
     if result.returncode:
