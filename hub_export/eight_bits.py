@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from albert_tf2.keras_api import keras
 from albert_tf2.model import layers
 
 # TFLite's names of what stays in float32. The last three do no arithmetic, but
@@ -95,14 +94,14 @@ def exact_products() -> Iterator[None]:
     numbers of the output's range, which is another.
     """
     embeddings: Any = layers.Embeddings
-    dense: Any = keras.layers.Dense
+    dense: Any = layers.Dense
     whole_types, whole_call = embeddings.look_up_types, dense.call
 
     def look_up_types(self: layers.Embeddings, ids: tf.Tensor) -> tf.Tensor:
         rows = tf.one_hot(ids, self.config.type_vocab_size)
         return _as_convolution(rows, self.token_type_embeddings)
 
-    def call(self: keras.layers.Dense, rows: tf.Tensor) -> tf.Tensor:
+    def call(self: layers.Dense, rows: tf.Tensor) -> tf.Tensor:
         if self.name not in EXACT_LAYERS:
             return whole_call(self, rows)
         return _as_convolution(rows, self.kernel) + self.bias

@@ -39,21 +39,70 @@ def normal(*shape, scale=1.0, seed=0):
     return scale * tf.random.stateless_normal(shape, [seed, 0])
 
 
-def test_gelu():
+def test_add_bias():
     # A lambda: a decorated function does not survive as an argument.
     assert_same(
-        lambda x: fusion.gelu(x),
-        lambda x: tf.nn.gelu(x, approximate=True),
-        normal(64, 48, scale=3.0),
-        tolerance=1e-5,  # 1 + tanh cancels far below 0
+        lambda x, bias: fusion.add_bias(x, bias),
+        lambda x, bias: x + bias,
+        normal(64, 48),
+        normal(48, seed=1),
+        tolerance=1e-5,
     )
 
 
-def test_gelu_erf_stays_exact_where_steps_are_fused():
-    x = normal(64, 48, scale=3.0)
+def test_gelu():
+    assert_same(
+        lambda x, bias: fusion.gelu(x, bias),
+        lambda x, bias: tf.nn.gelu(x + bias, approximate=True),
+        normal(64, 48, scale=3.0),
+        normal(48, seed=1),
+        tolerance=2e-5,  # 1 + tanh cancels far below 0
+    )
+
+
+@pytest.mark.parametrize("act", ["gelu", "gelu_erf", "relu"])
+def test_an_activation_keeps_its_form_where_steps_are_fused(tiny_config, act):
+    dense = layers.dense(tiny_config, "dense", 48, 32)
+    dense.kernel.assign(normal(48, 32))
+    dense.bias.assign(normal(32, seed=1))
+    x = normal(64, 48, seed=2)
     with fusion.single_passes():
-        found = layers.activation("gelu_erf")(x)
-    np.testing.assert_array_equal(found, tf.nn.gelu(x, approximate=False))
+        found = layers.activated(dense, x, act)
+    expected = layers.activation(act)(dense(x))
+    # The two forms of GELU differ by up to 5e-4.
+    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_bias_gets_the_sum_of_a_long_columns_gradients():
+    """Added in float16 it would overflow."""
+    upstream = tf.repeat(tf.constant([30.0, -30.0], tf.float16), 3000)[:, None]
+    x, bias = tf.zeros([6000, 1], tf.float16), tf.zeros([1], tf.float16)
+    _, _, found = value_and_gradients(
+        fusion.add_bias, x, bias, upstream=upstream
+    )
+    assert found.dtype == tf.float16
+    np.testing.assert_array_equal(found, [0.0])
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
+def test_a_biased_sum_may_be_wider_than_the_product(dtype):
+    x = tf.cast(normal(64, 48), dtype)
+    bias = tf.cast(normal(48, seed=1), dtype)
+    found = fusion.add_bias(x, bias, tf.float32)
+    assert found.dtype == tf.float32
+    x, bias = (tf.cast(t, tf.float32) for t in (x, bias))
+    np.testing.assert_array_equal(found, x + bias)
+
+
+def test_dropout_is_no_less_where_steps_are_fused(tiny_config):
+    """A block that drops is not one pass."""
+    config = tiny_config.replace(hidden_dropout_prob=0.5, ln_type="postln")
+    block = layers.FeedForwardBlock(config)
+    block.output_dense.bias.assign(tf.ones_like(block.output_dense.bias))
+    hidden = normal(8, config.hidden_size)
+    with fusion.single_passes():
+        whole, dropped = (block(hidden, training=t) for t in (False, True))
+    assert np.abs(whole - dropped).max() > 0.1
 
 
 @pytest.mark.parametrize("epsilon", [layers.LAYER_NORM_EPSILON, 0.5])
@@ -73,6 +122,26 @@ def test_layer_norm(epsilon):
     )
 
 
+def test_layer_norm_of_a_sum():
+    def plain(x, gamma, beta, residual, bias):
+        x = x + residual + bias
+        mean, variance = tf.nn.moments(x, -1, keepdims=True)
+        return (x - mean) * tf.math.rsqrt(variance + 1e-12) * gamma + beta
+
+    assert_same(
+        lambda x, gamma, beta, residual, bias: fusion.layer_norm(
+            x, gamma, beta, epsilon=1e-12, residual=residual, bias=bias
+        ),
+        plain,
+        normal(64, 48, scale=3.0),
+        normal(48, seed=1),
+        normal(48, seed=2),
+        normal(64, 48, seed=3),
+        normal(48, seed=4),
+        tolerance=1e-5,
+    )
+
+
 def test_softmax():
     bias = tf.where(normal(4, 1, 1, 10, seed=3) > 1.0, -10000.0, 0.0)
     assert_same(
@@ -87,8 +156,11 @@ def test_sparse_nll(scale):
     """Also where the label's own probability is 0 in float32."""
     logits = normal(64, 300, scale=scale)
     labels = tf.random.stateless_uniform([64], [5, 5], 0, 300, tf.int32)
+    _, guess = fusion.sparse_nll(labels, logits)
+    assert guess.dtype == labels.dtype
+    np.testing.assert_array_equal(guess, tf.argmax(logits, -1))
     assert_same(
-        lambda x: fusion.sparse_nll(labels, x),
+        lambda x: fusion.sparse_nll(labels, x)[0],
         lambda x: tf.nn.sparse_softmax_cross_entropy_with_logits(labels, x),
         logits,
         tolerance=5e-6,
@@ -98,8 +170,10 @@ def test_sparse_nll(scale):
 def test_bfloat16_computes_in_float32():
     """Rounded once at the end: within half a step of bfloat16's 8 bits."""
     x = tf.cast(normal(64, 48, scale=3.0), tf.bfloat16)
-    wide = tf.nn.gelu(tf.cast(x, tf.float32), approximate=True)
-    found = fusion.gelu(x)
+    bias = tf.cast(normal(48, seed=2), tf.bfloat16)
+    wide = tf.cast(x, tf.float32) + tf.cast(bias, tf.float32)
+    wide = tf.nn.gelu(wide, approximate=True)
+    found = fusion.gelu(x, bias)
     assert found.dtype == tf.bfloat16
     np.testing.assert_allclose(
         tf.cast(found, tf.float32), wide, rtol=2**-8, atol=1e-5
@@ -250,6 +324,21 @@ def test_known_chains_give_the_same_numbers(
     # What is exported is traced without.
     written = plain.get_concrete_function().graph.as_graph_def()
     assert "FusedBatchNormV3" not in str(written)
+
+
+@pytest.mark.skipif(
+    not fusion._has_onednn(), reason="TensorFlow is without oneDNN here"
+)
+def test_products_of_a_fused_step_are_left_alone(tiny_config):
+    """None is made one with its bias: that kernel knows no AMX."""
+    model = scattered(tiny_config.replace(layout="google"))
+    batch = pretraining_batch(model.config)
+    step = PretrainStep(model, optimizer=None)
+    weights = losses.batch_weights(batch)
+    ops = optimized_ops(step._compute, batch, weights, tf.constant(0))
+    assert "_MklMatMul" in ops or "MatMul" in ops
+    # The two columns of the sentences' order alone.
+    assert sum("BiasAdd" in op for op in ops) == 1
 
 
 @pytest.mark.skipif(

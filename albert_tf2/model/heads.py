@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from albert_tf2.config import AlbertConfig
 from albert_tf2.keras_api import keras
-from albert_tf2.model import layers
+from albert_tf2.model import fusion, layers
 
 
 class MaskedLMHead(keras.layers.Layer):
@@ -40,7 +40,6 @@ class MaskedLMHead(keras.layers.Layer):
                 shape=[config.vocab_size],
                 initializer="zeros",
             )
-        self.activation = layers.activation(config.hidden_act)
         self.built = True
 
     def call(
@@ -49,7 +48,9 @@ class MaskedLMHead(keras.layers.Layer):
         batch, count, width = layers.dynamic_shape(hidden)
         hidden = tf.reshape(hidden, [-1, width])  # [B*P, H]
         hidden = self.transform_layer_norm(
-            self.activation(self.transform_dense(hidden))
+            layers.activated(
+                self.transform_dense, hidden, self.config.hidden_act
+            )
         )
         if embeddings.word_projection is not None:
             hidden = tf.matmul(
@@ -58,7 +59,10 @@ class MaskedLMHead(keras.layers.Layer):
         logits = tf.matmul(
             hidden, embeddings.word_embeddings, transpose_b=True
         )  # [B*P, V]
-        logits = tf.cast(logits + self.output_bias, tf.float32)
+        if fusion.are_enabled():
+            logits = fusion.add_bias(logits, self.output_bias, tf.float32)
+        else:
+            logits = tf.cast(logits + self.output_bias, tf.float32)
         return tf.reshape(logits, [batch, count, self.config.vocab_size])
 
 

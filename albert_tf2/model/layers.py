@@ -35,8 +35,6 @@ def activation(name: str):
         return tf.nn.relu
 
     def gelu(x):
-        if fusion.are_enabled() and name != "gelu_erf":
-            return fusion.gelu(x)
         return tf.nn.gelu(x, approximate=name != "gelu_erf")
 
     return gelu
@@ -47,16 +45,47 @@ def initializer(config: AlbertConfig) -> keras.initializers.Initializer:
     return keras.initializers.TruncatedNormal(stddev=config.initializer_range)
 
 
-def dense(
-    config: AlbertConfig, name: str, inputs: int, units: int
-) -> keras.layers.Dense:
+class Dense(keras.layers.Dense):
+    """Keras' own; steps on CPUs keep its product and its bias apart."""
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        if not fusion.are_enabled():
+            return super().call(inputs)
+        *outer, width = dynamic_shape(inputs)
+        product = self.product(tf.reshape(inputs, [-1, width]))
+        output = fusion.add_bias(product, self.bias)
+        return tf.reshape(output, [*outer, self.units])
+
+    def product(self, rows: tf.Tensor) -> tf.Tensor:
+        """Returns x W without the bias: [N, inputs] -> [N, units]."""
+        return tf.matmul(tf.cast(rows, self.compute_dtype), self.kernel)
+
+
+def dense(config: AlbertConfig, name: str, inputs: int, units: int) -> Dense:
     """Returns a built Dense layer with kernel [inputs, units] and a bias."""
-    layer = keras.layers.Dense(
-        units, kernel_initializer=initializer(config), name=name
-    )
+    layer = Dense(units, kernel_initializer=initializer(config), name=name)
     with tf.name_scope(name):
         layer.build([None, inputs])
     return layer
+
+
+def activated(dense: Dense, rows: tf.Tensor, name: str) -> tf.Tensor:
+    """Returns activation(x W + b), [N, units], as one pass where it can be.
+
+    Args:
+        dense: W and b.
+        rows: x, [N, inputs].
+        name: Of the activation.
+    """
+    if name == "gelu" and fusion.are_enabled():
+        return fusion.gelu(dense.product(rows), dense.bias)
+    if name.startswith("gelu"):
+        fused = fusion.known_dense_gelu(
+            rows, dense.kernel, dense.bias, approximate=name != "gelu_erf"
+        )
+        if fused is not None:
+            return fused
+    return activation(name)(dense(rows))
 
 
 class LayerNorm(keras.layers.LayerNormalization):
@@ -72,6 +101,19 @@ class LayerNorm(keras.layers.LayerNormalization):
                 inputs, self.gamma, self.beta, epsilon=self.epsilon
             )
         return super().call(inputs)
+
+    def of_sum(
+        self, hidden: tf.Tensor, dense: Dense, inputs: tf.Tensor
+    ) -> tf.Tensor:
+        """Returns LN(hidden + dense(inputs)) in one pass after the product."""
+        return fusion.layer_norm(
+            dense.product(inputs),
+            self.gamma,
+            self.beta,
+            epsilon=self.epsilon,
+            residual=hidden,
+            bias=dense.bias,
+        )
 
 
 def layer_norm(name: str, width: int) -> LayerNorm:
@@ -241,6 +283,23 @@ def softmax(scores: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     )
 
 
+def _add_and_norm(
+    block: "AttentionBlock | FeedForwardBlock",
+    hidden: tf.Tensor,
+    inputs: tf.Tensor,
+    training: bool | None,
+) -> tf.Tensor:
+    """Ends a block: its last projection, dropout, residual and LayerNorm."""
+    postln = block.config.ln_type != "preln"
+    drops = training and block.dropout.rate
+    if fusion.are_enabled() and postln and not drops:
+        return block.layer_norm.of_sum(hidden, block.output_dense, inputs)
+    output = hidden + block.dropout(
+        block.output_dense(inputs), training=training
+    )
+    return block.layer_norm(output) if postln else output
+
+
 class AttentionBlock(keras.layers.Layer):
     """Multi-head self-attention with its residual and LayerNorm.
 
@@ -283,10 +342,7 @@ class AttentionBlock(keras.layers.Layer):
             if bias.shape[2] != 1:
                 bias = tf.gather(bias[:, 0], positions, batch_dims=1)[:, None]
         context = self._attend(asking, inputs, bias, batch_size, training)
-        output = hidden + self.dropout(
-            self.output_dense(context), training=training
-        )
-        return output if preln else self.layer_norm(output)
+        return _add_and_norm(self, hidden, context, training)
 
     def _attend(self, asking, inputs, bias, batch_size, training):
         heads = self.config.num_attention_heads
@@ -334,21 +390,6 @@ class FeedForwardBlock(keras.layers.Layer):
     ) -> tf.Tensor:
         preln = self.config.ln_type == "preln"
         inputs = self.layer_norm(hidden) if preln else hidden
-        inner = self._inner(inputs)  # [B*T, I]
-        output = hidden + self.dropout(
-            self.output_dense(inner), training=training
-        )
-        return output if preln else self.layer_norm(output)
-
-    def _inner(self, inputs: tf.Tensor) -> tf.Tensor:
-        dense = self.intermediate_dense
-        if self.config.hidden_act.startswith("gelu"):
-            fused = fusion.known_dense_gelu(
-                inputs,
-                dense.kernel,
-                dense.bias,
-                approximate=self.config.hidden_act != "gelu_erf",
-            )
-            if fused is not None:
-                return fused
-        return self.activation(dense(inputs))
+        act = self.config.hidden_act
+        inner = activated(self.intermediate_dense, inputs, act)  # [B*T, I]
+        return _add_and_norm(self, hidden, inner, training)

@@ -26,12 +26,12 @@ def _weighted(
     weights = tf.reshape(tf.cast(weights, tf.float32), [-1])
     logits = tf.reshape(logits, [-1, logits.shape[-1]])
     if fusion.are_enabled():
-        nll = fusion.sparse_nll(labels, logits)
+        nll, guess = fusion.sparse_nll(labels, logits)
     else:
         nll = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        guess = tf.argmax(logits, -1, output_type=labels.dtype)
     # Of equal logits the first one counts: else a model whose logits are all
     # alike would be right always. In bfloat16 3 % of the rows are such ties.
-    guess = tf.argmax(logits, -1, output_type=labels.dtype)
     correct = tf.cast(guess == labels, tf.float32)
     return {
         "nll": tf.reduce_sum(weights * nll),
