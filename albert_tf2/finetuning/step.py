@@ -14,7 +14,7 @@ from albert_tf2 import features
 from albert_tf2.finetuning import regularizers
 from albert_tf2.finetuning.model import TaskModel
 from albert_tf2.keras_api import keras
-from albert_tf2.model import dropout, fusion, recomputation
+from albert_tf2.model import attention, dropout, fusion, recomputation
 from albert_tf2.training.distribution import all_reduce
 from albert_tf2.training.precision import Update
 
@@ -62,6 +62,7 @@ class FinetuneStep:
         self.distillation_weight = distillation_weight
         self.distillation_temperature = distillation_temperature
         self.fuses = fuses and not jit_compile
+        self.lean = attention.suits(jit_compile)
         self.recompute = recompute
         self.seed = seed
         self._update = Update(
@@ -127,6 +128,7 @@ class FinetuneStep:
         """Returns gradients and loss of some rows."""
         with (
             fusion.single_passes(self.fuses),
+            attention.lean(self.lean),
             recomputation.layers_twice(self.recompute),
             dropout.seeded(seed),
         ):

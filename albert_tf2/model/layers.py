@@ -17,7 +17,7 @@ import tensorflow as tf
 from albert_tf2.config import AlbertConfig
 from albert_tf2.errors import UserError
 from albert_tf2.keras_api import keras
-from albert_tf2.model import fusion
+from albert_tf2.model import attention, fusion
 from albert_tf2.model.dropout import Dropout
 
 # The originals' epsilon; any other is visible in the fifth decimal.
@@ -356,9 +356,15 @@ class AttentionBlock(keras.layers.Layer):
         query = split(self.query(asking) * (size**-0.5))
         key = split(self.key(inputs))
         value = split(self.value(inputs))
-        scores = tf.matmul(query, key, transpose_b=True)  # [B, N, T|Q, T]
-        probs = self.probs_dropout(softmax(scores, bias), training=training)
-        context = tf.transpose(tf.matmul(probs, value), [0, 2, 1, 3])
+        drops = training and self.probs_dropout.rate
+        if attention.is_lean() and not drops:
+            context = attention.attend(query, key, value, bias)
+        else:
+            scores = tf.matmul(query, key, transpose_b=True)  # [B, N, T|Q, T]
+            probs = softmax(scores, bias)
+            probs = self.probs_dropout(probs, training=training)
+            context = tf.matmul(probs, value)
+        context = tf.transpose(context, [0, 2, 1, 3])
         return tf.reshape(context, [-1, width])  # [B*T, H] or [B*Q, H]
 
 

@@ -18,7 +18,13 @@ import tensorflow as tf
 
 from albert_tf2 import features
 from albert_tf2.keras_api import keras
-from albert_tf2.model import dropout, fusion, losses, recomputation
+from albert_tf2.model import (
+    attention,
+    dropout,
+    fusion,
+    losses,
+    recomputation,
+)
 from albert_tf2.model.albert import AlbertPretrainer
 from albert_tf2.records.pipeline import split_batch
 from albert_tf2.training.distribution import all_reduce
@@ -69,6 +75,7 @@ class PretrainStep:
         self.accumulation_steps = accumulation_steps
         self.recompute = recompute
         self.fuses = not jit_compile and fusion.suits_devices()
+        self.lean = attention.suits(jit_compile)
         self._update = Update(
             optimizer,
             model.trainable_variables,
@@ -130,6 +137,7 @@ class PretrainStep:
         inputs, labels = split_batch(batch)
         with (
             fusion.single_passes(self.fuses),
+            attention.lean(self.lean),
             recomputation.layers_twice(self.recompute),
             dropout.seeded(seed),
             tf.GradientTape() as tape,
