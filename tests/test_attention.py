@@ -72,7 +72,7 @@ def test_bfloat16_is_as_near_to_float32_as_the_plain_one():
 
 @pytest.mark.parametrize("pairs", [1, 2])
 @pytest.mark.parametrize("changes", CHANGES, ids=str)
-def test_a_compiled_step_has_the_plain_models_gradients(
+def test_a_lean_step_has_the_plain_models_gradients(
     tiny_config, changes, pairs
 ):
     model = scattered(tiny_config.replace(**changes))
