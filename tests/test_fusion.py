@@ -338,7 +338,7 @@ def test_products_of_a_fused_step_are_left_alone(tiny_config):
     ops = optimized_ops(step._compute, batch, weights, tf.constant(0))
     assert "_MklMatMul" in ops or "MatMul" in ops
     # The two columns of the sentences' order alone.
-    assert sum("BiasAdd" in op for op in ops) == 1
+    assert sum("BiasAdd" in op for op in ops) <= 1
 
 
 @pytest.mark.skipif(

@@ -48,7 +48,7 @@ def attend(
     """Returns softmax(Q K^T + bias) V, [B, N, Q, D], without dropout.
 
     Args:
-        query: [B, N, Q, D], scaled; float32 or bfloat16, as `key` and `value`.
+        query: [B, N, Q, D], scaled; of the type of `key` and `value`.
         key: [B, N, T, D].
         value: [B, N, T, D].
         bias: float32 [B, 1, 1 or Q, T], a constant.
