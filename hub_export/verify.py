@@ -167,9 +167,21 @@ def check_encoder(folder: Path) -> Iterator[str]:
         outputs |= loaded.sop(inputs)
     for name, value in expected.items():
         if name in outputs:
-            difference = float(np.abs(outputs[name] - value).max())
-            _need(difference < TOLERANCE, (name, difference))
+            difference = _close(name, outputs[name], value, TOLERANCE)
             yield f"{name} differs from the model in memory by {difference:.1e}"
+
+
+def _close(
+    name: str, found: Any, expected: np.ndarray, tolerance: float
+) -> float:
+    """Returns the largest difference, which must be rounding's.
+
+    Logits and scores may be of any size, and float32 rounds them by their own.
+    """
+    difference = float(np.abs(found - expected).max())
+    size = max(1.0, float(np.abs(expected).max()))
+    _need(difference < tolerance * size, (name, difference))
+    return difference
 
 
 def _tensors(outputs) -> list:
@@ -202,8 +214,7 @@ def check_serving(folder: Path) -> Iterator[str]:
     same = signatures["similarity"](text_a=texts, text_b=texts)["similarity"]
     np.testing.assert_allclose(same, 1, rtol=1e-4)
     for name, value in _expected(folder).items():
-        difference = float(np.abs(embeddings - value).max())
-        _need(difference < TOLERANCE, (name, difference))
+        difference = _close(name, embeddings, value, TOLERANCE)
         yield f"{name} differs from the model in memory by {difference:.1e}"
     yield f"takes strings, returns embeddings of {embeddings.shape[-1]} numbers"
 
@@ -237,10 +248,7 @@ def _check_answers(folder: Path, loaded) -> Iterator[str]:
         _need(found.shape == value.shape, name)
         if not value.size:  # no entity anywhere
             continue
-        difference = float(np.abs(found - value).max())
-        # Scores may be of any size, and float32 rounds them by their own.
-        size = max(1.0, float(np.abs(value).max()))
-        _need(difference < ANSWER_TOLERANCE * size, (name, difference))
+        difference = _close(name, found, value, ANSWER_TOLERANCE)
         yield f"{name} differ from the predictor's by {difference:.1e}"
     yield f"takes strings, answers for {task['kind']} ({task['task']})"
 

@@ -1,5 +1,6 @@
 """The proof of a conversion, and that it can fail."""
 
+import dataclasses
 import hashlib
 
 import numpy as np
@@ -116,21 +117,47 @@ def test_an_existing_result_is_kept(found, tmp_path):
     assert not (tmp_path / "out" / "albert_model.ckpt.index").exists()
 
 
-def test_tolerance_grows_with_what_is_not_normalised(tiny_config):
-    def tolerances(config, tokens, logits):
-        found = certificate.tolerances(
-            config,
-            {
-                "sequence_output": np.full([2, 3, 4], tokens, np.float32),
-                "mlm_logits": np.full([2, 3, 9], logits, np.float32),
-            },
-        )
-        return found["sequence_output"], found["mlm_logits"]
+@pytest.fixture
+def sensitive(tiny_config):
+    """The first word's embedding hardly varies: LayerNorm enlarges it."""
+    found = weights_of(AlbertPretrainer(tiny_config.replace(layout="google")))
+    arrays = dict(found.arrays)
+    words = arrays["bert/embeddings/word_embeddings"].copy()
+    words[0] = 1.0
+    arrays["bert/embeddings/word_embeddings"] = words
+    for name in ("token_type", "position"):
+        name = f"bert/embeddings/{name}_embeddings"
+        arrays[name] = arrays[name] * np.float32(1e-4)
+    return dataclasses.replace(found, arrays=arrays)
 
-    preln = tiny_config.replace(ln_type="preln")
-    # Logits of a model that was really trained: some units each.
-    assert tolerances(tiny_config, 1.0, -4.0) == pytest.approx((2e-5, 8e-5))
-    assert tolerances(tiny_config, 0.5, 0.1) == (2e-5, 2e-5)
-    assert tolerances(tiny_config, 3.0, 0.1) == pytest.approx((6e-5, 2e-5))
-    assert tolerances(preln, -30.0, 4.0) == pytest.approx((6e-4, 6e-4))
-    assert tolerances(preln, 0.5, 0.5) == (2e-5, 2e-5)
+
+def limits_of(found, expected=None):
+    inputs = certificate.fixed_inputs(found.config)
+    inputs["input_word_ids"][:, 3] = 0  # not padding alone
+    model = weights.to_model(found)
+    expected = expected or certificate.run(model, inputs, found.heads, found)
+    return certificate.tolerances(found, inputs, expected)
+
+
+def test_limits_are_what_rounding_costs_this_model(found, sensitive):
+    limits = limits_of(found).values()
+    assert certificate.TOLERANCE == min(limits) <= max(limits) < 3e-5
+    limits = limits_of(sensitive)
+    # Embeddings of 1.0, one bit off, less their mean; divided by what varies.
+    assert limits["sequence_output"] > 2**-23 / 1e-4
+    assert limits_of(sensitive) == limits  # the same every time
+
+
+def test_a_heads_own_rounding_counts(found):
+    head = {"output_weights": np.zeros([3, 48], np.float32)}
+    head["output_bias"] = np.full(3, 1e4, np.float32)
+    tuned = dataclasses.replace(found, task_arrays=head)
+    limits = limits_of(tuned)
+    assert limits["pooled_output"] == certificate.TOLERANCE
+    assert limits["task_logits"] > 1e4 * 2**-22
+
+
+def test_a_broken_source_earns_no_limit(found):
+    expected = {"pooled_output": np.full([4, 48], np.nan, np.float32)}
+    limits = limits_of(found, expected)
+    assert limits == {"pooled_output": certificate.TOLERANCE}

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import fake_hub
 import numpy as np
@@ -61,10 +62,7 @@ def fetch(tmp_path, address, **variables):
 
 
 def held(folder):
-    return {
-        name: open(os.path.join(folder, name), "rb").read()
-        for name in os.listdir(folder)
-    }
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
 def test_a_repository_is_fetched_once_and_then_works_offline(hub, tmp_path):

@@ -62,6 +62,20 @@ def test_other_weights_are_found(pretrainer, encoder):
         check(encoder, "encoder", expected)
 
 
+@pytest.mark.parametrize(
+    ("size", "wrong", "holds"),
+    [(0.1, 1e-5, True), (0.1, 3e-5, False), (50.0, 5e-4, True)],
+)
+def test_large_logits_may_round_more(size, wrong, holds):
+    expected = np.array([0.0, -size])
+    if holds:
+        found = verify._close("x", expected + wrong, expected, verify.TOLERANCE)
+        assert found == pytest.approx(wrong)
+        return
+    with pytest.raises(AssertionError, match="x"):
+        verify._close("x", expected + wrong, expected, verify.TOLERANCE)
+
+
 def test_another_way_to_cut_is_found(pretrainer, vocab_file, tmp_path):
     """A serving model that does not fold what it should."""
     folder = export_serving(

@@ -147,7 +147,7 @@ def convert(
         difference = certificate.differences(
             expected, run(folder, inputs), inputs
         )
-        limits = certificate.tolerances(found.config, expected)
+        limits = certificate.tolerances(found, inputs, expected)
         return certificate.write(
             folder, found, target, variable_map, difference, limits
         )

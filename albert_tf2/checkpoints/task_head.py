@@ -112,12 +112,6 @@ def _score_scale(found: Weights) -> tuple[float, float]:
     return found.task.get("mean", 0.0), found.task.get("spread", 1.0)
 
 
-def scale(found: Weights) -> float:
-    """Returns how much the head may enlarge a difference in what it reads."""
-    rows = np.linalg.norm(found.task_arrays[WEIGHTS], axis=-1)
-    return max(1.0, float(rows.max()))
-
-
 def written_task(found: Weights) -> dict[str, Any]:
     """Returns what `task.json` is to hold; empty where nothing is known.
 
