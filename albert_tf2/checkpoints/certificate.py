@@ -116,7 +116,7 @@ def tolerances(
         expected: What the source computes of them.
     """
     rng = np.random.default_rng(SEED)
-    factors = np.float32([1 - 2**-23, 1 + 2**-23])
+    factors = np.array([1 - 2**-23, 1 + 2**-23], np.float32)
 
     def one_bit_off(arrays: Mapping[str, np.ndarray]) -> Arrays:
         return {
