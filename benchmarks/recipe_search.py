@@ -12,12 +12,14 @@ All variants are evaluated alike: on the same held-out records, masked by
 of --workdir; a second call makes those that are missing, and prints the table.
 A variant is a name and settings of the recipe, and of these:
 
-    layers=1           the model with so many layers
+    layers=1           the model with so many layers; see `MODEL` for others
     warmup=0.05        share of the steps
     output_bias=words  begin with the words' frequencies, not with zero
+    records=FOLDER     instead of --data_dir: another vocabulary, for example
+    short=FOLDER:0.5   half of the steps on these, shorter records first
 
     TF_NUM_INTRAOP_THREADS=1 taskset -c 1 python benchmarks/recipe_search.py \\
-        --data_dir records --workdir runs/search --minutes 5
+        --data_dir records --workdir runs/search --minutes 10
 """
 
 import dataclasses
@@ -35,20 +37,23 @@ from albert_tf2 import command_line, paths, settings
 from albert_tf2.recipes import PretrainRecipe, load_recipe
 
 BASELINE = "baseline"
+LAMB = "optimizer=lamb learning_rate=5e-3 beta_2=0.999"
+# Changes of the starter's recipe: AdamW; one layer, then two, then four.
 VARIANTS = {
     BASELINE: "",
-    "grow": "grow_depth=1:0.5,2:0.25",
-    "adamw 1e-3": "optimizer=adamw learning_rate=1e-3",
-    "adamw 2e-3": "optimizer=adamw learning_rate=2e-3",
-    "adamw 3e-3": "optimizer=adamw learning_rate=3e-3",
-    "lamb 1e-2": "learning_rate=1e-2",
-    "lamb 2e-3": "learning_rate=2e-3",
-    "batch 64": "global_batch_size=64",
-    "batch 16": "global_batch_size=16",
-    "words first": "output_bias=words",
+    "lamb": LAMB,
+    "lamb, four layers": f"{LAMB} grow_depth=",
+    "four layers": "grow_depth=",
+    "one layer longer": "grow_depth=1:0.5,2:0.25",
     "mask 25 %": "masked_lm_prob=0.25 max_predictions_per_seq=32",
     "mask 10 %": "masked_lm_prob=0.10",
     "single words": "max_ngram=1",
+    "rate 3e-3": "learning_rate=3e-3",
+    "batch 64": "global_batch_size=64",
+    "batch 16": "global_batch_size=16",
+    "words first": "output_bias=words",
+    "embedding 64": "embedding_size=64",
+    "embedding 256": "embedding_size=256",
     "initializer 0.05": "initializer_range=0.05",
     # The google layout has no pre-LN variant.
     "brightmart": "layout=brightmart",
@@ -57,11 +62,13 @@ VARIANTS = {
 # Settings of a variant that are the model's, or the search's own.
 MODEL = {
     "layers": ("num_hidden_layers", int),
+    "embedding_size": ("embedding_size", int),
+    "vocab_size": ("vocab_size", int),
     "initializer_range": ("initializer_range", float),
     "layout": ("layout", str),
     "ln_type": ("ln_type", str),
 }
-OWN = ("warmup", "output_bias")
+OWN = ("warmup", "output_bias", "records", "short")
 MEASURED_SECONDS = 6.0  # of the first steps
 RESULT = "result.json"
 
@@ -69,7 +76,7 @@ RESULT = "result.json"
 def main(argv: Sequence[str] | None = None) -> int:
     """Makes the runs that are missing, and prints the table."""
     parser = command_line.parser(__doc__)
-    parser.add_argument("--config", default="configs/pretrain_tiny.yaml")
+    parser.add_argument("--config", default="configs/pretrain_tiny_budget.yaml")
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--workdir", required=True)
     parser.add_argument("--minutes", type=float, default=10.0, help="of CPU")
@@ -125,17 +132,24 @@ def one(variant: str, arguments) -> None:
     folder = folder_of(variant, arguments)
     folder.mkdir(parents=True, exist_ok=True)
     recipe, own = recipe_of(changes, arguments, folder)
-    seconds = arguments.minutes * 60
-    steps = steps_within(seconds, recipe, arguments.data_dir, folder)
+    data_dir = own.get("records", arguments.data_dir)
+    short_dir, _, short_share = own.get("short", "none:0").rpartition(":")
+    parts = [(float(short_share), short_dir), (1.0, data_dir)]
+    parts = [part for part in parts if part[0]]
+    steps = steps_within(arguments.minutes * 60, recipe, parts, folder)
     share = float(own.get("warmup", 0.05))
     recipe = dataclasses.replace(
         recipe, train_steps=steps, warmup_steps=max(1, round(steps * share))
     )
-    run = new_run(recipe, arguments.data_dir, folder)
+    sources = [
+        (round(end * steps), new_run(recipe, records, folder))
+        for end, records in parts
+    ]
+    run = sources[-1][1]
     if own.get("output_bias") == "words":
         begin_with_frequencies(run)
     curve, spent = [], 0.0
-    for step, cpu, metrics in train(run):
+    for step, cpu, metrics in train(run, sources):
         spent += cpu
         curve.append({"step": step, "cpu_seconds": spent} | metrics)
         # To be looked at while it runs.
@@ -186,39 +200,56 @@ def new_run(recipe: PretrainRecipe, data_dir: str, folder: Path):
     return Run(recipe, data_dir, folder, "one_device")
 
 
-def train(run) -> Iterator[tuple[int, float, dict[str, float]]]:
+def train(run, sources) -> Iterator[tuple[int, float, dict[str, float]]]:
     """Yields the step, CPU seconds and metrics of each call of steps.
 
     Where a program is compiled, the step costs what those after it do.
+
+    Args:
+        run: What is trained.
+        sources: Up to which step batches come from which run's records.
     """
-    recipe = run.recipe
-    batches, step = run.batches(0), 0
-    unpaid: list = []
-    while step < recipe.train_steps:
-        count = min(recipe.steps_per_loop, recipe.train_steps - step)
-        programs, began = run.programs, time.process_time()
-        rows = run.run_steps(batches, step, count)  # [count, metrics]
-        cpu = time.process_time() - began
-        step += count
-        unpaid.append(rows)
-        if run.programs == programs:
-            cpu *= sum(map(len, unpaid)) / count
-            rows, unpaid = np.concatenate(unpaid), []
-            means = dict(zip(run.metrics, rows.mean(0).tolist(), strict=True))
-            means["tokens"] = float(rows[:, run.metrics.index("tokens")].sum())
-            yield step, cpu, means
+    step, unpaid = 0, []
+    for end, source in sources:
+        batches = source.batches(step)
+        while step < end:
+            count = min(run.recipe.steps_per_loop, end - step)
+            programs, began = run.programs, time.process_time()
+            rows = run.run_steps(batches, step, count)  # [count, metrics]
+            cpu = time.process_time() - began
+            step += count
+            unpaid.append(rows)
+            if run.programs == programs:
+                cpu *= sum(map(len, unpaid)) / count
+                rows, unpaid = np.concatenate(unpaid), []
+                means = rows.mean(0).tolist()
+                means = dict(zip(run.metrics, means, strict=True))
+                tokens = rows[:, run.metrics.index("tokens")]
+                means["tokens"] = float(tokens.sum())
+                yield step, cpu, means
 
 
 def steps_within(
-    seconds: float, recipe: PretrainRecipe, data_dir: str, folder: Path
+    seconds: float, recipe: PretrainRecipe, parts, folder: Path
 ) -> int:
-    """Returns how many steps a budget of CPU seconds pays for."""
+    """Returns how many steps a budget of CPU seconds pays for.
+
+    Args:
+        seconds: The budget.
+        recipe: Of the run.
+        parts: Up to which share of the steps which records are read.
+        folder: Of the run.
+    """
     from albert_tf2.pretraining import budget
 
     endless = dataclasses.replace(recipe, train_steps=settings.MAX_STEPS)
-    run = new_run(endless, data_dir, folder)
-    costs = budget.measure(run, time.process_time, MEASURED_SECONDS)
-    return max(1, int(seconds / costs.step))
+    cost = begin = 0.0
+    for end, records in parts:
+        run = new_run(endless, records, folder)
+        costs = budget.measure(run, time.process_time, MEASURED_SECONDS)
+        cost += (end - begin) * costs.step
+        begin = end
+    return max(1, int(seconds / cost))
 
 
 def begin_with_frequencies(run) -> None:

@@ -24,7 +24,10 @@ def search():
 
 
 class FakeRun:
-    """A step takes a CPU second for each layer, compiling half a minute."""
+    """A step takes a CPU second for each layer, compiling half a minute.
+
+    Of `short` records it takes half of that.
+    """
 
     metrics = ("loss", "tokens")
     now = 0.0
@@ -34,12 +37,13 @@ class FakeRun:
         self.recipe, self.programs = recipe, 0
         self.layers = recipe.model_config().num_hidden_layers
         self.stages = growth.stages(recipe, recipe.model_config())
+        self.data_dir = data_dir
 
     def batches(self, step):
-        return iter(())
+        return 0.5 if self.data_dir == "short" else 1.0
 
     def run_steps(self, batches, step, count):
-        FakeRun.now += count * self.layers + 30 * (not self.programs)
+        FakeRun.now += count * self.layers * batches + 30 * (not self.programs)
         self.programs = 1
         return np.tile(np.float32([1.0, 100.0]), [count, 1])
 
@@ -82,12 +86,21 @@ def test_variants_get_the_same_cpu_time_and_are_kept(
         assert result["cpu_seconds"] == 240
         assert result["tokens"] == 100 * result["steps"]
         assert result["curve"][-1]["step"] == result["steps"]
+    short = "short first: short=short:0.5"
+    assert search.main([*command[:-2], short]) == 0
+    kept = json.loads((tmp_path / "short_first" / "result.json").read_text())
+    assert (kept["steps"], kept["cpu_seconds"]) == (80, 40 * 2 + 40 * 4)
+    spent = {row["step"]: row["cpu_seconds"] for row in kept["curve"]}
+    assert spent[40] == 80
+    made.clear()
+    (tmp_path / "short_first" / "result.json").unlink()
+    assert search.main(command) == 0 and not made
     *_, first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("| one layer | 20191001 | 240 | 0.02 M | 240 |")
     assert "| 5.090 | -0.305 | 20.0% | 50.0% |" in first
     assert "| 5.395 | +0.000 |" in second
     with_seed = [*command, "--seed", "7"]
-    assert search.main(with_seed) == 0 and len(made) == 4
+    assert search.main(with_seed) == 0 and len(made) == 2
     kept = json.loads(
         (tmp_path / "one_layer-seed7" / "result.json").read_text()
     )
@@ -96,7 +109,7 @@ def test_variants_get_the_same_cpu_time_and_are_kept(
 
 def test_every_variant_of_the_table_is_a_recipe(search, tmp_path):
     arguments = SimpleNamespace(
-        config=str(ROOT / "configs" / "pretrain_tiny.yaml"), seed=None
+        config=str(ROOT / "configs" / "pretrain_tiny_budget.yaml"), seed=None
     )
     for name, changes in search.VARIANTS.items():
         recipe, own = search.recipe_of(changes.split(), arguments, tmp_path)
