@@ -9,7 +9,7 @@ from scipy import stats
 
 from albert_tf2 import features
 from albert_tf2.errors import UserError
-from albert_tf2.records import masking
+from albert_tf2.records import draws, masking
 from albert_tf2.text.tokenization import Vocabulary
 
 HAN = [chr(0x4E00 + i) for i in range(60)]
@@ -222,6 +222,13 @@ def test_every_word_is_masked_equally_often():
     # What is left of a budget favours the short tiles beside a border.
     assert hits.max() / hits.mean() < 1.08
     assert hits.min() / hits.mean() > 0.92
+
+
+def test_the_largest_draw_stays_below_every_limit():
+    limits = np.arange(1, 1 << 18, dtype=np.int32)
+    largest = tf.fill(limits.shape, tf.constant(0xFFFFFFFF, tf.uint32))
+    np.testing.assert_array_equal(draws.below(largest, limits), limits - 1)
+    np.testing.assert_array_equal(draws.below(largest[:2], [0, 1]), [0, 0])
 
 
 def test_masked_words_are_hidden_80_10_10_as_a_whole():

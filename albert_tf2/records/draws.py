@@ -35,10 +35,11 @@ def uniform(bits: tf.Tensor) -> tf.Tensor:
 
 
 def below(bits: tf.Tensor, limit: tf.Tensor) -> tf.Tensor:
-    """Turns uint32 bits into int32 in [0, limit); 0 where limit is 0."""
-    limit = tf.convert_to_tensor(limit, tf.int32)
-    drawn = tf.cast(uniform(bits) * tf.cast(limit, tf.float32), tf.int32)
-    return tf.minimum(drawn, tf.maximum(limit - 1, 0))
+    """Turns uint32 bits into int32 in [0, limit); 0 where limit is 0.
+
+    limit * (1 - 2^-24) never rounds up to a limit below 2^24.
+    """
+    return tf.cast(uniform(bits) * tf.cast(limit, tf.float32), tf.int32)
 
 
 def take(values: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
