@@ -72,7 +72,9 @@ class FinetuneStep:
             fuses=self.fuses,
         )
         self._compute = tf.function(
-            self.gradients, jit_compile=True if jit_compile else None
+            self.gradients,
+            jit_compile=True if jit_compile else None,
+            autograph=accumulation_steps > 1,  # for its loop
         )
 
     @tf.autograph.experimental.do_not_convert

@@ -51,7 +51,7 @@ class Evaluator:
             depth,
         )
 
-        @tf.function
+        @tf.function(autograph=False)
         def one_step(iterator):
             sums = strategy.run(step, (next(iterator),))
             return strategy.experimental_local_results(sums)[0]

@@ -206,15 +206,20 @@ class Run:
             depth=depth,
         )
 
-        @tf.function
+        # Written out: to convert a loop of Python's takes a second.
+        @tf.function(autograph=False)
         def train_steps(iterator, step, count):
-            rows = tf.TensorArray(tf.float32, size=count)
-            for number in tf.range(count):
+            def one_more(number, rows):
                 row = self.strategy.run(
                     train_step, (next(iterator), step + number)
                 )
                 row = self.strategy.experimental_local_results(row)[0]
-                rows = rows.write(number, row)
+                return number + 1, rows.write(number, row)
+
+            rows = tf.TensorArray(tf.float32, size=count)
+            _, rows = tf.while_loop(
+                lambda number, _: number < count, one_more, (0, rows)
+            )
             return rows.stack()  # [count, metrics]
 
         return train_steps

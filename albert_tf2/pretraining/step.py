@@ -85,7 +85,9 @@ class PretrainStep:
         # The update is apart: what crosses replicas cannot be compiled on its
         # own.
         self._compute = tf.function(
-            self.gradients, jit_compile=True if jit_compile else None
+            self.gradients,
+            jit_compile=True if jit_compile else None,
+            autograph=accumulation_steps > 1,  # for its loop
         )
 
     @tf.autograph.experimental.do_not_convert

@@ -259,10 +259,7 @@ def evaluation_dataset(
             tf.data.Dataset.from_tensors(b"").repeat(filling)
         )
     dataset = strings.batch(share, drop_remainder=True).enumerate()
-    per_worker = tf.constant(replicas, tf.int64)
-    dataset = dataset.filter(
-        lambda number, _: number // per_worker % workers == worker
-    )
+    dataset = dataset.filter(lambda number, _: number % workers == worker)
     build = _to_batch(record_set, masker, seed)
     return _built(dataset, lambda number, block: build(block, number * share))
 
