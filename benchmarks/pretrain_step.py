@@ -13,6 +13,7 @@ For albert_zh: --albert_zh CHECKOUT --albert_zh_python py37/bin/python (with
 TensorFlow 1.15).
 
 python benchmarks/pretrain_step.py --model albert_tiny_zh_google --batch_size 32
+python benchmarks/pretrain_step.py --batch_size 8 --length 512 --predictions 77
 """  # noqa: E501
 
 import json
@@ -46,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command_line.parser(__doc__)
     parser.add_argument("--model", default="albert_tiny_zh_google")
     parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--length", type=int, default=LENGTH)
+    parser.add_argument("--predictions", type=int, default=PREDICTIONS)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument(
@@ -80,7 +83,9 @@ def in_own_process(name: str, arguments) -> dict[str, float]:
     run = subprocess.run(
         [sys.executable, __file__, "--only", name]
         + ["--model", arguments.model, "--steps", str(arguments.steps)]
-        + ["--batch_size", str(arguments.batch_size)],
+        + ["--batch_size", str(arguments.batch_size)]
+        + ["--length", str(arguments.length)]
+        + ["--predictions", str(arguments.predictions)],
         stdout=subprocess.PIPE,
         env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
         text=True,
@@ -112,13 +117,15 @@ def measure(name: str, arguments) -> dict[str, float]:
     from albert_tf2.model.flops import training_flops
 
     config = AlbertConfig.from_name(arguments.model)
-    work = arguments.batch_size * training_flops(config, LENGTH, PREDICTIONS)
+    work = arguments.batch_size * training_flops(config, **sizes_of(arguments))
     if name == "gemm":
         step, work = gemm(), 2 * 2048**3
     else:
         kind, _, variant = name.partition("_")
         build = {"ours": ours, "garden": garden, "hf": hugging_face}[kind]
-        step = build(config, arguments.batch_size, variant)
+        step = build(
+            config, arguments.batch_size, variant, **sizes_of(arguments)
+        )
     for _ in range(3):
         step()
     walls, cpus = [], []
@@ -128,6 +135,11 @@ def measure(name: str, arguments) -> dict[str, float]:
         walls.append(time.perf_counter() - wall)
         cpus.append(time.process_time() - cpu)
     return medians(walls, cpus, work)
+
+
+def sizes_of(arguments) -> dict[str, int]:
+    """Returns tokens and masked tokens of a row."""
+    return {"length": arguments.length, "predictions": arguments.predictions}
 
 
 def medians(
@@ -150,12 +162,13 @@ def original(arguments) -> dict[str, float]:
     from albert_tf2.model.flops import training_flops
 
     config = AlbertConfig.from_name(arguments.model)
+    sizes = sizes_of(arguments)
     names = {name: key for key, name in features.CLASSIC_TO_BATCH.items()}
     values = {
         names[name]: value
         if value.dtype.kind == "f"
         else value.astype(np.int32)
-        for name, value in batch(config, arguments.batch_size).items()
+        for name, value in batch(config, arguments.batch_size, **sizes).items()
         if name in names
     }
     with tempfile.TemporaryDirectory() as folder:
@@ -171,7 +184,7 @@ def original(arguments) -> dict[str, float]:
             check=True,
         )
     found = json.loads(run.stdout.strip().splitlines()[-1])
-    work = arguments.batch_size * training_flops(config, LENGTH, PREDICTIONS)
+    work = arguments.batch_size * training_flops(config, **sizes)
     return medians(found["walls"], found["cpus"], work)
 
 
@@ -226,7 +239,9 @@ def tensors(config, batch_size: int, **sizes: int):
     }
 
 
-def ours(config, batch_size: int, variant: str) -> Callable[[], object]:
+def ours(
+    config, batch_size: int, variant: str, **sizes: int
+) -> Callable[[], object]:
     """The step that `albert_tf2.pretrain` runs."""
     import tensorflow as tf
 
@@ -242,11 +257,13 @@ def ours(config, batch_size: int, variant: str) -> Callable[[], object]:
             model, create_optimizer("lamb", 1e-3), jit_compile=variant == "jit"
         )
     )
-    values = tensors(config, batch_size)
+    values = tensors(config, batch_size, **sizes)
     return lambda: step(values).numpy()
 
 
-def garden(config, batch_size: int, variant: str) -> Callable[[], object]:
+def garden(
+    config, batch_size: int, variant: str, **sizes: int
+) -> Callable[[], object]:
     """Model Garden's encoder and heads, its LAMB."""
     import tensorflow as tf
     from official.nlp.modeling import layers, models, networks
@@ -281,7 +298,7 @@ def garden(config, batch_size: int, variant: str) -> Callable[[], object]:
         classification_heads=[head],
     )
     optimizer = create_optimizer("lamb", 1e-3)
-    values = tensors(config, batch_size)
+    values = tensors(config, batch_size, **sizes)
     inputs = {
         name: values[name]
         for name in (
@@ -354,12 +371,14 @@ def hugging_face_loss(config):
     return model, loss
 
 
-def hugging_face(config, batch_size: int, variant: str) -> Callable[[], object]:
+def hugging_face(
+    config, batch_size: int, variant: str, **sizes: int
+) -> Callable[[], object]:
     """`AlbertForPreTraining`, compiled whole, torch's fused AdamW."""
     import torch
 
     model, loss = hugging_face_loss(config)
-    values = batch(config, batch_size)
+    values = batch(config, batch_size, **sizes)
     arguments = [
         torch.tensor(values[name])
         for name in (
