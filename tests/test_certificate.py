@@ -8,7 +8,13 @@ import pytest
 from model_weights import weights_of
 
 from albert_tf2 import AlbertPretrainer, UserError, paths
-from albert_tf2.checkpoints import certificate, conversion, names, weights
+from albert_tf2.checkpoints import (
+    certificate,
+    conversion,
+    names,
+    read_weights,
+    weights,
+)
 
 
 @pytest.fixture
@@ -161,3 +167,23 @@ def test_a_broken_source_earns_no_limit(found):
     expected = {"pooled_output": np.full([4, 48], np.nan, np.float32)}
     limits = limits_of(found, expected)
     assert limits == {"pooled_output": certificate.TOLERANCE}
+
+
+@pytest.mark.parametrize("wrong", ["gelu", "epsilon"])
+def test_what_is_wrong_costs_more_than_rounding(wrong):
+    """Of a trained model that makes much of a rounding: the starter."""
+    starter = read_weights("starter")
+    inputs = certificate.fixed_inputs(starter.config)
+    expected = certificate.run(weights.to_model(starter), inputs, starter.heads)
+    limits = certificate.tolerances(starter, inputs, expected)
+    assert limits["sequence_output"] > certificate.TOLERANCE
+    act = {"hidden_act": "gelu_erf"} if wrong == "gelu" else {}
+    other = dataclasses.replace(starter, config=starter.config.replace(**act))
+    model = weights.to_model(other)
+    if wrong == "epsilon":
+        for layer in model.submodules:
+            if hasattr(layer, "epsilon"):
+                layer.epsilon = 1e-6
+    actual = certificate.run(model, inputs, starter.heads)
+    cost = certificate.differences(expected, actual, inputs)
+    assert cost["sequence_output"] > 2 * limits["sequence_output"]
