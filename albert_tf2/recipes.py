@@ -22,6 +22,7 @@ from albert_tf2.settings import (
     POOLINGS,
     PRECISIONS,
     VECTOR_LOSSES,
+    WORD_VECTORS,
     setting,
 )
 
@@ -65,6 +66,13 @@ class PretrainRecipe:
         "Dropout on the attention's probabilities, in place of the model's.",
         least=0.0,
         below=1.0,
+    )
+
+    word_vectors: str = setting(
+        "random",
+        "What the table of words begins with: random numbers, or what is "
+        "counted in the records about who stands near whom.",
+        choices=WORD_VECTORS,
     )
 
     train_steps: int = setting(

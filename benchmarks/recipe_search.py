@@ -14,7 +14,6 @@ A variant is a name and settings of the recipe, and of these:
 
     layers=1           the model with so many layers; see `MODEL` for others
     warmup=0.05        share of the steps
-    output_bias=words  begin with the words' frequencies, not with zero
     records=FOLDER     instead of --data_dir: another vocabulary, for example
     short=FOLDER:0.5   half of the steps on these, shorter records first
 
@@ -45,13 +44,13 @@ VARIANTS = {
     "lamb, four layers": f"{LAMB} grow_depth=",
     "four layers": "grow_depth=",
     "one layer longer": "grow_depth=1:0.5,2:0.25",
-    "mask 25 %": "masked_lm_prob=0.25 max_predictions_per_seq=32",
+    "mask 30 %": "masked_lm_prob=0.3 max_predictions_per_seq=38",
     "mask 10 %": "masked_lm_prob=0.10",
     "single words": "max_ngram=1",
     "rate 3e-3": "learning_rate=3e-3",
     "batch 64": "global_batch_size=64",
     "batch 16": "global_batch_size=16",
-    "words first": "output_bias=words",
+    "counted words": "word_vectors=counted",
     "embedding 64": "embedding_size=64",
     "embedding 256": "embedding_size=256",
     "initializer 0.05": "initializer_range=0.05",
@@ -68,7 +67,7 @@ MODEL = {
     "layout": ("layout", str),
     "ln_type": ("ln_type", str),
 }
-OWN = ("warmup", "output_bias", "records", "short")
+OWN = ("warmup", "records", "short")
 MEASURED_SECONDS = 6.0  # of the first steps
 RESULT = "result.json"
 
@@ -146,8 +145,8 @@ def one(variant: str, arguments) -> None:
         for end, records in parts
     ]
     run = sources[-1][1]
-    if own.get("output_bias") == "words":
-        begin_with_frequencies(run)
+    if recipe.word_vectors == settings.COUNTED:
+        run.begin_with_counts()
     curve, spent = [], 0.0
     for step, cpu, metrics in train(run, sources):
         spent += cpu
@@ -250,17 +249,6 @@ def steps_within(
         cost += (end - begin) * costs.step
         begin = end
     return max(1, int(seconds / cost))
-
-
-def begin_with_frequencies(run) -> None:
-    """Sets the masked-word head's bias to the labels' log frequencies."""
-    from albert_tf2.records import pipeline
-
-    run.model.mlm_head.output_bias.assign(
-        pipeline.unigram_log_probs(
-            run.records, run.masker, run.config.vocab_size
-        )
-    )
 
 
 def evaluate(run, arguments) -> dict[str, float]:

@@ -30,6 +30,7 @@ STEPS = 20
 LOSS_TOLERANCE, WEIGHT_TOLERANCE = 1e-4, 5e-4
 
 SETTINGS = {
+    "word_vectors": "counted",
     "train_steps": STEPS,
     "global_batch_size": 32,
     "max_seq_length": 32,
@@ -56,7 +57,7 @@ TWO_REPLICAS = """
 @pytest.fixture(scope="module")
 def problem(tmp_path_factory):
     folder = tmp_path_factory.mktemp("problem")
-    write_set(folder / "records", [60, 50, 40], held_out=21)
+    write_set(folder / "records", [260, 250, 240], held_out=21)
     AlbertConfig(
         vocab_size=200,
         embedding_size=8,

@@ -321,6 +321,14 @@ def _(lab):
     assert [stage.depth for stage in run.stages] == [1, 2]
 
 
+# What is counted, and that it is seen in a run, is in test_word_vectors.py.
+@EFFECTS.proves("word_vectors")
+def _(lab):
+    run = lab.run(whole=True, word_vectors="counted")
+    with pytest.raises(UserError, match="needs tokens that occur 20 times"):
+        run.start(None)
+
+
 # What these do to the rows is in test_input_pipeline.py.
 @EFFECTS.proves("global_batch_size")
 def _(lab):

@@ -21,7 +21,7 @@ from albert_tf2.errors import UserError
 from albert_tf2.keras_api import keras
 from albert_tf2.model import flops
 from albert_tf2.model.albert import AlbertPretrainer
-from albert_tf2.pretraining import budget, growth
+from albert_tf2.pretraining import budget, growth, word_vectors
 from albert_tf2.pretraining.evaluation import Evaluator
 from albert_tf2.pretraining.identity import identity_of, put_beside
 from albert_tf2.pretraining.recipe_parts import (
@@ -34,7 +34,12 @@ from albert_tf2.pretraining.recipe_parts import (
 from albert_tf2.pretraining.step import METRICS, PretrainStep
 from albert_tf2.recipes import PretrainRecipe
 from albert_tf2.records import pipeline
-from albert_tf2.records.record_set import damage_told, open_records
+from albert_tf2.records.record_set import (
+    ClassicRecords,
+    damage_told,
+    open_records,
+)
+from albert_tf2.settings import COUNTED
 from albert_tf2.training import guard, optimization, run_folder
 from albert_tf2.training.distribution import create_strategy, distributed
 from albert_tf2.training.identity import PRETRAINING
@@ -245,6 +250,12 @@ class Run:
             strategy=self.strategy,
         )
         changes = run_folder.check(self.workdir, what)
+        if init_checkpoint is not None and self.recipe.word_vectors == COUNTED:
+            raise UserError(
+                "recipe: `word_vectors=counted` fills the table of a new "
+                f"model, and --init_checkpoint {init_checkpoint} brings one: "
+                "leave one of them away"
+            )
         if self.loop.resume():
             pass
         elif init_checkpoint is not None:
@@ -264,10 +275,31 @@ class Run:
                 "name it with --init_checkpoint, or leave the setting away "
                 "(`vocab_size_from_data` takes the size from the records)"
             )
+        elif self.recipe.word_vectors == COUNTED:
+            self.begin_with_counts()
         if self.workers.index == 0:
             put_beside(self.workdir, self.config, self.records)
             run_folder.describe(self.workdir, what, changes, say=self.say)
         self._tell_plan()
+
+    def begin_with_counts(self) -> None:
+        """Fills the table of words with what the records tell."""
+        if isinstance(self.records, ClassicRecords):
+            raise UserError(
+                "recipe: `word_vectors=counted` reads the words of records, "
+                f"and those of {self.records.folder} are masked: build them "
+                "with --masking dynamic, or take `word_vectors=random`"
+            )
+        assert self.masker is not None, "compact records are masked here"
+        with self.strategy.scope():
+            word_vectors.begin_with(
+                self.model,
+                self.records,
+                self.masker,
+                seed=self.recipe.seed,
+                workers=self.workers,
+                say=self.say,
+            )
 
     def _tell_plan(self) -> None:
         recipe, records = self.recipe, self.records.records

@@ -70,6 +70,7 @@ RULES = {
     PRETRAINING: _SHARED
     | _table(
         (REFUSED, "shuffle_buffer", _ROWS),
+        (REFUSED, "word_vectors", "the run began from other weights"),
         (REFUSED, "label_style", "the labels would mean something else"),
         (TOLD, "train_steps warmup_steps end_learning_rate", ""),
         (TOLD, "grow_depth", ""),

@@ -16,6 +16,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from albert_tf2 import paths
@@ -44,20 +45,39 @@ class Workers:
                     self.index += chiefs
 
         @tf.function
-        def gather(value):
-            mine = tf.one_hot(self.index, self.count, dtype=tf.int64) * value
+        def add(mine):
             per_replica = self._strategy.run(lambda: mine)
             return self._strategy.reduce("SUM", per_replica, axis=None)
 
-        self._gather = gather
+        self._add = add
 
     def values(self, value: int) -> list[int]:
         """Returns every worker's value; all must ask at the same place."""
         if self.count == 1:
             return [value]
-        sums = self._gather(tf.constant(value, tf.int64))
+        mine = tf.one_hot(self.index, self.count, dtype=tf.int64) * value
+        return [int(total) for total in self._sum(mine)]
+
+    def _sum(self, mine: tf.Tensor) -> np.ndarray:
+        """Returns the sum of what all bring, on all of them."""
         replicas = self._strategy.num_replicas_in_sync // self.count
-        return [int(total) // replicas for total in sums.numpy()]
+        # Each replica of a worker brings it.
+        total = self._add(mine).numpy()
+        return (total / replicas).astype(total.dtype)
+
+    def first(self, array: np.ndarray) -> np.ndarray:
+        """Returns worker 0's array on all of them; all must ask at once.
+
+        What each computes from the same data may differ in its last bits
+        where their processors do, and weights must not.
+
+        Args:
+            array: float32, of the same shape on all of them.
+        """
+        if self.count == 1:
+            return array
+        mine = array if self.index == 0 else np.zeros_like(array)
+        return self._sum(tf.constant(mine))
 
     def any(self, flag: bool) -> bool:
         """Whether a flag stands on one of them; all must ask at once."""

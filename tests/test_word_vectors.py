@@ -1,0 +1,252 @@
+"""Counted word vectors: what is counted, and that a run begins with it."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from small_records import TOKENS, classic, example, write_set
+
+from albert_tf2 import AlbertConfig, features
+from albert_tf2.errors import UserError
+from albert_tf2.pretraining import word_vectors
+from albert_tf2.pretraining.run import Run
+from albert_tf2.recipes import PretrainRecipe
+from albert_tf2.records import pipeline
+from albert_tf2.records.record_set import open_records
+from albert_tf2.training.run_log import read_rows
+from albert_tf2.training.workers import Workers
+
+SMALL = {
+    "vocab_size": len(TOKENS),
+    "embedding_size": 6,
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "intermediate_size": 8,
+    "max_position_embeddings": 32,
+}
+
+
+@given(
+    arrays.arrays(
+        np.int64,
+        st.tuples(*[st.integers(1, 9)] * 2),
+        elements=st.integers(-1, 5),
+    )
+)
+def test_neighbours_are_those_of_a_loop_over_each_row(block):
+    ids = np.array([1, 3, 4])
+    expected = np.zeros((3, 3))
+    for row in block.tolist():
+        for place, token in enumerate(row):
+            for other in range(place + 1, len(row)):
+                distance = other - place
+                pair = [token, row[other]]
+                if distance <= 5 and set(pair) <= set(ids):
+                    one, two = (ids.tolist().index(t) for t in pair)
+                    expected[one, two] += 1 / distance
+                    expected[two, one] += 1 / distance
+    found = word_vectors.count_neighbours(iter([block[:1], block[1:]]), ids, 6)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_association_is_the_formula_of_the_papers():
+    counts = np.array([[0, 8, 1], [8, 2, 0], [1, 0, 0]], np.float32)
+    sums = counts.sum(0)
+    flat = sums**0.75 / (sums**0.75).sum()
+
+    def ratio(one, two):
+        found = counts[one, two] / sums[one] / flat[two]
+        return math.log(found) if found > 1 else 0.0
+
+    expected = [
+        [(ratio(one, two) + ratio(two, one)) / 2 for two in range(3)]
+        for one in range(3)
+    ]
+    found = word_vectors.association(counts.copy())
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert found[0, 1] > 0 and found[0, 0] == 0
+
+
+def test_a_token_without_neighbours_has_no_association():
+    counts = np.array([[0, 3, 0], [3, 1, 0], [0, 0, 0]], np.float32)
+    found = word_vectors.association(counts)
+    assert np.isfinite(found).all() and not found[2].any()
+
+
+@pytest.mark.parametrize("width", [4, 20])
+def test_the_strongest_directions_are_those_of_an_exact_search(width):
+    random = np.random.default_rng(5)
+    parts = random.standard_normal((90, 12)) * 2.0 ** -np.arange(12)
+    # A direction of opposites is none of likeness.
+    against = random.standard_normal((90, 1))
+    matrix = (parts @ parts.T - against @ against.T).astype(np.float32)
+    values, vectors = np.linalg.eigh(matrix)
+    kept = np.maximum(values, 0) * (np.arange(90) >= 90 - width)
+    found = word_vectors.strongest_directions(matrix, width, seed=1)
+    assert found.shape == (90, width) and found.dtype == np.float32
+    np.testing.assert_allclose(
+        found @ found.T, (vectors * kept) @ vectors.T, atol=1e-3
+    )
+    # Rotated: no element tells much more than another.
+    share = (found**2).sum(0) / (found**2).sum()
+    assert share.max() < 0.8 and share.min() > 0
+
+
+def test_there_may_be_fewer_tokens_than_directions():
+    matrix = np.eye(3, dtype=np.float32)
+    found = word_vectors.strongest_directions(matrix, 5, seed=1)
+    np.testing.assert_allclose(found @ found.T, matrix, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def problem(tmp_path_factory):
+    """Records of 200 tokens of which half come 20 times, and a model."""
+    folder = tmp_path_factory.mktemp("word_vectors")
+    write_set(folder / "records", [230, 230], held_out=4)
+    write_set(folder / "classic", [4, 4], kind=classic)
+    write_set(folder / "few", [2, 2])
+    AlbertConfig(**SMALL).to_json(folder / "model.json")
+    return folder
+
+
+def begin(problem, workdir, records="records", start=None, **changes):
+    settings = {"word_vectors": "counted", "train_steps": 2} | changes
+    recipe = PretrainRecipe(
+        model=str(problem / "model.json"),
+        optimizer="adamw",
+        global_batch_size=4,
+        max_seq_length=32,
+        **settings,
+    )
+    run = Run(recipe, str(problem / records), workdir, "one_device")
+    run.start(start)
+    return run
+
+
+def weights_of(run):
+    return [variable.numpy() for variable in run.model.trainable_variables]
+
+
+def test_a_run_begins_with_them(problem, tmp_path, capsys):
+    run = begin(problem, tmp_path / "run")
+    records = open_records(str(problem / "records"))
+    tokens = np.concatenate(
+        [block[block >= 0] for block in word_vectors._blocks(records)]
+    )
+    often = np.bincount(tokens, minlength=200) >= word_vectors.LEAST_COUNT
+    assert 20 < often.sum() < 180
+    ids, vectors = word_vectors.counted_vectors(
+        records, 6, seed=run.recipe.seed
+    )
+    np.testing.assert_array_equal(ids, np.flatnonzero(often))
+    np.testing.assert_allclose((vectors**2).sum(1), 6, rtol=1e-5)
+    untrained = begin(problem, tmp_path / "other", word_vectors="random")
+    table = run.model.encoder.embeddings.word_embeddings.numpy()
+    first = untrained.model.encoder.embeddings.word_embeddings.numpy()
+    np.testing.assert_allclose(table[ids], 0.05 * vectors, rtol=1e-5)
+    np.testing.assert_array_equal(table[~often], first[~often])
+    np.testing.assert_allclose(
+        run.model.mlm_head.output_bias.numpy(),
+        pipeline.unigram_log_probs(run.records, run.masker, 200),
+        rtol=1e-6,
+    )
+    said = capsys.readouterr().out
+    assert f"word vectors: {len(ids)} of 200 tokens begin with" in said
+    # Nothing else is another.
+    changed = [
+        not np.array_equal(*pair)
+        for pair in zip(weights_of(run), weights_of(untrained), strict=True)
+    ]
+    assert sum(changed) == 2
+
+
+def test_the_seed_rotates_them(problem):
+    records = open_records(str(problem / "records"))
+    one, same, other = (
+        word_vectors.counted_vectors(records, 6, seed=seed)[1]
+        for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(one, same)
+    assert np.abs(one - other).max() > 0.1
+    # Not exactly: the directions of words drawn by chance are close rivals.
+    likeness = np.corrcoef((one @ one.T).flat, (other @ other.T).flat)
+    assert likeness[0, 1] > 0.9
+
+
+def test_the_end_of_a_row_is_the_end_of_its_neighbours(problem):
+    for block in word_vectors._blocks(open_records(str(problem / "few"))):
+        assert (block == -1).any(axis=1).all() and (block[:, 0] >= 5).all()
+
+
+def test_a_resumed_run_does_not_begin_again(problem, tmp_path, capsys):
+    run = begin(problem, tmp_path / "run")
+    run.train()
+    trained = weights_of(run)
+    capsys.readouterr()
+    again = begin(problem, tmp_path / "run")
+    assert "word vectors" not in capsys.readouterr().out
+    for one, other in zip(trained, weights_of(again), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert len(read_rows(tmp_path / "run" / "evaluation.jsonl")) == 2
+    with pytest.raises(UserError, match="began from other weights"):
+        begin(problem, tmp_path / "run", word_vectors="random")
+
+
+@pytest.mark.parametrize(
+    ("records", "start", "words"),
+    [
+        ("classic", None, "are masked: build them with --masking dynamic"),
+        ("few", None, "tokens that occur 20 times, and .*few has 0 of them"),
+        ("records", "tiny", "--init_checkpoint tiny brings one: leave one of"),
+    ],
+)
+def test_what_cannot_be_counted_is_told(
+    problem, tmp_path, records, start, words
+):
+    with pytest.raises(UserError, match=words):
+        begin(problem, tmp_path / "run", records, start)
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_all_workers_take_the_first_ones_numbers():
+    mine, his = np.float32([1, 2]), np.float32([3, 4.5])
+    assert Workers().first(mine) is mine
+    workers = Workers()
+    workers.count = 2
+    workers._strategy = type("Strategy", (), {"num_replicas_in_sync": 4})
+    # Two replicas each; the other worker brings what it has to.
+    workers.index = 1
+    workers._add = lambda value: 2 * (value + his)
+    np.testing.assert_array_equal(workers.first(mine), his)
+    workers.index = 0
+    workers._add = lambda value: 2 * value
+    np.testing.assert_array_equal(workers.first(mine), mine)
+
+
+def test_words_that_stand_alike_are_alike(tmp_path):
+    """Sentences of two kinds of words, each kind among its own."""
+    random = np.random.default_rng(3)
+
+    def row(_):
+        kind = random.integers(2)
+        tokens = random.integers(10, 40, 20) + 60 * kind
+        return example_of(tokens)
+
+    write_set(tmp_path / "records", [200], kind=row)
+    ids, vectors = word_vectors.counted_vectors(
+        open_records(str(tmp_path / "records")), 4, seed=1
+    )
+    alike = vectors @ vectors.T / 4
+    same = (ids[:, None] > 50) == (ids[None, :] > 50)
+    assert alike[same].mean() > alike[~same].mean() + 0.5
+
+
+def example_of(tokens):
+    raw = (tokens | 1 << 15).astype("<u2").tobytes()
+    fields = {features.TOKENS: [raw], features.SEGMENT_LENGTHS: [10, 10]}
+    return example(fields), tokens
