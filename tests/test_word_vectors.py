@@ -148,7 +148,7 @@ def test_a_run_begins_with_them(problem, tmp_path, capsys):
     untrained = begin(problem, tmp_path / "other", word_vectors="random")
     table = run.model.encoder.embeddings.word_embeddings.numpy()
     first = untrained.model.encoder.embeddings.word_embeddings.numpy()
-    np.testing.assert_allclose(table[ids], 0.05 * vectors, rtol=1e-5)
+    np.testing.assert_allclose(table[ids], 0.15 * vectors, rtol=1e-5)
     np.testing.assert_array_equal(table[~often], first[~often])
     np.testing.assert_allclose(
         run.model.mlm_head.output_bias.numpy(),

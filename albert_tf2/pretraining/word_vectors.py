@@ -25,9 +25,9 @@ from albert_tf2.training.workers import Workers
 
 # Tokens so far apart are still neighbours; one at distance d counts as 1/d.
 WINDOW = 5
-# An element of a vector, as a root mean square. The model's initializer has
-# 0.02; after training it is 0.2.
-SIZE = 0.05
+# An element of a vector, as a root mean square: about what training makes of
+# it. At the initializer's 0.02, positions would be as loud.
+SIZE = 0.15
 # Rarer tokens keep random vectors: what is counted for them is chance.
 LEAST_COUNT = 20
 # N at most: four tables of N^2 floats are the memory, 1.1 GB.
