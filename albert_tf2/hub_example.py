@@ -66,6 +66,19 @@ def embed(preprocessor, encoder, sentences: Sequence[str]):
     return tf.nn.l2_normalize(mean, -1)
 
 
+def count_cut(preprocessor, columns) -> int:
+    """Returns how many pairs are longer than SEQ_LENGTH and lose their ends."""
+    import tensorflow as tf
+
+    # Each text is words of pieces; three more tokens stand around a pair.
+    first, second = (
+        preprocessor.tokenize(tf.constant(texts)).merge_dims(1, 2)
+        for texts in columns[:2]
+    )
+    lengths = first.row_lengths() + second.row_lengths() + 3
+    return int(tf.math.count_nonzero(lengths > SEQ_LENGTH))
+
+
 def pair_dataset(preprocessor, columns, *, shuffle_seed: int | None = None):
     """Returns batches of (encoder inputs, labels); repeats if shuffled."""
     import tensorflow as tf
@@ -80,7 +93,10 @@ def pair_dataset(preprocessor, columns, *, shuffle_seed: int | None = None):
     dataset = tf.data.Dataset.from_tensor_slices(columns)
     if shuffle_seed is not None:
         dataset = dataset.shuffle(len(columns[0]), seed=shuffle_seed).repeat()
-    return dataset.batch(BATCH_SIZE).map(pack).prefetch(2)
+    options = tf.data.Options()
+    # Its thread may keep a finished program waiting for a minute.
+    options.autotune.enabled = False
+    return dataset.batch(BATCH_SIZE).map(pack).prefetch(2).with_options(options)
 
 
 def build_classifier(encoder_path: paths.PathLike, steps: int):
@@ -139,6 +155,12 @@ def run(
     for sentence, cosine in zip(SENTENCES[1:], cosines, strict=True):
         print(f"  cosine {cosine:+.3f}  {SENTENCES[0]} | {sentence}")
 
+    for name, pairs_of in columns.items():
+        if cut := count_cut(preprocessor, pairs_of):
+            print(
+                f"  note: {cut:,} of {len(pairs_of[0]):,} pairs of {name}.txt "
+                f"are longer than {SEQ_LENGTH} tokens and lose their ends"
+            )
     model = build_classifier(encoder_path, steps)
     held_out = {
         name: pair_dataset(preprocessor, columns[name])

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-from albert_tf2 import UserError
+from albert_tf2 import UserError, hub_example
 from albert_tf2.hub_export import normalizer, verify
 from albert_tf2.hub_export.preprocessor import export_preprocessor
 from albert_tf2.text.normalization import REPLACEMENTS
@@ -448,3 +448,18 @@ def test_all_of_lcqmc(real, shared, shared_vocab):
             text for line in lines.splitlines() for text in line.split(b"\t")
         ]
         assert_same_ids(real, tokenizer, texts)
+
+
+def test_the_example_tells_of_pairs_that_lose_their_ends(loaded):
+    """[CLS] and two [SEP] stand around a pair of 48 tokens."""
+    columns = (
+        ["今天" * 11, "今天" * 12, "", "albert" * 12],
+        ["天气我"] * 4,
+        [0],
+    )
+    longest = (["今天" * 20, "今天" * 21], ["气" * 5] * 2, [0, 0])
+    assert hub_example.count_cut(loaded, columns) == 0
+    assert hub_example.count_cut(loaded, longest) == 1
+    packed = next(iter(hub_example.pair_dataset(loaded, longest)))[0]
+    ids = packed["input_word_ids"].numpy()
+    assert (ids[0] > 0).all() and (ids[0] == SEP).sum() == 2
