@@ -60,13 +60,17 @@ def begin_with(
         masker: It spells the labels.
         seed: Of the vectors' rotation.
         workers: All of them begin with the first one's numbers.
-        say: Receives one sentence.
+        say: Receives what is done.
 
     Raises:
         UserError: If the text is too short to count anything.
     """
     table = model.encoder.embeddings.word_embeddings
     vocab_size, width = table.shape
+    say(
+        f"counting neighbours in {min(records.records, _ROWS):,} records, for "
+        "the table of words"
+    )
     ids, vectors = counted_vectors(records, width, seed=seed)
     values = table.numpy()
     values[ids] = SIZE * vectors
