@@ -150,8 +150,8 @@ def count_neighbours(
             both = (left >= 0) & (right >= 0)
             places = left[both] * len(ids) + right[both]
             np.add.at(counts, places, np.float32(1 / distance))
-    counts = counts.reshape(len(ids), len(ids))
-    return counts + counts.T
+    table = counts.reshape(len(ids), len(ids))
+    return table + table.T
 
 
 def association(counts: np.ndarray) -> np.ndarray:
