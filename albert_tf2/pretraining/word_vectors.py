@@ -1,12 +1,12 @@
 """Word vectors to begin with: counted, before the first step is trained.
 
-    医 疗 机 构        疗 stands next to 医 400 times as often as chance has it
+    near 医:    疗 650 times as often as by chance    的 as often as by chance
 
 ALBERT's table of words is narrow and apart from its layers (E = 128), and that
 is what counting yields as well: the logarithms of such ratios, as far as they
 are positive, in the E directions that tell most of them (Levy and Goldberg
-2014, "Neural Word Embedding as Implicit Matrix Factorization"). One pass over
-the records takes seconds, where training needs the first minutes for it.
+2014, "Neural Word Embedding as Implicit Matrix Factorization"). Counting takes
+seconds, where training needs its first minutes to know as much.
 
 Letters: V tokens, N of them counted, E the width of a vector.
 """
