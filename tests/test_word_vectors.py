@@ -132,6 +132,10 @@ def weights_of(run):
     return [variable.numpy() for variable in run.model.trainable_variables]
 
 
+def table_of(run):
+    return run.model.encoder.embeddings.word_embeddings.numpy()
+
+
 def test_a_run_begins_with_them(problem, tmp_path, capsys):
     run = begin(problem, tmp_path / "run")
     records = open_records(str(problem / "records"))
@@ -146,8 +150,7 @@ def test_a_run_begins_with_them(problem, tmp_path, capsys):
     np.testing.assert_array_equal(ids, np.flatnonzero(often))
     np.testing.assert_allclose((vectors**2).sum(1), 6, rtol=1e-5)
     untrained = begin(problem, tmp_path / "other", word_vectors="random")
-    table = run.model.encoder.embeddings.word_embeddings.numpy()
-    first = untrained.model.encoder.embeddings.word_embeddings.numpy()
+    table, first = map(table_of, (run, untrained))
     np.testing.assert_allclose(table[ids], 0.15 * vectors, rtol=1e-5)
     np.testing.assert_array_equal(table[~often], first[~often])
     np.testing.assert_allclose(
@@ -156,7 +159,8 @@ def test_a_run_begins_with_them(problem, tmp_path, capsys):
         rtol=1e-6,
     )
     said = capsys.readouterr().out
-    assert f"word vectors: {len(ids)} of 200 tokens begin with" in said
+    assert "counting neighbours in 460 records" in said
+    assert f"{len(ids)} of 200 tokens come 20 times and begin with" in said
     # Nothing else is another.
     changed = [
         not np.array_equal(*pair)
@@ -189,7 +193,7 @@ def test_a_resumed_run_does_not_begin_again(problem, tmp_path, capsys):
     trained = weights_of(run)
     capsys.readouterr()
     again = begin(problem, tmp_path / "run")
-    assert "word vectors" not in capsys.readouterr().out
+    assert "counting" not in capsys.readouterr().out
     for one, other in zip(trained, weights_of(again), strict=True):
         np.testing.assert_array_equal(one, other)
     assert len(read_rows(tmp_path / "run" / "evaluation.jsonl")) == 2
@@ -197,11 +201,20 @@ def test_a_resumed_run_does_not_begin_again(problem, tmp_path, capsys):
         begin(problem, tmp_path / "run", word_vectors="random")
 
 
+def test_little_text_leaves_random_vectors(problem, tmp_path, capsys):
+    few, untrained = (
+        begin(problem, tmp_path / kind, "few", word_vectors=kind)
+        for kind in ("counted", "random")
+    )
+    assert "0 of 200 tokens come 20 times" in capsys.readouterr().out
+    np.testing.assert_array_equal(*map(table_of, (few, untrained)))
+    assert few.model.mlm_head.output_bias.numpy().std() > 0.01
+
+
 @pytest.mark.parametrize(
     ("records", "start", "words"),
     [
         ("classic", None, "are masked: build them with --masking dynamic"),
-        ("few", None, "tokens that occur 20 times, and .*few has 0 of them"),
         ("records", "tiny", "--init_checkpoint tiny brings one: leave one of"),
     ],
 )

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
-from albert_tf2.errors import UserError
 from albert_tf2.model.albert import AlbertPretrainer
 from albert_tf2.records import pipeline
 from albert_tf2.records.masking import Masker
@@ -61,9 +60,6 @@ def begin_with(
         seed: Of the vectors' rotation.
         workers: All of them begin with the first one's numbers.
         say: Receives what is done.
-
-    Raises:
-        UserError: If the text is too short to count anything.
     """
     table = model.encoder.embeddings.word_embeddings
     vocab_size, width = table.shape
@@ -78,8 +74,8 @@ def begin_with(
     bias = pipeline.unigram_log_probs(records, masker, vocab_size)
     model.mlm_head.output_bias.assign(workers.first(bias.astype(np.float32)))
     say(
-        f"word vectors: {len(ids):,} of {vocab_size:,} tokens begin with what "
-        "the records tell about their neighbours, the rest with random numbers"
+        f"{len(ids):,} of {vocab_size:,} tokens come {LEAST_COUNT} times and "
+        "begin with what was counted, the rest with random numbers"
     )
 
 
@@ -95,7 +91,8 @@ def counted_vectors(
             over the elements.
 
     Returns:
-        (ids, vectors): int64 [N], and float32 [N, E] of length sqrt(E).
+        (ids, vectors): int64 [N], and float32 [N, E] of length sqrt(E). Of
+        little text there is nothing to tell: N = 0.
     """
     frequencies = np.zeros(records.vocab_size, np.int64)
     for tokens in _blocks(records):
@@ -104,12 +101,6 @@ def counted_vectors(
         )
     ids = np.argsort(-frequencies, kind="stable")[:_MOST]
     ids = np.sort(ids[frequencies[ids] >= LEAST_COUNT])
-    if len(ids) < 2:
-        raise UserError(
-            "recipe: `word_vectors=counted` needs tokens that occur "
-            f"{LEAST_COUNT} times, and {records.folder} has {len(ids)} of "
-            "them: take `word_vectors=random`"
-        )
     counts = count_neighbours(_blocks(records), ids, records.vocab_size)
     vectors = strongest_directions(association(counts), width, seed)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
