@@ -227,7 +227,7 @@ def summary(workdir: Path) -> list[tuple[str, str]]:
         ),
         (
             "masked-word loss",
-            f"{first['mlm_loss']:.3f} untrained, "
+            f"{first['mlm_loss']:.3f} before the first step, "
             f"{last['unigram_loss']:.3f} guessing by frequency, "
             f"{last['mlm_loss']:.3f} trained (held-out)",
         ),

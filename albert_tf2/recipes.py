@@ -70,8 +70,8 @@ class PretrainRecipe:
 
     word_vectors: str = setting(
         "random",
-        "What the table of words begins with: random numbers, or what is "
-        "counted in the records about who stands near whom.",
+        "What the word embeddings of a new model begin with: random numbers, "
+        "or what is counted in the records about who stands near whom.",
         choices=WORD_VECTORS,
     )
 

@@ -23,7 +23,8 @@ from albert_tf2.errors import UserError, cut, nearest_hint, shown, unknown_key
 
 # Names that a setting and the library function behind it share.
 LABEL_STYLES = ("plain", "albert_zh")
-RANDOM, COUNTED = WORD_VECTORS = ("random", "counted")
+COUNTED = "counted"
+WORD_VECTORS = ("random", COUNTED)
 LAMB_ADAPTATIONS = ("paper", "google")
 ON_ERROR = ("fail", "skip")
 OPTIMIZERS = ("lamb", "adamw")

@@ -145,9 +145,10 @@ def one(variant: str, arguments) -> None:
         for end, records in parts
     ]
     run = sources[-1][1]
+    curve, began = [], time.process_time()
     if recipe.word_vectors == settings.COUNTED:
         run.begin_with_counts()
-    curve, spent = [], 0.0
+    spent = time.process_time() - began
     for step, cpu, metrics in train(run, sources):
         spent += cpu
         curve.append({"step": step, "cpu_seconds": spent} | metrics)

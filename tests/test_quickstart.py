@@ -59,7 +59,7 @@ def test_every_stage_leaves_its_product(finished):
     ):
         assert (workdir / product).exists(), product
     assert re.search(
-        r"masked-word loss +\d.*untrained.*frequency.*trained", output
+        r"masked-word loss +\d.*first step.*frequency.*trained", output
     )
     assert "Three commands to try next" in output
 

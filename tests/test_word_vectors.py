@@ -1,15 +1,17 @@
 """Counted word vectors: what is counted, and that a run begins with it."""
 
 import math
+import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from small_records import TOKENS, classic, example, write_set
 
-from albert_tf2 import AlbertConfig, features
+from albert_tf2 import AlbertConfig, features, save_pretrained
 from albert_tf2.errors import UserError
 from albert_tf2.pretraining import word_vectors
 from albert_tf2.pretraining.run import Run
@@ -30,26 +32,30 @@ SMALL = {
 }
 
 
-@given(
-    arrays.arrays(
-        np.int64,
-        st.tuples(*[st.integers(1, 9)] * 2),
-        elements=st.integers(-1, 5),
+SHAPES = st.tuples(st.integers(1, 9), st.integers(1, 9))
+
+
+@given(st.data(), SHAPES)
+def test_neighbours_are_those_of_a_loop_over_each_row(data, shape):
+    block, pairs = (
+        data.draw(
+            arrays.arrays(np.int64, shape, elements=st.integers(least, 5))
+        )
+        for least in (-1, 4)
     )
-)
-def test_neighbours_are_those_of_a_loop_over_each_row(block):
     ids = np.array([1, 3, 4])
     expected = np.zeros((3, 3))
-    for row in block.tolist():
-        for place, token in enumerate(row):
-            for other in range(place + 1, len(row)):
-                distance = other - place
-                pair = [token, row[other]]
-                if distance <= 5 and set(pair) <= set(ids):
-                    one, two = (ids.tolist().index(t) for t in pair)
-                    expected[one, two] += 1 / distance
-                    expected[two, one] += 1 / distance
-    found = word_vectors.count_neighbours(iter([block[:1], block[1:]]), ids, 6)
+    for row, pair in zip(block.tolist(), pairs.tolist(), strict=True):
+        for one in range(len(row)):
+            for other in range(one + 1, min(one + 6, len(row))):
+                couple = [row[one], row[other]]
+                if set(couple) <= {1, 3, 4} and pair[one] == pair[other]:
+                    first, second = (ids.tolist().index(t) for t in couple)
+                    expected[first, second] += 1 / (other - one)
+                    expected[second, first] += 1 / (other - one)
+    found = word_vectors.count_neighbours(
+        [(block[:1], pairs[:1]), (block[1:], pairs[1:])], ids, 6
+    )
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
@@ -140,7 +146,7 @@ def test_a_run_begins_with_them(problem, tmp_path, capsys):
     run = begin(problem, tmp_path / "run")
     records = open_records(str(problem / "records"))
     tokens = np.concatenate(
-        [block[block >= 0] for block in word_vectors._blocks(records)]
+        [block[block >= 0] for block, _ in word_vectors._blocks(records)]
     )
     often = np.bincount(tokens, minlength=200) >= word_vectors.LEAST_COUNT
     assert 20 < often.sum() < 180
@@ -160,7 +166,7 @@ def test_a_run_begins_with_them(problem, tmp_path, capsys):
     )
     said = capsys.readouterr().out
     assert "counting neighbours in 460 records" in said
-    assert f"{len(ids)} of 200 tokens come 20 times and begin with" in said
+    assert f"{len(ids)} of 200 tokens begin with what was counted" in said
     # Nothing else is another.
     changed = [
         not np.array_equal(*pair)
@@ -182,9 +188,69 @@ def test_the_seed_rotates_them(problem):
     assert likeness[0, 1] > 0.9
 
 
-def test_the_end_of_a_row_is_the_end_of_its_neighbours(problem):
-    for block in word_vectors._blocks(open_records(str(problem / "few"))):
+def test_rows_end_and_their_pairs_are_apart(problem):
+    records = open_records(str(problem / "few"))
+    for block, pairs in word_vectors._blocks(records):
         assert (block == -1).any(axis=1).all() and (block[:, 0] >= 5).all()
+        for raw, row, numbers in zip(
+            tf.data.TFRecordDataset(list(records.paths)).batch(1),
+            block,
+            pairs,
+            strict=True,
+        ):
+            tokens, _, lengths = (x[0].numpy() for x in records.parse(raw))
+            assert row[row >= 0].tolist() == tokens[: lengths.sum()].tolist()
+            sizes = lengths.reshape(-1, 2).sum(1)
+            expected = np.repeat(np.arange(len(sizes)), sizes)
+            assert numbers[: len(expected)].tolist() == expected.tolist()
+
+
+def test_the_most_frequent_tokens_of_the_first_rows_count(problem, monkeypatch):
+    records = open_records(str(problem / "records"))
+    monkeypatch.setattr(word_vectors, "_ROWS", 50)
+    monkeypatch.setattr(word_vectors, "LEAST_COUNT", 2)
+    tokens = np.concatenate(
+        [block[block >= 0] for block, _ in word_vectors._blocks(records)]
+    )
+    assert 300 < len(tokens) < 1_000
+    monkeypatch.setattr(word_vectors, "_MOST", 10)
+    ids, _ = word_vectors.counted_vectors(records, 6, seed=1)
+    counts = np.bincount(tokens, minlength=200)
+    assert len(ids) == 10 and (np.diff(ids) > 0).all()
+    assert counts[ids].min() >= np.sort(counts)[-10]
+
+
+def test_a_token_that_nobody_stands_near_keeps_its_random_vector(tmp_path):
+    """Its row would be zeros, or a division by nothing."""
+    random = np.random.default_rng(3)
+
+    def row(_):
+        others = random.permutation(np.arange(10, 190))
+        # Alone within five places; token 9 beside token 8, again and again.
+        return example_of(np.concatenate([[7], others[:9], [8, 9]]))
+
+    write_set(tmp_path / "records", [30], kind=row)
+    records = open_records(str(tmp_path / "records"))
+    ids, vectors = word_vectors.counted_vectors(records, 4, seed=1)
+    assert ids.tolist() == [8, 9]
+    np.testing.assert_allclose((vectors**2).sum(1), 4, rtol=1e-5)
+
+    def alone(_):
+        return example_of(np.array([7, *random.permutation(180)[:9] + 10]))
+
+    write_set(tmp_path / "alone", [30], kind=alone)
+    alone_records = open_records(str(tmp_path / "alone"))
+    assert not len(word_vectors.counted_vectors(alone_records, 4, seed=1)[0])
+
+
+def test_a_damaged_record_is_named(problem, tmp_path):
+    shutil.copytree(problem / "records", tmp_path / "records")
+    shard = tmp_path / "records" / "train-1.tfrecord"
+    content = bytearray(shard.read_bytes())
+    content[40] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(UserError, match="cannot be read .corrupted record"):
+        begin(problem, tmp_path / "run", tmp_path / "records")
 
 
 def test_a_resumed_run_does_not_begin_again(problem, tmp_path, capsys):
@@ -206,24 +272,23 @@ def test_little_text_leaves_random_vectors(problem, tmp_path, capsys):
         begin(problem, tmp_path / kind, "few", word_vectors=kind)
         for kind in ("counted", "random")
     )
-    assert "0 of 200 tokens come 20 times" in capsys.readouterr().out
+    assert "0 of 200 tokens begin with what was" in capsys.readouterr().out
     np.testing.assert_array_equal(*map(table_of, (few, untrained)))
     assert few.model.mlm_head.output_bias.numpy().std() > 0.01
 
 
-@pytest.mark.parametrize(
-    ("records", "start", "words"),
-    [
-        ("classic", None, "are masked: build them with --masking dynamic"),
-        ("records", "tiny", "--init_checkpoint tiny brings one: leave one of"),
-    ],
-)
-def test_what_cannot_be_counted_is_told(
-    problem, tmp_path, records, start, words
-):
-    with pytest.raises(UserError, match=words):
-        begin(problem, tmp_path / "run", records, start)
-    assert not list(tmp_path.rglob("*.json"))
+def test_masked_records_cannot_be_counted(problem, tmp_path):
+    with pytest.raises(UserError, match="masked: build them with --masking"):
+        begin(problem, tmp_path / "run", "classic")
+
+
+def test_a_checkpoint_brings_its_own_words(problem, tmp_path, capsys):
+    start = begin(problem, tmp_path / "first", word_vectors="random", seed=5)
+    save_pretrained(start.model, tmp_path / "start")
+    run = begin(problem, tmp_path / "run", start=tmp_path / "start")
+    said = capsys.readouterr().out
+    assert "`word_vectors=counted` is for new models: not here" in said
+    np.testing.assert_array_equal(*map(table_of, (start, run)))
 
 
 def test_all_workers_take_the_first_ones_numbers():
@@ -261,5 +326,6 @@ def test_words_that_stand_alike_are_alike(tmp_path):
 
 def example_of(tokens):
     raw = (tokens | 1 << 15).astype("<u2").tobytes()
-    fields = {features.TOKENS: [raw], features.SEGMENT_LENGTHS: [10, 10]}
+    lengths = [len(tokens) // 2, len(tokens) - len(tokens) // 2]
+    fields = {features.TOKENS: [raw], features.SEGMENT_LENGTHS: lengths}
     return example(fields), tokens

@@ -250,12 +250,6 @@ class Run:
             strategy=self.strategy,
         )
         changes = run_folder.check(self.workdir, what)
-        if init_checkpoint is not None and self.recipe.word_vectors == COUNTED:
-            raise UserError(
-                "recipe: `word_vectors=counted` fills the table of a new "
-                f"model, and --init_checkpoint {init_checkpoint} brings one: "
-                "leave one of them away"
-            )
         if self.loop.resume():
             pass
         elif init_checkpoint is not None:
@@ -269,6 +263,8 @@ class Run:
                     say=self.say,
                 )
             self.say(f"starting from the weights of {init_checkpoint}")
+            if self.recipe.word_vectors == COUNTED:
+                self.say("`word_vectors=counted` is for new models: not here")
         elif self.recipe.grow_vocabulary:
             raise UserError(
                 "recipe: `grow_vocabulary` grows the table of a checkpoint: "
@@ -283,15 +279,15 @@ class Run:
         self._tell_plan()
 
     def begin_with_counts(self) -> None:
-        """Fills the table of words with what the records tell."""
+        """Fills the word embeddings with what the records tell."""
         if isinstance(self.records, ClassicRecords):
             raise UserError(
-                "recipe: `word_vectors=counted` reads the words of records, "
+                "recipe: `word_vectors=counted` reads the tokens of records, "
                 f"and those of {self.records.folder} are masked: build them "
-                "with --masking dynamic, or take `word_vectors=random`"
+                "with --masking dynamic, or pass --set word_vectors=random"
             )
         assert self.masker is not None, "compact records are masked here"
-        with self.strategy.scope():
+        with self.strategy.scope(), damage_told(self.records):
             word_vectors.begin_with(
                 self.model,
                 self.records,

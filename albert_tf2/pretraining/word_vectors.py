@@ -8,10 +8,10 @@ are positive, in the E directions that tell most of them (Levy and Goldberg
 2014, "Neural Word Embedding as Implicit Matrix Factorization"). Counting takes
 seconds, where training needs its first minutes to know as much.
 
-Letters: V tokens, N of them counted, E the width of a vector.
+Letters: C tokens are counted, S are stored in a row; else as in `features`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -29,7 +29,7 @@ WINDOW = 5
 SIZE = 0.15
 # Rarer tokens keep random vectors: what is counted for them is chance.
 LEAST_COUNT = 20
-# N at most: four tables of N^2 floats are the memory, 1.1 GB.
+# C at most: two tables of C^2 floats are the memory, 0.5 GB.
 _MOST = 8_192
 # Frequent neighbours say less than their share (Levy et al. 2015, section 3.1).
 _SMOOTHING = 0.75
@@ -50,7 +50,7 @@ def begin_with(
 ) -> None:
     """Fills an untrained model with what counting tells.
 
-    That is the table of words, and the bias of the masked-word head, which
+    That is the word embeddings, and the bias of the masked-word head, which
     begins with the labels' log frequencies.
 
     Args:
@@ -65,7 +65,7 @@ def begin_with(
     vocab_size, width = table.shape
     say(
         f"counting neighbours in {min(records.records, _ROWS):,} records, for "
-        "the table of words"
+        "the word embeddings"
     )
     ids, vectors = counted_vectors(records, width, seed=seed)
     values = table.numpy()
@@ -74,8 +74,8 @@ def begin_with(
     bias = pipeline.unigram_log_probs(records, masker, vocab_size)
     model.mlm_head.output_bias.assign(workers.first(bias.astype(np.float32)))
     say(
-        f"{len(ids):,} of {vocab_size:,} tokens come {LEAST_COUNT} times and "
-        "begin with what was counted, the rest with random numbers"
+        f"{len(ids):,} of {vocab_size:,} tokens begin with what was counted, "
+        "the rest, which are rarer, with random numbers"
     )
 
 
@@ -91,11 +91,11 @@ def counted_vectors(
             over the elements.
 
     Returns:
-        (ids, vectors): int64 [N], and float32 [N, E] of length sqrt(E). Of
-        little text there is nothing to tell: N = 0.
+        (ids, vectors): int64 [C], and float32 [C, E] of length sqrt(E). Of
+        little text there is nothing to tell: C = 0.
     """
     frequencies = np.zeros(records.vocab_size, np.int64)
-    for tokens in _blocks(records):
+    for tokens, _ in _blocks(records):
         frequencies += np.bincount(
             tokens[tokens >= 0], minlength=len(frequencies)
         )
@@ -103,46 +103,54 @@ def counted_vectors(
     ids = np.sort(ids[frequencies[ids] >= LEAST_COUNT])
     counts = count_neighbours(_blocks(records), ids, records.vocab_size)
     vectors = strongest_directions(association(counts), width, seed)
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return ids, vectors * (width**0.5 / np.maximum(lengths, 1e-9))
+    lengths = np.linalg.norm(vectors, axis=1)
+    told = lengths > 1e-6  # else nobody stands near it more than by chance
+    return ids[told], vectors[told] * (width**0.5 / lengths[told, None])
 
 
-def _blocks(records: CompactRecords) -> Iterator[np.ndarray]:
-    """Yields the tokens of some rows, int64 [B, S]; -1 behind their ends."""
+def _blocks(
+    records: CompactRecords,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields tokens [B, S], -1 behind their ends, and their pairs [B, S]."""
     strings = tf.data.TFRecordDataset(list(records.paths)).take(_ROWS)
     for block in strings.batch(_BLOCK):
-        tokens, _, lengths = records.parse(block)
-        present = tf.sequence_mask(
-            tf.reduce_sum(lengths, axis=1), tokens.shape[1]
-        )
-        yield tf.where(present, tokens, -1).numpy().astype(np.int64)
+        tokens, _, lengths = (part.numpy() for part in records.parse(block))
+        ends = lengths.cumsum(axis=1)[:, 1::2]  # [B, K]
+        places = np.arange(tokens.shape[1])
+        pairs = (places[:, None] >= ends[:, None, :]).sum(-1)
+        yield np.where(pairs < records.max_pairs, tokens, -1), pairs
 
 
 def count_neighbours(
-    blocks: Iterator[np.ndarray], ids: np.ndarray, vocab_size: int
+    blocks: Iterable[tuple[np.ndarray, np.ndarray]],
+    ids: np.ndarray,
+    vocab_size: int,
 ) -> np.ndarray:
-    """Counts who stands near whom.
+    """Counts who stands near whom; those of another pair do not.
 
     Args:
-        blocks: int64 [B, S] each, -1 where there is no token.
-        ids: int64 [N], those that are counted.
+        blocks: Tokens and the numbers of their pairs, both [B, S]; -1 where
+            there is no token.
+        ids: int64 [C], those that are counted.
         vocab_size: V.
 
     Returns:
-        float32 [N, N], symmetric.
+        float32 [C, C], symmetric.
     """
     numbers = np.full(vocab_size + 1, -1)  # the last one is for -1
     numbers[ids] = np.arange(len(ids))
     counts = np.zeros(len(ids) ** 2, np.float32)
-    for block in blocks:
+    for block, pairs in blocks:
         tokens = numbers[block]
         for distance in range(1, WINDOW + 1):
             left, right = tokens[:, :-distance], tokens[:, distance:]
             both = (left >= 0) & (right >= 0)
+            both &= pairs[:, :-distance] == pairs[:, distance:]
             places = left[both] * len(ids) + right[both]
             np.add.at(counts, places, np.float32(1 / distance))
     table = counts.reshape(len(ids), len(ids))
-    return table + table.T
+    table += table.T
+    return table
 
 
 def association(counts: np.ndarray) -> np.ndarray:
@@ -152,14 +160,17 @@ def association(counts: np.ndarray) -> np.ndarray:
     flattened, and symmetric.
 
     Args:
-        counts: float32 [N, N], symmetric; overwritten.
+        counts: float32 [C, C], symmetric; overwritten.
     """
     sums = counts.sum(axis=0, dtype=np.float64)
-    flat = sums**_SMOOTHING / (sums**_SMOOTHING).sum()
+    flat = sums**_SMOOTHING
+    flat /= max(flat.sum(), 1e-9)
     counts /= np.maximum(sums, 1e-9).astype(np.float32)[:, None]
     counts /= np.maximum(flat, 1e-18).astype(np.float32)[None, :]
     np.log(np.maximum(counts, 1.0, out=counts), out=counts)
-    return (counts + counts.T) / 2
+    counts += counts.T
+    counts /= 2
+    return counts
 
 
 def strongest_directions(
@@ -171,12 +182,12 @@ def strongest_directions(
     algorithms 4.4 and 5.3).
 
     Args:
-        matrix: float32 [N, N].
+        matrix: float32 [C, C].
         width: E; columns beyond N hold nothing before the rotation.
         seed: Of the search and of the rotation.
 
     Returns:
-        float32 [N, E].
+        float32 [C, E].
     """
     generator = np.random.default_rng(seed)
     basis = generator.standard_normal(
