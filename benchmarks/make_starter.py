@@ -13,8 +13,8 @@ The runs themselves (nothing but texts that may be passed on):
     python -m albert_tf2.data.build_pretraining_data --vocab_file vocab.txt \\
         --max_seq_length 128 --output_dir records \\
         --input_file 'free/*.zst' 'data/sample/corpus/*.txt'
-    python -m albert_tf2.pretrain --config configs/pretrain_tiny_budget.yaml \\
-        --set vocab_size_from_data=true --data_dir records --workdir run
+    python -m albert_tf2.pretrain --config starter/recipe.yaml \\
+        --data_dir records --workdir run
     python benchmarks/revive_units.py --run run --data_dir records \\
         --output revived
     python -m albert_tf2.pretrain --config starter/recipe_2.yaml \\

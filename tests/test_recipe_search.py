@@ -39,6 +39,9 @@ class FakeRun:
         self.stages = growth.stages(recipe, recipe.model_config())
         self.data_dir = data_dir
 
+    def begin_with_counts(self):
+        FakeRun.now += 7
+
     def batches(self, step):
         return 0.5 if self.data_dir == "short" else 1.0
 
@@ -92,8 +95,13 @@ def test_variants_get_the_same_cpu_time_and_are_kept(
     assert (kept["steps"], kept["cpu_seconds"]) == (80, 40 * 2 + 40 * 4)
     spent = {row["step"]: row["cpu_seconds"] for row in kept["curve"]}
     assert spent[40] == 80
+    counted = "counted: word_vectors=counted"
+    assert search.main([*command[:-2], counted]) == 0
+    kept = json.loads((tmp_path / "counted" / "result.json").read_text())
+    assert (kept["steps"], kept["cpu_seconds"]) == (60, 247)
     made.clear()
     (tmp_path / "short_first" / "result.json").unlink()
+    (tmp_path / "counted" / "result.json").unlink()
     assert search.main(command) == 0 and not made
     *_, first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("| one layer | 20191001 | 240 | 0.02 M | 240 |")
