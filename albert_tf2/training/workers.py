@@ -56,14 +56,12 @@ class Workers:
         if self.count == 1:
             return [value]
         mine = tf.one_hot(self.index, self.count, dtype=tf.int64) * value
-        return [int(total) for total in self._sum(mine)]
+        totals = self._add(mine).numpy()
+        return [int(total) // self._replicas() for total in totals]
 
-    def _sum(self, mine: tf.Tensor) -> np.ndarray:
-        """Returns the sum of what all bring, on all of them."""
-        replicas = self._strategy.num_replicas_in_sync // self.count
-        # Each replica of a worker brings it.
-        total = self._add(mine).numpy()
-        return (total / replicas).astype(total.dtype)
+    def _replicas(self) -> int:
+        """Returns how many each of them has, all of which bring its value."""
+        return self._strategy.num_replicas_in_sync // self.count
 
     def first(self, array: np.ndarray) -> np.ndarray:
         """Returns worker 0's array on all of them; all must ask at once.
@@ -77,7 +75,7 @@ class Workers:
         if self.count == 1:
             return array
         mine = array if self.index == 0 else np.zeros_like(array)
-        return self._sum(tf.constant(mine))
+        return self._add(tf.constant(mine)).numpy() / self._replicas()
 
     def any(self, flag: bool) -> bool:
         """Whether a flag stands on one of them; all must ask at once."""
