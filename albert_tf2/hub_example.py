@@ -72,7 +72,7 @@ def count_cut(preprocessor, columns) -> int:
 
     # Each text is words of pieces; three more tokens stand around a pair.
     first, second = (
-        preprocessor.tokenize(tf.constant(texts)).merge_dims(1, 2)
+        preprocessor.tokenize(tf.constant(texts, tf.string)).merge_dims(1, 2)
         for texts in columns[:2]
     )
     lengths = first.row_lengths() + second.row_lengths() + 3

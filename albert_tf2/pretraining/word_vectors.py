@@ -33,7 +33,7 @@ LEAST_COUNT = 20
 _MOST = 8_192
 # Frequent neighbours say less than their share (Levy et al. 2015, section 3.1).
 _SMOOTHING = 0.75
-# More text would not change what the common tokens' neighbours are.
+# At most so many rows are read, and so many at a time.
 _ROWS, _BLOCK = 1_000_000, 4_096
 # Of the search for the strongest directions: spare ones, and rounds.
 _SPARE, _ROUNDS = 32, 6
@@ -117,7 +117,9 @@ def _blocks(
         tokens, _, lengths = (part.numpy() for part in records.parse(block))
         ends = lengths.cumsum(axis=1)[:, 1::2]  # [B, K]
         places = np.arange(tokens.shape[1])
-        pairs = (places[:, None] >= ends[:, None, :]).sum(-1)
+        pairs = np.zeros(tokens.shape, np.int32)
+        for end in ends.T:
+            pairs += places >= end[:, None]
         yield np.where(pairs < records.max_pairs, tokens, -1), pairs
 
 
