@@ -146,9 +146,12 @@ def _compiled(function):
 def _sum_of_rows(x: tf.Tensor) -> tf.Tensor:
     """Returns the sum over the first axis: [H] of [N, H], a bias' gradient.
 
-    A product with ones: half the time of TensorFlow's sum, or of XLA's.
+    A product with ones: half the time of TensorFlow's sum, or of XLA's. It adds
+    in float32; with float16, some releases of TensorFlow do not, and overflow.
     """
-    return tf.matmul(tf.ones([1, tf.shape(x)[0]], x.dtype), x)[0]
+    wide = tf.cast(x, tf.float32) if x.dtype == tf.float16 else x
+    ones = tf.ones([1, tf.shape(x)[0]], wide.dtype)
+    return tf.cast(tf.matmul(ones, wide)[0], x.dtype)
 
 
 @_compiled
