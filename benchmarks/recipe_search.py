@@ -1,12 +1,13 @@
 """What a change of the pre-training recipe is worth, at equal CPU time.
 
 Each variant of `VARIANTS` trains from random weights until its CPU budget is
-spent. Its first steps are measured and thrown away; from them follow the steps
-that the budget pays for, and warm-up and decay are tied to these, so that each
-variant ends its own whole schedule. CPU seconds of the process are compared,
-not wall time: other work on the machine hardly counts. Compiling and
-evaluating are not paid for; the seconds that `word_vectors=counted` takes come
-on top, in the table too.
+spent. The first steps that a --workdir sees are the baseline's: from them
+follow the steps that the budget pays for. A variant gets as many as cost the
+same. Its steps are measured in turns with the baseline's, so that other work on
+the machine slows both, and thrown away. Warm-up and decay are tied to the
+steps: each variant ends its own whole schedule. Compiling and evaluating are
+not paid for; the seconds that `word_vectors=counted` takes come on top, in the
+table too.
 
 All variants are evaluated alike: on the same held-out records, masked by
 --config's settings, in the depth that they ended with. Each result is a folder
@@ -34,6 +35,7 @@ from pathlib import Path
 import numpy as np
 
 from albert_tf2 import command_line, paths, settings
+from albert_tf2.errors import UserError
 from albert_tf2.recipes import PretrainRecipe, load_recipe
 
 BASELINE = "baseline"
@@ -69,8 +71,8 @@ MODEL = {
     "ln_type": ("ln_type", str),
 }
 OWN = ("warmup", "records", "short")
-MEASURED_SECONDS = 6.0  # of the first steps
-RESULT = "result.json"
+ROUNDS, MEASURED_SECONDS = 3, 3.0  # of each depth's first steps
+BASELINE_STEPS, RESULT = "baseline_steps.json", "result.json"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -136,7 +138,7 @@ def one(variant: str, arguments) -> None:
     short_dir, _, short_share = own.get("short", "none:0").rpartition(":")
     parts = [(float(short_share), short_dir), (1.0, data_dir)]
     parts = [part for part in parts if part[0]]
-    steps = steps_within(arguments.minutes * 60, recipe, parts, folder)
+    steps = affordable(recipe, parts, bool(changes), arguments, folder)
     share = float(own.get("warmup", 0.05))
     recipe = dataclasses.replace(
         recipe, train_steps=steps, warmup_steps=max(1, round(steps * share))
@@ -230,27 +232,60 @@ def train(run, sources) -> Iterator[tuple[int, float, dict[str, float]]]:
                 yield step, cpu, means
 
 
-def steps_within(
-    seconds: float, recipe: PretrainRecipe, parts, folder: Path
+def affordable(
+    recipe: PretrainRecipe, parts, differs: bool, arguments, folder: Path
 ) -> int:
-    """Returns how many steps a budget of CPU seconds pays for.
+    """Returns the steps that cost as much as the baseline's.
 
     Args:
-        seconds: The budget.
-        recipe: Of the run.
+        recipe: Of the variant.
         parts: Up to which share of the steps which records are read.
-        folder: Of the run.
+        differs: Whether it is another recipe than the baseline.
+        arguments: Of the command line.
+        folder: Of the variant.
     """
+    file = Path(arguments.workdir) / BASELINE_STEPS
+    known = json.loads(file.read_text("utf-8")) if file.exists() else None
+    if known and known["minutes"] != arguments.minutes:
+        raise UserError(
+            f"{file} is of --minutes {known['minutes']:g}, not of "
+            f"{arguments.minutes:g}: choose another --workdir"
+        )
+    if known and not differs:
+        return known["steps"]
+    plain = load_recipe(PretrainRecipe, arguments.config)
+    baseline = measurable(plain, [(1.0, arguments.data_dir)], folder)
+    variant = measurable(recipe, parts, folder) if differs else []
+    costs = [(cost(baseline), cost(variant)) for _ in range(ROUNDS)]
+    of_baseline, of_variant = (
+        min(rounds) for rounds in zip(*costs, strict=True)
+    )
+    if not known:
+        steps = max(1, int(arguments.minutes * 60 / of_baseline))
+        known = {"minutes": arguments.minutes, "steps": steps}
+        paths.write_json(file, known)
+    ratio = of_baseline / of_variant if differs else 1.0
+    return max(1, round(known["steps"] * ratio))
+
+
+def measurable(recipe: PretrainRecipe, parts, folder: Path) -> list:
+    """Returns the runs of a recipe, each with its share of the steps."""
+    endless = dataclasses.replace(recipe, train_steps=settings.MAX_STEPS)
+    ends = [0.0, *(end for end, _ in parts)]
+    return [
+        (end - begin, new_run(endless, records, folder))
+        for begin, (end, records) in zip(ends, parts, strict=False)
+    ]
+
+
+def cost(runs) -> float:
+    """Returns the CPU seconds of a step, on average over runs and depths."""
     from albert_tf2.pretraining import budget
 
-    endless = dataclasses.replace(recipe, train_steps=settings.MAX_STEPS)
-    cost = begin = 0.0
-    for end, records in parts:
-        run = new_run(endless, records, folder)
-        costs = budget.measure(run, time.process_time, MEASURED_SECONDS)
-        cost += (end - begin) * costs.step
-        begin = end
-    return max(1, int(seconds / cost))
+    return sum(
+        share * budget.measure(run, time.process_time, MEASURED_SECONDS).step
+        for share, run in runs
+    )
 
 
 def evaluate(run, arguments) -> dict[str, float]:

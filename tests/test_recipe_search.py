@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from albert_tf2.errors import UserError
 from albert_tf2.pretraining import growth
 
 ROOT = Path(__file__).parents[1]
@@ -31,6 +32,7 @@ class FakeRun:
 
     metrics = ("loss", "tokens")
     now = 0.0
+    slow = 1  # other work on the machine
     held_out = None
 
     def __init__(self, recipe, data_dir, folder):
@@ -46,7 +48,8 @@ class FakeRun:
         return 0.5 if self.data_dir == "short" else 1.0
 
     def run_steps(self, batches, step, count):
-        FakeRun.now += count * self.layers * batches + 30 * (not self.programs)
+        seconds = count * self.layers * batches + 30 * (not self.programs)
+        FakeRun.now += FakeRun.slow * seconds
         self.programs = 1
         return np.tile(np.float32([1.0, 100.0]), [count, 1])
 
@@ -99,8 +102,16 @@ def test_variants_get_the_same_cpu_time_and_are_kept(
     assert search.main([*command[:-2], counted]) == 0
     kept = json.loads((tmp_path / "counted" / "result.json").read_text())
     assert (kept["steps"], kept["cpu_seconds"]) == (60, 247)
+    monkeypatch.setattr(FakeRun, "slow", 2)
+    busy = "busy: layers=2"
+    assert search.main([*command[:-2], busy]) == 0
+    kept = json.loads((tmp_path / "busy" / "result.json").read_text())
+    assert (kept["steps"], kept["cpu_seconds"]) == (120, 480)
+    with pytest.raises(UserError, match="--minutes 4, not of 5"):
+        search.main([*command[:-2], "2: layers=2", "--minutes=5"])
     made.clear()
-    (tmp_path / "short_first" / "result.json").unlink()
+    for name in ("short_first", "busy"):
+        (tmp_path / name / "result.json").unlink()
     (tmp_path / "counted" / "result.json").unlink()
     assert search.main(command) == 0 and not made
     *_, first, second = capsys.readouterr().out.splitlines()

@@ -11,6 +11,7 @@ and no row that could be read is ever dropped for one that could not.
 """
 
 import contextlib
+import functools
 import json
 import math
 import sys
@@ -326,6 +327,7 @@ def _in(seconds: float) -> str:
     return f"at {clock}, in {f'{hours} h ' if hours else ''}{minutes} min"
 
 
+@functools.cache
 def hear_xla_out() -> None:
     """Lets XLA say to nobody what it says once in every process.
 
