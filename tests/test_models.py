@@ -189,7 +189,7 @@ def numpy_encoder(encoder, inputs):
     return np.stack(outputs)
 
 
-@pytest.mark.parametrize(
+every_kind_of_encoder = pytest.mark.parametrize(
     "changes",
     [
         {},
@@ -203,6 +203,9 @@ def numpy_encoder(encoder, inputs):
     ],
     ids=str,
 )
+
+
+@every_kind_of_encoder
 def test_encoder_equals_numpy(tiny_config, changes):
     encoder = AlbertEncoder(tiny_config.replace(**changes))
     scatter_weights(encoder)
@@ -216,6 +219,28 @@ def test_encoder_equals_numpy(tiny_config, changes):
         outputs["encoder_outputs"][-1], outputs["sequence_output"]
     )
     np.testing.assert_array_equal(outputs["default"], outputs["pooled_output"])
+
+
+@every_kind_of_encoder
+def test_first_tokens_alone_are_those_of_a_whole_call(tiny_config, changes):
+    encoder = AlbertEncoder(tiny_config.replace(**changes))
+    scatter_weights(encoder)
+    inputs = {
+        name: tf.constant(array)
+        for name, array in random_inputs(encoder.config).items()
+    }
+    found = {}
+    for run in (encoder, encoder.of_first_tokens):
+        with tf.GradientTape() as tape:
+            outputs = run(inputs)
+            first = outputs["sequence_output"][:, 0]
+            score = tf.reduce_sum(first * outputs["pooled_output"])
+        gradients = tape.gradient(score, encoder.trainable_variables)
+        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+        found[run] = [first, outputs["pooled_output"], *gradients]
+    for whole, alone in zip(*found.values(), strict=True):
+        scale = max(1.0, np.abs(whole).max())
+        np.testing.assert_allclose(alone, whole, atol=2e-5 * scale)
 
 
 def test_static_dynamic_and_jit_agree(tiny_config):

@@ -1,12 +1,18 @@
-"""Losses of several labels and of scores, and the arrays that feed them."""
+"""What a task's model computes, its losses, and the arrays that feed them."""
 
 import types
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from albert_tf2 import features
 from albert_tf2.finetuning.feeding import label_arrays, predict_logits
-from albert_tf2.finetuning.model import loss_sum
+from albert_tf2.finetuning.model import TaskHead, TaskModel, loss_sum
+from albert_tf2.finetuning.vectors import VectorModel
+from albert_tf2.model import layers
+from albert_tf2.model.albert import AlbertEncoder
+from albert_tf2.settings import COSENT
 from albert_tf2.tasks import base
 from albert_tf2.tasks.encoding import Example, Packed
 
@@ -70,3 +76,38 @@ def test_logits_come_back_in_the_order_given_and_without_padding():
         batch_size=2,
     )
     assert [row.tolist() for row in found] == [[5] * 3, [6] * 5, [7] * 9]
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows_of_the_last"),
+    [
+        (base.CLASSIFICATION, 6),
+        (base.CHOICE, 6),
+        ("cls", 6),
+        (base.TAGGING, 30),
+        (base.SPAN, 30),
+        ("mean", 30),
+    ],
+)
+def test_the_last_layer_computes_what_is_read_of_it(
+    tiny_config, monkeypatch, kind, rows_of_the_last
+):
+    """Six texts of five tokens; [CLS] alone needs the last layer of one."""
+    encoder = AlbertEncoder(tiny_config)
+    if kind in ("cls", "mean"):
+        model = VectorModel(encoder, kind, COSENT)
+    else:
+        model = TaskModel(encoder, TaskHead(1, tiny_config.hidden_size), kind)
+    shape = [3, 2, 5] if kind in (base.CHOICE, "cls", "mean") else [6, 5]
+    inputs = dict.fromkeys(features.ENCODER_INPUTS, tf.ones(shape, tf.int32))
+    rows, feed_forward = [], layers.FeedForwardBlock.call
+
+    def seen(block, hidden, training=None):
+        rows.append(hidden.shape[0])
+        return feed_forward(block, hidden, training=training)
+
+    monkeypatch.setattr(layers.FeedForwardBlock, "call", seen)
+    for training in (True, False):
+        rows.clear()
+        model(inputs, training=training)
+        assert rows == [30, 30, rows_of_the_last]

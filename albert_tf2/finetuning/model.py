@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from albert_tf2 import features
 from albert_tf2.keras_api import keras
-from albert_tf2.model import layers
+from albert_tf2.model import layers, pooling
 from albert_tf2.model.dropout import Dropout
 from albert_tf2.tasks import base
 
@@ -131,16 +131,13 @@ class TaskModel(keras.Model):
                 name: tf.reshape(tensor, [batch * choices, length])
                 for name, tensor in inputs.items()
             }
-        outputs = self.encoder(inputs, training=training)
-        per_token = self.kind in (base.TAGGING, base.SPAN)
-        logits = self.head(
-            outputs[
-                features.SEQUENCE_OUTPUT
-                if per_token
-                else features.POOLED_OUTPUT
-            ],
-            training=training,
-        )
+        if self.kind in (base.TAGGING, base.SPAN):
+            outputs = self.encoder(inputs, training=training)
+            read = outputs[features.SEQUENCE_OUTPUT]
+        else:
+            outputs = pooling.encode(self.encoder, inputs, "pooled", training)
+            read = outputs[features.POOLED_OUTPUT]
+        logits = self.head(read, training=training)
         if self.kind == base.CHOICE:
             logits = tf.reshape(logits, [batch, choices])
             logits = tf.where(present, logits, ABSENT)

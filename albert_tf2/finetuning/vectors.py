@@ -51,7 +51,7 @@ class VectorModel(TaskModel):
                 name: tf.reshape(tensor, [outer[0] * outer[1], length])
                 for name, tensor in inputs.items()
             }
-        outputs = self.encoder(inputs, training=training)
+        outputs = pooling.encode(self.encoder, inputs, self.pooling, training)
         vectors = pooling.sentence_vector(
             outputs, inputs[features.INPUT_MASK], self.pooling
         )

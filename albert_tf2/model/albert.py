@@ -172,6 +172,28 @@ class AlbertEncoder(_ConfiguredModel):
         """
         return self._run(inputs, training, positions, depth)[-1]
 
+    def of_first_tokens(
+        self, inputs: dict[str, tf.Tensor], training: bool | None = None
+    ) -> dict[str, tf.Tensor]:
+        """Returns what a call says of the first tokens, [CLS], at less cost.
+
+        Of four layers a fifth of the arithmetic is saved (`at_positions`).
+
+        Args:
+            inputs: As for a call.
+            training: As for a call.
+
+        Returns:
+            `sequence_output` [B, 1, H] and `pooled_output` [B, H].
+        """
+        batch, _ = layers.dynamic_shape(inputs[features.INPUT_WORD_IDS])
+        first = tf.zeros([batch, 1], tf.int32)
+        sequence = self.at_positions(inputs, first, training)
+        return {
+            features.SEQUENCE_OUTPUT: sequence,
+            features.POOLED_OUTPUT: self.pool(sequence[:, 0]),
+        }
+
     def project(self, words: tf.Tensor) -> tf.Tensor:
         """Brings embeddings to the width of the layers.
 

@@ -5,6 +5,31 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from albert_tf2 import features
+from albert_tf2.keras_api import keras
+from albert_tf2.model.albert import AlbertEncoder
+
+
+def encode(
+    encoder: keras.layers.Layer,
+    inputs: dict[str, tf.Tensor],
+    pooling: str,
+    training: bool | None = None,
+) -> Mapping[str, tf.Tensor]:
+    """Returns an encoder's outputs as far as a pooling reads them.
+
+    Args:
+        encoder: An `AlbertEncoder`, or a `hub.KerasLayer` of one.
+        inputs: Its inputs, int32 [B, T].
+        pooling: One of `settings.POOLINGS`.
+        training: As for the encoder.
+
+    Returns:
+        `pooled_output` [B, H], and `sequence_output` [B, T, H], of which the
+        first token alone may be there: [B, 1, H].
+    """
+    if pooling == "mean" or not isinstance(encoder, AlbertEncoder):
+        return encoder(inputs, training=training)
+    return encoder.of_first_tokens(inputs, training=training)
 
 
 def sum_of_tokens(sequence: tf.Tensor, input_mask: tf.Tensor) -> tf.Tensor:

@@ -117,7 +117,7 @@ class SentenceVectors:
         import tensorflow as tf
 
         from albert_tf2.model import fusion
-        from albert_tf2.model.pooling import pooled, sentence_vector
+        from albert_tf2.model.pooling import encode, pooled, sentence_vector
 
         pool = pooled if self._tuned_pooling is None else sentence_vector
 
@@ -131,7 +131,7 @@ class SentenceVectors:
         )
         def step(inputs):
             with fusion.known_chains(fusion.suits_devices()):
-                outputs = self._encoder(inputs, training=False)
+                outputs = encode(self._encoder, inputs, pooling, False)
             return pool(outputs, inputs[features.INPUT_MASK], pooling)
 
         if pooling not in self._steps:
