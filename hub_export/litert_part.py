@@ -10,15 +10,22 @@ token is padding and one file serves every length and any number of texts:
     input_pair_ids      int32 [N]  0 padding, k = of the k-th text
     input_position_ids  int32 [N]  restarts with each text
     cls_positions       int32 [K]  where texts begin
-    ->  sequence_output [N, H], pooled_output [K, H], and task_logits [K, n]
-        or, of a model that tags or finds answers, [N, n]
+
+A file has two signatures, of the same weights:
+
+    tokens  ->  sequence_output [N, H]
+    texts   ->  pooled_output [K, H]; it takes `cls_positions`, too, and its
+                last layer is computed there alone
+
+The one that a fine-tuned model's head reads has `task_logits` as well, [N, n]
+or [K, n].
 
 There is one row, so every shape but N and K is fixed when the interpreter is
 told them, and XNNPACK computes all of the network. Files for phones, which
 take one text of a fixed length, are in `tflite_variants` and `task_tflite`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -43,10 +50,10 @@ PRECISIONS = ("fp32", "dynamic_int8")
 TOLERANCE = 1e-5
 
 
-def row_function(
+def row_functions(
     encoder: AlbertEncoder, head: TaskHead | None, kind: str | None
-) -> tflite.Function:
-    """Returns what a file computes (see the module).
+) -> tuple[tflite.Function, tflite.Function]:
+    """Returns what a file's signatures compute: of tokens, and of texts.
 
     Args:
         encoder: The encoder.
@@ -54,30 +61,39 @@ def row_function(
         kind: What that was tuned for.
     """
 
-    def run(inputs: tflite.Inputs) -> dict[str, tf.Tensor]:
-        row = {
-            name: tf.expand_dims(inputs[name], 0)  # [1, N]
-            for name in litert_file.TOKEN_INPUTS
-        }
+    def row(inputs: tflite.Inputs) -> tflite.Inputs:
+        names = litert_file.TOKEN_INPUTS
+        row = {name: inputs[name][tf.newaxis] for name in names}  # [1, N]
         row[features.INPUT_MASK] = tf.minimum(row[features.INPUT_PAIR_IDS], 1)
-        outputs = encoder(row, training=False)
+        return row
+
+    def tokens(inputs: tflite.Inputs) -> dict[str, tf.Tensor]:
+        outputs = encoder(row(inputs), training=False)
         sequence = tf.squeeze(outputs[features.SEQUENCE_OUTPUT], 0)  # [N, H]
-        first = tf.gather(sequence, inputs[features.CLS_POSITIONS])  # [K, H]
-        found = {
-            features.SEQUENCE_OUTPUT: sequence,
-            features.POOLED_OUTPUT: encoder.pool(first),
-        }
-        return found | _logits(found, head, kind)
+        return with_logits({features.SEQUENCE_OUTPUT: sequence})
 
-    return run
+    def texts(inputs: tflite.Inputs) -> dict[str, tf.Tensor]:
+        first = encoder.at_positions(
+            row(inputs),
+            inputs[features.CLS_POSITIONS][tf.newaxis],
+            training=False,
+        )
+        pooled = encoder.pool(tf.squeeze(first, 0))  # [K, H]
+        return with_logits({features.POOLED_OUTPUT: pooled})
+
+    def with_logits(outputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return outputs | _logits(outputs, head, kind)
+
+    return tokens, texts
 
 
-def _logits(outputs: dict[str, Any], head, kind) -> dict[str, tf.Tensor]:
-    if head is None:
-        return {}
+def _logits(outputs: Mapping[str, Any], head, kind) -> dict[str, tf.Tensor]:
+    """Returns what the head says, if it is there and what it reads is."""
     read = features.POOLED_OUTPUT
     if kind in litert_file.PER_TOKEN:
         read = features.SEQUENCE_OUTPUT
+    if head is None or read not in outputs:
+        return {}
     return {litert_file.TASK_LOGITS: head(outputs[read], training=False)}
 
 
@@ -109,20 +125,23 @@ def export_litert(
         head, kind = tuned.model.head, tuned.task.kind
         facts = {**tuned.facts(), **tuned.describe()}
         more[TASK_FILE] = tflite_archive.json_bytes(facts)
+    tokens, texts = row_functions(encoder, head, kind)
     specs = {
         name: tf.TensorSpec([None], tf.int32, name)
-        for name in (*litert_file.TOKEN_INPUTS, features.CLS_POSITIONS)
+        for name in litert_file.INPUTS[litert_file.TEXTS]
     }
+    of_tokens = {name: specs[name] for name in litert_file.TOKEN_INPUTS}
     probes = _probes(tokenizer, encoder.config.max_position_embeddings)
     expected = _expected(probes, encoder, head, kind)
     with paths.atomic_directory(export_dir, overwrite=overwrite) as folder:
         for precision in PRECISIONS:
             # In blocks it took 1.04 to 1.10 of the time, from 8 to 128 tokens.
             network = tflite.convert(
-                row_function(encoder, head, kind),
-                specs,
+                tokens,
+                of_tokens,
                 precision=precision,
                 blocked=False,
+                others={litert_file.TEXTS: (texts, specs)},
             )
             metadata = {
                 "precision": precision,

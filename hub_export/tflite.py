@@ -19,7 +19,7 @@ files answer is in `task_tflite`.
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ from .xnnpack import blocked_feed_forward
 
 PRECISIONS = ("fp32", "fp16", "dynamic_int8", "int8")
 OUTPUTS = ("embedding", "sequence", "similarity", "mlm", "classifier")
+SIGNATURE = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
 MASKED_POSITIONS = 20  # P of the `mlm` output: 15 % of 128
 # What padding's attention score may be in full int8, where all scores share
 # 256 levels (see `int8_masked_score`).
@@ -47,6 +48,7 @@ INT8_MASKED_SCORES = (-16.0, -32.0, -64.0, -128.0, -256.0)
 
 Inputs = dict[str, tf.Tensor]
 Function = Callable[[Inputs], dict[str, tf.Tensor]]
+Specs = dict[str, tf.TensorSpec]
 
 
 def output_function(
@@ -103,7 +105,7 @@ def output_function(
     return lambda inputs: {output: functions[output](inputs)}
 
 
-def id_specs(output: str, seq_length: int | None) -> dict[str, tf.TensorSpec]:
+def id_specs(output: str, seq_length: int | None) -> Specs:
     """Returns the int32 inputs of a model that takes ids."""
     batch = 2 if output == "similarity" else 1
     names = MLM_INPUTS if output == "mlm" else features.ENCODER_INPUTS
@@ -116,7 +118,7 @@ def id_specs(output: str, seq_length: int | None) -> dict[str, tf.TensorSpec]:
     }
 
 
-def string_specs(output: str) -> dict[str, tf.TensorSpec]:
+def string_specs(output: str) -> Specs:
     """Returns the string inputs of a model that takes text."""
     if output == "mlm":
         raise UserError(
@@ -162,11 +164,12 @@ def from_strings(
 
 def convert(
     function: Function,
-    specs: dict[str, tf.TensorSpec],
+    specs: Specs,
     *,
     precision: str = "fp32",
     samples: Iterable[dict[str, Any]] | None = None,
     blocked: bool = True,
+    others: Mapping[str, tuple[Function, Specs]] | None = None,
 ) -> bytes:
     """Converts a function of named inputs to a TFLite model.
 
@@ -177,6 +180,8 @@ def convert(
         samples: Real inputs, by which "int8" chooses its ranges and padding's
             attention score.
         blocked: Write floating-point feed-forwards in blocks (`xnnpack`).
+        others: Further functions of the same weights, by the names of their
+            signatures; that of the first is `SIGNATURE`.
     """
     check_choice("precision", precision, PRECISIONS)
     if precision == "int8" and not samples:
@@ -184,9 +189,10 @@ def convert(
             "`precision='int8'` needs `samples`: real inputs to calibrate on"
         )
 
-    @tf.function(input_signature=[specs], autograph=False)
-    def serve(inputs):
-        return function(inputs)
+    def traced(function: Function, specs: Specs):
+        return tf.function(
+            function, input_signature=[specs], autograph=False
+        ).get_concrete_function()
 
     # By way of a SavedModel: only that gives the model named signatures.
     root = tf.Module()
@@ -204,8 +210,15 @@ def convert(
                 eight_bits.even_feed_forward(function, samples)
             )
         folder = tracing.enter_context(paths.temporary_folder("tflite"))
-        root.kept = list(serve.get_concrete_function().variables)
-        tf.saved_model.save(root, folder, signatures=serve)
+        signatures = {
+            name: traced(*parts)
+            for name, parts in {
+                SIGNATURE: (function, specs),
+                **(others or {}),
+            }.items()
+        }
+        root.kept = [list(each.variables) for each in signatures.values()]
+        tf.saved_model.save(root, folder, signatures=signatures)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         converter.allow_custom_ops = True  # tf.text's
         if precision != "fp32":

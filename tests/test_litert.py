@@ -20,6 +20,7 @@ from albert_tf2 import Predictor, UserError, predict
 from albert_tf2.hub_export import export
 from albert_tf2.prediction import litert, litert_cache, litert_file
 from albert_tf2.settings import POOLINGS
+from albert_tf2.tasks.encoding import Packed
 
 pytest.importorskip("ai_edge_litert", reason="[litert]")
 pytestmark = pytest.mark.usefixtures("warm_python", "cache")
@@ -435,11 +436,24 @@ def test_rows_are_computed_by_xnnpack_whatever_their_length(exported):
     """The delegate takes the network over again after each change."""
     file = litert_file.read(exported / "model_fp32.tflite")
     model = litert.RowModel(file)
+    # Of the first signature's; no interpreter tells of others.
+    interpreter = model._runners[litert_file.TOKENS]._interpreter
     for length in (8, 64, 24):
-        model._resize(length)
-        taken = [
-            node["op_name"] for node in model._interpreter._get_ops_details()
-        ]
+        model.vectors([Packed([2] * length, [0] * length)], "mean")
+        taken = [node["op_name"] for node in interpreter._get_ops_details()]
         assert taken.count("DELEGATE") >= 1
         products = [n for n in taken if n in ("FULLY_CONNECTED", "SOFTMAX")]
         assert products  # the list keeps what the delegate took over
+
+
+def test_texts_are_answered_by_the_last_layer_at_their_beginnings(exported):
+    """The same as from all tokens, at less: K rows where others have N."""
+    model = litert.RowModel(litert_file.read(exported / "model_fp32.tflite"))
+    for several in (1, 2, 3, 4, 9):
+        texts = [Packed([2, 7 + i, 3], [0, 0, 0]) for i in range(several)]
+        row = next(model._run(texts, litert_file.TEXTS, "pooled_output"))[1]
+        # Where texts begin, up to a power of two, so that lengths are few.
+        assert len(row) == {1: 1, 2: 2, 3: 4, 4: 4, 9: 16}[several]
+        alone = [model.vectors([text], "pooled")[0] for text in texts]
+        found = model.vectors(texts, "pooled")
+        np.testing.assert_allclose(found, alone, atol=1e-6)

@@ -10,7 +10,8 @@ like suitcases, the longest text first:
 
 Another number of tokens costs the interpreter a tenth of a millisecond, so one
 of them serves all lengths: several, each with its own copy of the weights, were
-slower.
+slower. So are numbers of texts: a row says where its texts begin, and then
+again where the last one does, up to a power of two.
 """
 
 import bisect
@@ -36,8 +37,6 @@ from albert_tf2.text.tokenization import Tokenizer
 ROW_TOKENS = 64
 # Rows are a multiple of it long, so that the interpreter sees few lengths.
 STEP = 4
-# Of a text: [CLS] and [SEP].
-LEAST_TOKENS = 2
 # In products as small as these, more threads wait for each other.
 MOST_THREADS = 4
 
@@ -83,12 +82,15 @@ class RowModel:
 
         if threads is None:
             threads = min(len(os.sched_getaffinity(0)), MOST_THREADS)
-        self._length = 0
         try:
             with command_line.nobody_hears():  # it has a line for each
-                self._interpreter = Interpreter(file.path, num_threads=threads)
-                self._inputs, self._outputs = _indices(self._interpreter)
-                self._resize(STEP)
+                interpreter = Interpreter(file.path, num_threads=threads)
+                self._runners = {
+                    name: interpreter.get_signature_runner(name)
+                    for name in litert_file.INPUTS
+                }
+                for pooling in ("mean", "pooled"):  # of tokens, of texts
+                    self.vectors([Packed([0], [0])], pooling)
         except (ValueError, RuntimeError) as error:
             raise UserError(
                 f"{file.path} does not run on this ai-edge-litert "
@@ -103,10 +105,10 @@ class RowModel:
             pooling: One of `settings.POOLINGS`.
         """
         found: list[Any] = [None] * len(sequences)
-        name = features.SEQUENCE_OUTPUT
+        asked = litert_file.TOKENS, features.SEQUENCE_OUTPUT
         if pooling == "pooled":
-            name = features.POOLED_OUTPUT
-        for row, output in self._run(sequences, name):
+            asked = litert_file.TEXTS, features.POOLED_OUTPUT
+        for row, output in self._run(sequences, *asked):
             if pooling == "mean":
                 sums = np.add.reduceat(
                     output[: row.counts.sum()], row.starts, axis=0
@@ -123,7 +125,8 @@ class RowModel:
     ) -> list[np.ndarray]:
         """Returns what the head says: float32 [n], or [T, n] token by token."""
         found: list[Any] = [None] * len(sequences)
-        for row, output in self._run(sequences, TASK_LOGITS):
+        signature = litert_file.TOKENS if per_token else litert_file.TEXTS
+        for row, output in self._run(sequences, signature, TASK_LOGITS):
             parts: Sequence[np.ndarray] = list(output)
             if per_token:
                 parts = np.split(output[: row.counts.sum()], row.starts[1:])
@@ -132,7 +135,7 @@ class RowModel:
         return found
 
     def _run(
-        self, sequences: Sequence[Packed], output: str
+        self, sequences: Sequence[Packed], signature: str, output: str
     ) -> Iterator[tuple[_Row, np.ndarray]]:
         """Yields each row with one output of it: a copy."""
         lengths = [len(sequence.ids) for sequence in sequences]
@@ -140,50 +143,28 @@ class RowModel:
             counts = np.array([lengths[i] for i in texts])
             starts = np.cumsum(counts) - counts
             row = _Row(texts, starts, counts)
-            self._set(row, [sequences[i] for i in texts])
-            self._interpreter.invoke()
-            yield row, self._interpreter.get_tensor(self._outputs[output])
-
-    def _set(self, row: _Row, sequences: Sequence[Packed]) -> None:
-        used = int(row.counts.sum())
-        self._resize(-(-used // STEP) * STEP)
-        tokens = np.zeros([4, self._length], np.int32)
-        ids, type_ids, pair_ids, position_ids = tokens
-        ids[:used] = [i for sequence in sequences for i in sequence.ids]
-        type_ids[:used] = [i for s in sequences for i in s.type_ids]
-        pair_ids[:used] = np.repeat(np.arange(len(row.texts)) + 1, row.counts)
-        position_ids[:used] = np.arange(used) - np.repeat(
-            row.starts, row.counts
-        )
-        first = np.zeros([self._length // LEAST_TOKENS], np.int32)
-        first[: len(row.texts)] = row.starts
-        for name, values in zip(litert_file.TOKEN_INPUTS, tokens, strict=True):
-            self._interpreter.set_tensor(self._inputs[name], values)
-        self._interpreter.set_tensor(
-            self._inputs[features.CLS_POSITIONS], first
-        )
-
-    def _resize(self, length: int) -> None:
-        """Tells the interpreter how many tokens a row has."""
-        if length == self._length:
-            return
-        for name, index in self._inputs.items():
-            several = name == features.CLS_POSITIONS
-            size = length // LEAST_TOKENS if several else length
-            self._interpreter.resize_tensor_input(index, [size])
-        self._interpreter.allocate_tensors()
-        self._length = length
+            inputs = _inputs(row, [sequences[i] for i in texts])
+            taken = {
+                name: inputs[name] for name in litert_file.INPUTS[signature]
+            }
+            yield row, self._runners[signature](**taken)[output]
 
 
-def _indices(interpreter: Any) -> tuple[dict[str, int], dict[str, int]]:
-    """Returns the numbers of inputs and outputs by their names."""
-    # The runner is let go: it would keep the inputs from being resized.
-    runner = interpreter.get_signature_runner()
-    inputs, outputs = runner.get_input_details(), runner.get_output_details()
-    return (
-        {name: details["index"] for name, details in inputs.items()},
-        {name: details["index"] for name, details in outputs.items()},
-    )
+def _inputs(row: _Row, sequences: Sequence[Packed]) -> dict[str, np.ndarray]:
+    """Returns what a row is for the network: int32 [N] each, and [K]."""
+    used = int(row.counts.sum())
+    tokens = np.zeros([4, -(-used // STEP) * STEP], np.int32)
+    ids, type_ids, pair_ids, position_ids = tokens
+    ids[:used] = [i for sequence in sequences for i in sequence.ids]
+    type_ids[:used] = [i for s in sequences for i in s.type_ids]
+    pair_ids[:used] = np.repeat(np.arange(len(row.texts)) + 1, row.counts)
+    position_ids[:used] = np.arange(used) - np.repeat(row.starts, row.counts)
+    several = 1 << (len(row.starts) - 1).bit_length()
+    starts = np.pad(row.starts, [0, several - len(row.starts)], mode="edge")
+    return {
+        **dict(zip(litert_file.TOKEN_INPUTS, tokens, strict=True)),
+        features.CLS_POSITIONS: starts.astype(np.int32),
+    }
 
 
 class LiteVectors(SentenceVectors):

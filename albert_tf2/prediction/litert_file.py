@@ -21,15 +21,21 @@ from albert_tf2.text.tokenization import VOCAB_FILE, Tokenizer, Vocabulary
 ENDING = ".tflite"
 METADATA = "metadata.json"
 # Of `metadata.json`; another number is a file that takes or gives other things.
-FORM_KEY, FORM = "rows", 1
+FORM_KEY, FORM = "rows", 2
 
-# int32 [N] each: what a file takes of the tokens, beside `cls_positions`.
+# int32 [N] each: what a file takes of the tokens.
 TOKEN_INPUTS = (
     features.INPUT_WORD_IDS,
     features.INPUT_TYPE_IDS,
     features.INPUT_PAIR_IDS,
     features.INPUT_POSITION_IDS,
 )
+# The signatures, and what each takes. The first is TensorFlow's default name.
+TOKENS, TEXTS = "serving_default", "texts"
+INPUTS = {
+    TOKENS: TOKEN_INPUTS,
+    TEXTS: (*TOKEN_INPUTS, features.CLS_POSITIONS),
+}
 TASK_LOGITS = "task_logits"
 # Kinds whose head reads every token.
 PER_TOKEN = (base.TAGGING, base.SPAN)
