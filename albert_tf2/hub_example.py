@@ -88,7 +88,10 @@ def pair_dataset(preprocessor, columns, *, shuffle_seed: int | None = None):
             preprocessor.tokenize(text_a),
             preprocessor.tokenize(text_b),
         ]
-        return preprocessor.bert_pack_inputs(segments, SEQ_LENGTH), label
+        inputs = preprocessor.bert_pack_inputs(segments, SEQ_LENGTH)
+        # What is padding in every row is work for nothing.
+        longest = tf.reduce_max(tf.reduce_sum(inputs["input_mask"], 1))
+        return {name: x[:, :longest] for name, x in inputs.items()}, label
 
     dataset = tf.data.Dataset.from_tensor_slices(columns)
     if shuffle_seed is not None:

@@ -463,3 +463,15 @@ def test_the_example_tells_of_pairs_that_lose_their_ends(loaded):
     packed = next(iter(hub_example.pair_dataset(loaded, longest)))[0]
     ids = packed["input_word_ids"].numpy()
     assert (ids[0] > 0).all() and (ids[0] == SEP).sum() == 2
+
+
+def test_the_example_pads_pairs_to_the_longest_of_their_batch(loaded):
+    columns = (["今天", "今天气"] * 40, ["气"] * 80, [0, 1] * 40)
+    columns[0][0] = "今" * 12
+    batches = list(hub_example.pair_dataset(loaded, columns))
+    widths = [inputs["input_word_ids"].shape[1] for inputs, _ in batches]
+    assert widths == [12 + 1 + 3, 3 + 1 + 3, 3 + 1 + 3]
+    for inputs, labels in batches:
+        assert {tensor.shape for tensor in inputs.values()} == {
+            (len(labels), max(inputs["input_mask"].numpy().sum(1)))
+        }
