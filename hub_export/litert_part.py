@@ -13,9 +13,9 @@ token is padding and one file serves every length and any number of texts:
 
 A file has two signatures, of the same weights:
 
-    tokens  ->  sequence_output [N, H]
-    texts   ->  pooled_output [K, H]; it takes `cls_positions`, too, and its
-                last layer is computed there alone
+    serving_default  ->  sequence_output [N, H]
+    texts            ->  pooled_output [K, H]; it takes `cls_positions`, too,
+                         and its last layer is computed there alone
 
 The one that a fine-tuned model's head reads has `task_logits` as well, [N, n]
 or [K, n].
