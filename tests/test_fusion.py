@@ -50,6 +50,23 @@ def test_add_bias():
     )
 
 
+@pytest.mark.parametrize("onednn", [True, False])
+def test_a_product_takes_its_bias_along_where_onednn_does_not_compute(
+    tiny_config, monkeypatch, onednn
+):
+    monkeypatch.setattr(fusion, "_has_onednn", lambda: onednn)
+    dense = layers.dense(tiny_config, "dense", 48, 32)
+
+    @tf.function(autograph=False)
+    def step(x):
+        with fusion.single_passes():
+            return dense(x)
+
+    graph = step.get_concrete_function(tf.ones([64, 48])).graph
+    types = [operation.type for operation in graph.get_operations()]
+    assert types.count("BiasAdd") == (0 if onednn else 1)
+
+
 def test_gelu():
     assert_same(
         lambda x, bias: fusion.gelu(x, bias),

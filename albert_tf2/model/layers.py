@@ -46,10 +46,10 @@ def initializer(config: AlbertConfig) -> keras.initializers.Initializer:
 
 
 class Dense(keras.layers.Dense):
-    """Keras' own; steps on CPUs keep its product and its bias apart."""
+    """Keras' own; steps on some CPUs keep its product and its bias apart."""
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        if not fusion.are_enabled():
+        if not fusion.parts_biases():
             return super().call(inputs)
         *outer, width = dynamic_shape(inputs)
         product = self.product(tf.reshape(inputs, [-1, width]))
