@@ -1,13 +1,12 @@
 """What a change of the pre-training recipe is worth, at equal CPU time.
 
 Each variant of `VARIANTS` trains from random weights until its CPU budget is
-spent. The first steps that a --workdir sees are the baseline's: from them
-follow the steps that the budget pays for. A variant gets as many as cost the
-same. Its steps are measured in turns with the baseline's, so that other work on
-the machine slows both, and thrown away. Warm-up and decay are tied to the
-steps: each variant ends its own whole schedule. Compiling and evaluating are
-not paid for; the seconds that `word_vectors=counted` takes come on top, in the
-table too.
+spent. The first call in a --workdir measures the baseline, which fixes its
+steps. A variant gets as many as cost the same. Its steps are measured in turns
+with the baseline's, so that other work on the machine slows both, and thrown
+away. Warm-up and decay are tied to the steps: each variant ends its own whole
+schedule. Compiling and evaluating are not paid for; the seconds that
+`word_vectors=counted` takes come on top, in the table too.
 
 All variants are evaluated alike: on the same held-out records, masked by
 --config's settings, in the depth that they ended with. Each result is a folder
@@ -26,6 +25,7 @@ A variant is a name and settings of the recipe, and of these:
 import dataclasses
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -257,14 +257,14 @@ def affordable(
     baseline = measurable(plain, [(1.0, arguments.data_dir)], folder)
     variant = measurable(recipe, parts, folder) if differs else []
     costs = [(cost(baseline), cost(variant)) for _ in range(ROUNDS)]
-    of_baseline, of_variant = (
-        min(rounds) for rounds in zip(*costs, strict=True)
-    )
     if not known:
-        steps = max(1, int(arguments.minutes * 60 / of_baseline))
+        cheapest = min(of_baseline for of_baseline, _ in costs)
+        steps = max(1, int(arguments.minutes * 60 / cheapest))
         known = {"minutes": arguments.minutes, "steps": steps}
         paths.write_json(file, known)
-    ratio = of_baseline / of_variant if differs else 1.0
+    if not differs:
+        return known["steps"]
+    ratio = statistics.median(theirs / ours for theirs, ours in costs)
     return max(1, round(known["steps"] * ratio))
 
 

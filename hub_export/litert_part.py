@@ -17,8 +17,8 @@ A file has two signatures, of the same weights:
     texts            ->  pooled_output [K, H]; it takes `cls_positions`, too,
                          and its last layer is computed there alone
 
-The one that a fine-tuned model's head reads has `task_logits` as well, [N, n]
-or [K, n].
+The signature whose output a fine-tuned model's head reads also gives
+`task_logits`, [N, n] or [K, n].
 
 There is one row, so every shape but N and K is fixed when the interpreter is
 told them, and XNNPACK computes all of the network. Files for phones, which

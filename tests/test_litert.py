@@ -407,6 +407,21 @@ def test_a_file_for_phones_is_told_apart(pretrained, tmp_path):
         Predictor(path, engine="litert")
 
 
+def test_a_file_of_an_older_version_is_told_apart(exported, tmp_path):
+    path = tmp_path / "model.tflite"
+    shutil.copy(exported / "model_fp32.tflite", path)
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    metadata = json.loads(parts["metadata.json"]) | {"rows": 1}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            if name == "metadata.json":
+                content = json.dumps(metadata).encode()
+            archive.writestr(name, content)
+    with pytest.raises(UserError, match="by an older version: write it again"):
+        litert_file.read(path)
+
+
 def test_a_file_says_what_it_is_tuned_for(tuned, tmp_path):
     export.main(
         ["--checkpoint", str(tuned("lcqmc")), "--what", "litert"]

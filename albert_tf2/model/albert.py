@@ -151,7 +151,7 @@ class AlbertEncoder(_ConfiguredModel):
     def at_positions(
         self,
         inputs: dict[str, tf.Tensor],
-        positions: tf.Tensor,
+        positions: tf.Tensor | str,
         training: bool | None = None,
         depth: int | None = None,
     ) -> tf.Tensor:
@@ -163,7 +163,7 @@ class AlbertEncoder(_ConfiguredModel):
 
         Args:
             inputs: As for a call.
-            positions: int32 [B, Q].
+            positions: int32 [B, Q]; or `layers.FIRST`, Q = 1.
             training: As for a call.
             depth: Apply the first so many layers alone (`growth`).
 
@@ -180,15 +180,13 @@ class AlbertEncoder(_ConfiguredModel):
         Of four layers a fifth of the arithmetic is saved (`at_positions`).
 
         Args:
-            inputs: As for a call.
+            inputs: As for a call, as tensors.
             training: As for a call.
 
         Returns:
             `sequence_output` [B, 1, H] and `pooled_output` [B, H].
         """
-        batch, _ = layers.dynamic_shape(inputs[features.INPUT_WORD_IDS])
-        first = tf.zeros([batch, 1], tf.int32)
-        sequence = self.at_positions(inputs, first, training)
+        sequence = self.at_positions(inputs, layers.FIRST, training)
         return {
             features.SEQUENCE_OUTPUT: sequence,
             features.POOLED_OUTPUT: self.pool(sequence[:, 0]),
@@ -229,7 +227,9 @@ class AlbertEncoder(_ConfiguredModel):
             for block, (attention, feed_forward) in enumerate(layer, 1):
                 is_last = number == len(plan) and block == len(layer)
                 positions = last_positions if is_last else None
-                if positions is not None:
+                if isinstance(positions, str):
+                    length = 1
+                elif positions is not None:
                     length = layers.dynamic_shape(positions)[1]
 
                 def apply(

@@ -86,13 +86,14 @@ def are_enabled() -> bool:
     return _ENABLED.get()
 
 
-def parts_biases() -> bool:
-    """Says whether products should be traced apart from their biases.
+def parts_biases(dtype: str) -> bool:
+    """Says whether products of a type should be traced apart from their biases.
 
-    `add_bias` says why. Where oneDNN does not compute, a product of
-    TensorFlow's own takes its bias along for nothing: 0.96 of a step's time.
+    `add_bias` says why. Where oneDNN does not compute, TensorFlow's product in
+    float32 adds its bias at no cost, and the two together take 0.96 of a step's
+    time. In half precision its sum of a bias' gradients is not wide enough.
     """
-    return are_enabled() and _has_onednn()
+    return are_enabled() and (_has_onednn() or dtype != "float32")
 
 
 def is_known_layer_norm(x: tf.Tensor) -> bool:

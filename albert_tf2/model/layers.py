@@ -21,6 +21,8 @@ from albert_tf2.model import attention, fusion
 from albert_tf2.model.dropout import Dropout
 
 # The originals' epsilon; any other is visible in the fifth decimal.
+# In place of positions: of each sequence its first token, [CLS].
+FIRST = "first"
 LAYER_NORM_EPSILON = 1e-12
 # Added to the scores of padded keys, as in the originals.
 MASKED_SCORE = -10000.0
@@ -49,7 +51,7 @@ class Dense(keras.layers.Dense):
     """Keras' own; steps on some CPUs keep its product and its bias apart."""
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        if not fusion.parts_biases():
+        if not fusion.parts_biases(self.compute_dtype):
             return super().call(inputs)
         *outer, width = dynamic_shape(inputs)
         product = self.product(tf.reshape(inputs, [-1, width]))
@@ -133,9 +135,21 @@ def dynamic_shape(tensor: tf.Tensor) -> list[int | tf.Tensor]:
     ]
 
 
-def rows_at(hidden: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
-    """Picks tokens of flat sequences: [B*T, H], int32 [B, Q] -> [B*Q, H]."""
-    batch, _ = dynamic_shape(positions)
+def rows_at(
+    hidden: tf.Tensor, positions: tf.Tensor | str, batch: int | tf.Tensor
+) -> tf.Tensor:
+    """Picks tokens of flat sequences.
+
+    Args:
+        hidden: [B*T, H].
+        positions: int32 [B, Q]; or FIRST, a slice, which eight bits bear.
+        batch: B.
+
+    Returns:
+        [B*Q, H].
+    """
+    if isinstance(positions, str):
+        return tf.reshape(hidden, [batch, -1, hidden.shape[-1]])[:, 0]
     length = tf.shape(hidden)[0] // batch
     starts = length * tf.range(batch)
     return tf.gather(hidden, tf.reshape(positions + starts[:, None], [-1]))
@@ -306,8 +320,8 @@ class AttentionBlock(keras.layers.Layer):
     postln: LN(x + drop(W_o MHA(x)));  preln: x + drop(W_o MHA(LN(x))).
 
     Call inputs: hidden [B*T, H]; bias as `attention_bias` returns it;
-    `batch_size` B; optionally `positions`, int32 [B, Q], of the tokens whose
-    output is wanted. Call output: [B*T, H], or [B*Q, H].
+    `batch_size` B; optionally `positions`, int32 [B, Q] or FIRST, of the tokens
+    whose output is wanted. Call output: [B*T, H], or [B*Q, H].
     """
 
     def __init__(self, config: AlbertConfig, **kwargs):
@@ -330,16 +344,21 @@ class AttentionBlock(keras.layers.Layer):
         *,
         bias: tf.Tensor,
         batch_size: int | tf.Tensor,
-        positions: tf.Tensor | None = None,
+        positions: tf.Tensor | str | None = None,
         training: bool | None = None,
     ) -> tf.Tensor:
         preln = self.config.ln_type == "preln"
         inputs = self.layer_norm(hidden) if preln else hidden
         asking = inputs  # the tokens that look at all others
         if positions is not None:
-            asking = rows_at(inputs, positions)  # [B*Q, H]
-            hidden = rows_at(hidden, positions) if preln else asking
-            if bias.shape[2] != 1:
+            asking = rows_at(inputs, positions, batch_size)  # [B*Q, H]
+            if preln:
+                hidden = rows_at(hidden, positions, batch_size)
+            else:
+                hidden = asking
+            if isinstance(positions, str):
+                bias = bias[:, :, :1]
+            elif bias.shape[2] != 1:
                 bias = tf.gather(bias[:, 0], positions, batch_dims=1)[:, None]
         context = self._attend(asking, inputs, bias, batch_size, training)
         return _add_and_norm(self, hidden, context, training)

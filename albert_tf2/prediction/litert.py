@@ -10,8 +10,8 @@ like suitcases, the longest text first:
 
 Another number of tokens costs the interpreter a tenth of a millisecond, so one
 of them serves all lengths: several, each with its own copy of the weights, were
-slower. So are numbers of texts: a row says where its texts begin, and then
-again where the last one does, up to a power of two.
+slower. For the same reason the list of where texts begin is a power of two
+long: the last of them stands there several times.
 """
 
 import bisect

@@ -133,6 +133,11 @@ def _parts(
             raise ValueError("both are objects")
     except (KeyError, ValueError, zipfile.BadZipFile, zipfile.LargeZipFile):
         raise _damaged(path, "it has no archive that can be read") from None
+    if isinstance(metadata.get(FORM_KEY), int) and metadata[FORM_KEY] < FORM:
+        raise UserError(
+            f"{path} was written by an older version: write it again with "
+            "python -m albert_tf2.hub_export.export --what litert"
+        )
     if metadata.get(FORM_KEY) != FORM:
         raise UserError(
             f"{path} is a {ENDING} file of another kind, such as those for "
