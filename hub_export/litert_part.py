@@ -11,14 +11,13 @@ token is padding and one file serves every length and any number of texts:
     input_position_ids  int32 [N]  restarts with each text
     cls_positions       int32 [K]  where texts begin
 
-A file has two signatures, of the same weights:
+    ->  sequence_output [N, H], pooled_output [K, H], and task_logits [K, n]
+        or, of a model that tags or finds answers, [N, n]
 
-    serving_default  ->  sequence_output [N, H]
-    texts            ->  pooled_output [K, H]; it takes `cls_positions`, too,
-                         and its last layer is computed there alone
-
-The signature whose output a fine-tuned model's head reads also gives
-`task_logits`, [N, n] or [K, n].
+A shallow model that is tuned for whole texts has a second signature, `texts`,
+of the same weights. It gives pooled_output and task_logits, and its last layer
+is computed where texts begin alone. An interpreter keeps each layer's weights
+once more for it, so deeper models, which gain less, have none.
 
 There is one row, so every shape but N and K is fixed when the interpreter is
 told them, and XNNPACK computes all of the network. Files for phones, which
@@ -48,12 +47,14 @@ from .task_probes import LONG, PROBES
 PRECISIONS = ("fp32", "dynamic_int8")
 # In fp32 nothing but the order of additions is another.
 TOLERANCE = 1e-5
+# Of four layers it saves a fifth, of twelve a fifteenth.
+SHALLOW = 6
 
 
 def row_functions(
     encoder: AlbertEncoder, head: TaskHead | None, kind: str | None
-) -> tuple[tflite.Function, tflite.Function]:
-    """Returns what a file's signatures compute: of tokens, and of texts.
+) -> tuple[tflite.Function, dict[str, tflite.Function]]:
+    """Returns what a file computes, and further signatures (see the module).
 
     Args:
         encoder: The encoder.
@@ -61,39 +62,44 @@ def row_functions(
         kind: What that was tuned for.
     """
 
-    def row(inputs: tflite.Inputs) -> tflite.Inputs:
-        names = litert_file.TOKEN_INPUTS
-        row = {name: inputs[name][tf.newaxis] for name in names}  # [1, N]
-        row[features.INPUT_MASK] = tf.minimum(row[features.INPUT_PAIR_IDS], 1)
-        return row
-
     def tokens(inputs: tflite.Inputs) -> dict[str, tf.Tensor]:
-        outputs = encoder(row(inputs), training=False)
+        outputs = encoder(_row(inputs), training=False)
         sequence = tf.squeeze(outputs[features.SEQUENCE_OUTPUT], 0)  # [N, H]
-        return with_logits({features.SEQUENCE_OUTPUT: sequence})
+        first = tf.gather(sequence, inputs[features.CLS_POSITIONS])  # [K, H]
+        found = {
+            features.SEQUENCE_OUTPUT: sequence,
+            features.POOLED_OUTPUT: encoder.pool(first),
+        }
+        return found | _logits(found, head, kind)
 
     def texts(inputs: tflite.Inputs) -> dict[str, tf.Tensor]:
         first = encoder.at_positions(
-            row(inputs),
+            _row(inputs),
             inputs[features.CLS_POSITIONS][tf.newaxis],
             training=False,
-        )
-        pooled = encoder.pool(tf.squeeze(first, 0))  # [K, H]
-        return with_logits({features.POOLED_OUTPUT: pooled})
+        )  # [1, K, H]
+        found = {features.POOLED_OUTPUT: encoder.pool(tf.squeeze(first, 0))}
+        return found | _logits(found, head, kind)
 
-    def with_logits(outputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        return outputs | _logits(outputs, head, kind)
+    of_texts = head is not None and kind not in litert_file.PER_TOKEN
+    if of_texts and encoder.config.num_hidden_layers <= SHALLOW:
+        return tokens, {litert_file.TEXTS: texts}
+    return tokens, {}
 
-    return tokens, texts
+
+def _row(inputs: tflite.Inputs) -> tflite.Inputs:
+    names = litert_file.TOKEN_INPUTS
+    row = {name: inputs[name][tf.newaxis] for name in names}  # [1, N]
+    row[features.INPUT_MASK] = tf.minimum(row[features.INPUT_PAIR_IDS], 1)
+    return row
 
 
 def _logits(outputs: Mapping[str, Any], head, kind) -> dict[str, tf.Tensor]:
-    """Returns what the head says, if it is there and what it reads is."""
+    if head is None:
+        return {}
     read = features.POOLED_OUTPUT
     if kind in litert_file.PER_TOKEN:
         read = features.SEQUENCE_OUTPUT
-    if head is None or read not in outputs:
-        return {}
     return {litert_file.TASK_LOGITS: head(outputs[read], training=False)}
 
 
@@ -125,23 +131,22 @@ def export_litert(
         head, kind = tuned.model.head, tuned.task.kind
         facts = {**tuned.facts(), **tuned.describe()}
         more[TASK_FILE] = tflite_archive.json_bytes(facts)
-    tokens, texts = row_functions(encoder, head, kind)
+    function, others = row_functions(encoder, head, kind)
     specs = {
         name: tf.TensorSpec([None], tf.int32, name)
-        for name in litert_file.INPUTS[litert_file.TEXTS]
+        for name in (*litert_file.TOKEN_INPUTS, features.CLS_POSITIONS)
     }
-    of_tokens = {name: specs[name] for name in litert_file.TOKEN_INPUTS}
     probes = _probes(tokenizer, encoder.config.max_position_embeddings)
     expected = _expected(probes, encoder, head, kind)
     with paths.atomic_directory(export_dir, overwrite=overwrite) as folder:
         for precision in PRECISIONS:
             # In blocks it took 1.04 to 1.10 of the time, from 8 to 128 tokens.
             network = tflite.convert(
-                tokens,
-                of_tokens,
+                function,
+                specs,
                 precision=precision,
                 blocked=False,
-                others={litert_file.TEXTS: (texts, specs)},
+                others=others,
             )
             metadata = {
                 "precision": precision,

@@ -169,7 +169,7 @@ def convert(
     precision: str = "fp32",
     samples: Iterable[dict[str, Any]] | None = None,
     blocked: bool = True,
-    others: Mapping[str, tuple[Function, Specs]] | None = None,
+    others: Mapping[str, Function] | None = None,
 ) -> bytes:
     """Converts a function of named inputs to a TFLite model.
 
@@ -180,8 +180,8 @@ def convert(
         samples: Real inputs, by which "int8" chooses its ranges and padding's
             attention score.
         blocked: Write floating-point feed-forwards in blocks (`xnnpack`).
-        others: Further functions of the same weights, by the names of their
-            signatures; that of the first is `SIGNATURE`.
+        others: Further functions of these inputs and the same weights, by the
+            names of their signatures; "int8" would not calibrate them.
     """
     check_choice("precision", precision, PRECISIONS)
     if precision == "int8" and not samples:
@@ -189,11 +189,7 @@ def convert(
             "`precision='int8'` needs `samples`: real inputs to calibrate on"
         )
 
-    def traced(function: Function, specs: Specs):
-        return tf.function(
-            function, input_signature=[specs], autograph=False
-        ).get_concrete_function()
-
+    functions = {SIGNATURE: function, **(others or {})}
     # By way of a SavedModel: only that gives the model named signatures.
     root = tf.Module()
     samples = list(samples or ())
@@ -211,11 +207,10 @@ def convert(
             )
         folder = tracing.enter_context(paths.temporary_folder("tflite"))
         signatures = {
-            name: traced(*parts)
-            for name, parts in {
-                SIGNATURE: (function, specs),
-                **(others or {}),
-            }.items()
+            name: tf.function(
+                each, input_signature=[specs], autograph=False
+            ).get_concrete_function()
+            for name, each in functions.items()
         }
         root.kept = [list(each.variables) for each in signatures.values()]
         tf.saved_model.save(root, folder, signatures=signatures)

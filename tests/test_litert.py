@@ -17,9 +17,12 @@ from hypothesis import strategies as st
 from test_task_exports import hard_texts
 
 from albert_tf2 import Predictor, UserError, predict
-from albert_tf2.hub_export import export
+from albert_tf2.finetuning.model import TaskHead
+from albert_tf2.hub_export import export, litert_part
+from albert_tf2.model.albert import AlbertEncoder
 from albert_tf2.prediction import litert, litert_cache, litert_file
 from albert_tf2.settings import POOLINGS
+from albert_tf2.tasks import base
 from albert_tf2.tasks.encoding import Packed
 
 pytest.importorskip("ai_edge_litert", reason="[litert]")
@@ -436,8 +439,6 @@ def test_a_file_says_what_it_is_tuned_for(tuned, tmp_path):
 
 
 def test_other_answers_are_not_written(pretrained, tmp_path, monkeypatch):
-    from albert_tf2.hub_export import litert_part
-
     monkeypatch.setattr(litert_part, "TOLERANCE", 0.0)
     with pytest.raises(UserError, match="answers otherwise than TensorFlow"):
         export.main(
@@ -451,7 +452,6 @@ def test_rows_are_computed_by_xnnpack_whatever_their_length(exported):
     """The delegate takes the network over again after each change."""
     file = litert_file.read(exported / "model_fp32.tflite")
     model = litert.RowModel(file)
-    # Of the first signature's; no interpreter tells of others.
     interpreter = model._runners[litert_file.TOKENS]._interpreter
     for length in (8, 64, 24):
         model.vectors([Packed([2] * length, [0] * length)], "mean")
@@ -461,14 +461,33 @@ def test_rows_are_computed_by_xnnpack_whatever_their_length(exported):
         assert products  # the list keeps what the delegate took over
 
 
-def test_texts_are_answered_by_the_last_layer_at_their_beginnings(exported):
+def test_texts_are_answered_by_the_last_layer_at_their_beginnings(
+    tuned, pretrained
+):
     """The same as from all tokens, at less: K rows where others have N."""
-    model = litert.RowModel(litert_file.read(exported / "model_fp32.tflite"))
+    predictor = Predictor(tuned("lcqmc"), engine="litert")
+    model = predictor._tuned.loaded.encoder
+    assert set(model._runners) == {litert_file.TOKENS, litert_file.TEXTS}
     for several in (1, 2, 3, 4, 9):
         texts = [Packed([2, 7 + i, 3], [0, 0, 0]) for i in range(several)]
-        row = next(model._run(texts, litert_file.TEXTS, "pooled_output"))[1]
+        row = next(model._run(texts, "pooled_output", of_texts=True))[1]
         # Where texts begin, up to a power of two, so that lengths are few.
         assert len(row) == {1: 1, 2: 2, 3: 4, 4: 4, 9: 16}[several]
-        alone = [model.vectors([text], "pooled")[0] for text in texts]
-        found = model.vectors(texts, "pooled")
-        np.testing.assert_allclose(found, alone, atol=1e-6)
+        for name in ("pooled_output", "task_logits"):
+            short, whole = (
+                next(model._run(texts, name, of_texts=of_texts))[1]
+                for of_texts in (True, False)
+            )
+            np.testing.assert_allclose(short, whole, atol=1e-6)
+    # It costs memory: where no head reads texts there is none.
+    for source in (pretrained, tuned("ner")):
+        vectors = Predictor(source, engine="litert")._vectors
+        assert set(vectors._encoder._runners) == {litert_file.TOKENS}
+
+
+@pytest.mark.parametrize(("layers", "signatures"), [(6, 1), (7, 0)])
+def test_deep_models_keep_their_weights_once(tiny_config, layers, signatures):
+    encoder = AlbertEncoder(tiny_config.replace(num_hidden_layers=layers))
+    head = TaskHead(2, tiny_config.hidden_size)
+    others = litert_part.row_functions(encoder, head, base.CLASSIFICATION)[1]
+    assert len(others) == signatures

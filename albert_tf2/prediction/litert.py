@@ -87,10 +87,9 @@ class RowModel:
                 interpreter = Interpreter(file.path, num_threads=threads)
                 self._runners = {
                     name: interpreter.get_signature_runner(name)
-                    for name in litert_file.INPUTS
+                    for name in interpreter.get_signature_list()
                 }
-                for pooling in ("mean", "pooled"):  # of tokens, of texts
-                    self.vectors([Packed([0], [0])], pooling)
+                self.vectors([Packed([0], [0])], "mean")
         except (ValueError, RuntimeError) as error:
             raise UserError(
                 f"{file.path} does not run on this ai-edge-litert "
@@ -105,10 +104,9 @@ class RowModel:
             pooling: One of `settings.POOLINGS`.
         """
         found: list[Any] = [None] * len(sequences)
-        asked = litert_file.TOKENS, features.SEQUENCE_OUTPUT
-        if pooling == "pooled":
-            asked = litert_file.TEXTS, features.POOLED_OUTPUT
-        for row, output in self._run(sequences, *asked):
+        of_texts = pooling == "pooled"
+        name = features.POOLED_OUTPUT if of_texts else features.SEQUENCE_OUTPUT
+        for row, output in self._run(sequences, name, of_texts=of_texts):
             if pooling == "mean":
                 sums = np.add.reduceat(
                     output[: row.counts.sum()], row.starts, axis=0
@@ -125,8 +123,8 @@ class RowModel:
     ) -> list[np.ndarray]:
         """Returns what the head says: float32 [n], or [T, n] token by token."""
         found: list[Any] = [None] * len(sequences)
-        signature = litert_file.TOKENS if per_token else litert_file.TEXTS
-        for row, output in self._run(sequences, signature, TASK_LOGITS):
+        passes = self._run(sequences, TASK_LOGITS, of_texts=not per_token)
+        for row, output in passes:
             parts: Sequence[np.ndarray] = list(output)
             if per_token:
                 parts = np.split(output[: row.counts.sum()], row.starts[1:])
@@ -135,19 +133,19 @@ class RowModel:
         return found
 
     def _run(
-        self, sequences: Sequence[Packed], signature: str, output: str
+        self, sequences: Sequence[Packed], output: str, *, of_texts: bool
     ) -> Iterator[tuple[_Row, np.ndarray]]:
         """Yields each row with one output of it: a copy."""
+        runner = self._runners[litert_file.TOKENS]
+        if of_texts:
+            runner = self._runners.get(litert_file.TEXTS, runner)
         lengths = [len(sequence.ids) for sequence in sequences]
         for texts in fill_rows(lengths):
             counts = np.array([lengths[i] for i in texts])
             starts = np.cumsum(counts) - counts
             row = _Row(texts, starts, counts)
             inputs = _inputs(row, [sequences[i] for i in texts])
-            taken = {
-                name: inputs[name] for name in litert_file.INPUTS[signature]
-            }
-            yield row, self._runners[signature](**taken)[output]
+            yield row, runner(**inputs)[output]
 
 
 def _inputs(row: _Row, sequences: Sequence[Packed]) -> dict[str, np.ndarray]:

@@ -23,19 +23,15 @@ METADATA = "metadata.json"
 # Of `metadata.json`; another number is a file that takes or gives other things.
 FORM_KEY, FORM = "rows", 2
 
-# int32 [N] each: what a file takes of the tokens.
+# int32 [N] each: what a file takes of the tokens, beside `cls_positions`.
 TOKEN_INPUTS = (
     features.INPUT_WORD_IDS,
     features.INPUT_TYPE_IDS,
     features.INPUT_PAIR_IDS,
     features.INPUT_POSITION_IDS,
 )
-# The signatures, and what each takes. The first is TensorFlow's default name.
+# The signatures; not every file has the second.
 TOKENS, TEXTS = "serving_default", "texts"
-INPUTS = {
-    TOKENS: TOKEN_INPUTS,
-    TEXTS: (*TOKEN_INPUTS, features.CLS_POSITIONS),
-}
 TASK_LOGITS = "task_logits"
 # Kinds whose head reads every token.
 PER_TOKEN = (base.TAGGING, base.SPAN)
