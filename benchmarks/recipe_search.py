@@ -264,7 +264,7 @@ def affordable(
         paths.write_json(file, known)
     if not differs:
         return known["steps"]
-    ratio = statistics.median(theirs / ours for theirs, ours in costs)
+    ratio = statistics.median(base / own for base, own in costs)
     return max(1, round(known["steps"] * ratio))
 
 
