@@ -12,6 +12,7 @@ from albert_tf2.config import AlbertConfig, load_model_config
 from albert_tf2.errors import UserError, install_line
 from albert_tf2.recipe_file import load_recipe
 from albert_tf2.settings import (
+    ATTENTION_HEADS,
     LABEL_STYLES,
     LAMB_ADAPTATIONS,
     MAX_BATCH,
@@ -73,6 +74,13 @@ class PretrainRecipe:
         "What the word embeddings of a new model begin with: random numbers, "
         "or what is counted in the records about who stands near whom.",
         choices=WORD_VECTORS,
+    )
+    attention_heads: str = setting(
+        "random",
+        "What the attention heads of a new model begin with: random numbers, "
+        "or that most of them look at a neighbour, some at the same word in "
+        "the other text.",
+        choices=ATTENTION_HEADS,
     )
 
     train_steps: int = setting(

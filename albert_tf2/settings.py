@@ -25,6 +25,8 @@ from albert_tf2.errors import UserError, cut, nearest_hint, shown, unknown_key
 LABEL_STYLES = ("plain", "albert_zh")
 COUNTED = "counted"
 WORD_VECTORS = ("random", COUNTED)
+CONSTRUCTED = "constructed"
+ATTENTION_HEADS = ("random", CONSTRUCTED)
 LAMB_ADAPTATIONS = ("paper", "google")
 ON_ERROR = ("fail", "skip")
 OPTIMIZERS = ("lamb", "adamw")

@@ -40,7 +40,8 @@ from albert_tf2.recipes import PretrainRecipe, load_recipe
 
 BASELINE = "baseline"
 LAMB = "optimizer=lamb learning_rate=5e-3 beta_2=0.999"
-# Changes of the recipe: AdamW; one layer, then two, then four; counted words.
+# Changes of the recipe: AdamW; one layer, then two, then four; counted words;
+# heads that know where to look.
 VARIANTS = {
     BASELINE: "",
     "lamb": LAMB,
@@ -54,6 +55,7 @@ VARIANTS = {
     "batch 64": "global_batch_size=64",
     "batch 16": "global_batch_size=16",
     "random words": "word_vectors=random",
+    "random heads": "attention_heads=random",
     "embedding 64": "embedding_size=64",
     "embedding 256": "embedding_size=256",
     "initializer 0.05": "initializer_range=0.05",
@@ -149,8 +151,7 @@ def one(variant: str, arguments) -> None:
     ]
     run = sources[-1][1]
     curve, began = [], time.process_time()
-    if recipe.word_vectors == settings.COUNTED:
-        run.begin_with_counts()
+    run.begin()
     spent = time.process_time() - began
     for step, cpu, metrics in train(run, sources):
         spent += cpu
@@ -246,11 +247,16 @@ def affordable(
     """
     file = Path(arguments.workdir) / BASELINE_STEPS
     known = json.loads(file.read_text("utf-8")) if file.exists() else None
-    if known and known["minutes"] != arguments.minutes:
-        raise UserError(
-            f"{file} is of --minutes {known['minutes']:g}, not of "
-            f"{arguments.minutes:g}: choose another --workdir"
-        )
+    asked = {
+        name: getattr(arguments, name)
+        for name in ("minutes", "config", "data_dir")
+    }
+    for name, value in asked.items():
+        if known and known[name] != value:
+            raise UserError(
+                f"{file} is of --{name} {known[name]}, not of {value}: choose "
+                "another --workdir"
+            )
     if known and not differs:
         return known["steps"]
     plain = load_recipe(PretrainRecipe, arguments.config)
@@ -260,7 +266,7 @@ def affordable(
     if not known:
         cheapest = min(of_baseline for of_baseline, _ in costs)
         steps = max(1, int(arguments.minutes * 60 / cheapest))
-        known = {"minutes": arguments.minutes, "steps": steps}
+        known = asked | {"steps": steps}
         paths.write_json(file, known)
     if not differs:
         return known["steps"]

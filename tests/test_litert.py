@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -483,6 +484,19 @@ def test_texts_are_answered_by_the_last_layer_at_their_beginnings(
     for source in (pretrained, tuned("ner")):
         vectors = Predictor(source, engine="litert")._vectors
         assert set(vectors._encoder._runners) == {litert_file.TOKENS}
+
+
+def test_threads_that_share_a_model_get_their_own_answers(exported):
+    file = litert_file.read(exported / "model_fp32.tflite")
+    model = litert.RowModel(file, threads=1)
+    texts = [Packed([2, 5 + i, 3], [0, 0, 0]) for i in range(40)] * 8
+
+    def vector(text):
+        return model.vectors([text], "cls")
+
+    alone = [vector(text) for text in texts]
+    with ThreadPoolExecutor(8) as pool:
+        np.testing.assert_array_equal(list(pool.map(vector, texts)), alone)
 
 
 @pytest.mark.parametrize(("layers", "signatures"), [(6, 1), (7, 0)])

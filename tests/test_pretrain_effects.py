@@ -14,7 +14,12 @@ from albert_tf2 import AlbertConfig
 from albert_tf2.checkpoints import warm_start
 from albert_tf2.errors import UserError
 from albert_tf2.model import recomputation
-from albert_tf2.pretraining import budget, recipe_parts, word_vectors
+from albert_tf2.pretraining import (
+    budget,
+    first_heads,
+    recipe_parts,
+    word_vectors,
+)
 from albert_tf2.pretraining import run as pretraining_run
 from albert_tf2.pretraining.run import Run
 from albert_tf2.pretraining.step import PretrainStep
@@ -329,6 +334,19 @@ def _(lab):
         begun = []
         patch.setattr(
             word_vectors, "begin_with", lambda *_, **__: begun.append(True)
+        )
+        run.start(None)
+    assert begun
+
+
+# Where they look is in test_first_heads.py.
+@EFFECTS.proves("attention_heads")
+def _(lab):
+    run = lab.run("heads", attention_heads="constructed")
+    with pytest.MonkeyPatch.context() as patch:
+        begun = []
+        patch.setattr(
+            first_heads, "begin_with", lambda *_, **__: begun.append(True)
         )
         run.start(None)
     assert begun

@@ -41,8 +41,8 @@ class FakeRun:
         self.stages = growth.stages(recipe, recipe.model_config())
         self.data_dir = data_dir
 
-    def begin_with_counts(self):
-        FakeRun.now += 7
+    def begin(self):
+        FakeRun.now += 7 * (self.recipe.word_vectors == "counted")
 
     def batches(self, step):
         return 0.5 if self.data_dir == "short" else 1.0
@@ -107,8 +107,10 @@ def test_variants_get_the_same_cpu_time_and_are_kept(
     assert search.main([*command[:-2], busy]) == 0
     kept = json.loads((tmp_path / "busy" / "result.json").read_text())
     assert (kept["steps"], kept["cpu_seconds"]) == (120, 480)
-    with pytest.raises(UserError, match="--minutes 4, not of 5"):
+    with pytest.raises(UserError, match="--minutes 4.0, not of 5"):
         search.main([*command[:-2], "2: layers=2", "--minutes=5"])
+    with pytest.raises(UserError, match="--data_dir none, not of other"):
+        search.main([*command[:-2], "2: layers=2", "--data_dir=other"])
     made.clear()
     for name in ("short_first", "busy"):
         (tmp_path / name / "result.json").unlink()

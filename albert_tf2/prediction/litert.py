@@ -16,6 +16,7 @@ long: the last of them stands there several times.
 
 import bisect
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -69,7 +70,7 @@ class _Row(NamedTuple):
 
 
 class RowModel:
-    """A network that reads rows."""
+    """A network that reads rows. Threads may share it: it answers in turn."""
 
     def __init__(self, file: LiteFile, *, threads: int | None = None):
         """Opens the network.
@@ -80,6 +81,8 @@ class RowModel:
         """
         from ai_edge_litert.interpreter import Interpreter
 
+        # An interpreter has one place for its inputs.
+        self._alone = threading.Lock()
         if threads is None:
             threads = min(len(os.sched_getaffinity(0)), MOST_THREADS)
         try:
@@ -145,7 +148,9 @@ class RowModel:
             starts = np.cumsum(counts) - counts
             row = _Row(texts, starts, counts)
             inputs = _inputs(row, [sequences[i] for i in texts])
-            yield row, runner(**inputs)[output]
+            with self._alone:
+                found = runner(**inputs)[output]
+            yield row, found
 
 
 def _inputs(row: _Row, sequences: Sequence[Packed]) -> dict[str, np.ndarray]:

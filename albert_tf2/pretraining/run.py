@@ -21,7 +21,7 @@ from albert_tf2.errors import UserError
 from albert_tf2.keras_api import keras
 from albert_tf2.model import flops
 from albert_tf2.model.albert import AlbertPretrainer
-from albert_tf2.pretraining import budget, growth, word_vectors
+from albert_tf2.pretraining import budget, first_heads, growth, word_vectors
 from albert_tf2.pretraining.evaluation import Evaluator
 from albert_tf2.pretraining.identity import identity_of, put_beside
 from albert_tf2.pretraining.recipe_parts import (
@@ -39,7 +39,7 @@ from albert_tf2.records.record_set import (
     damage_told,
     open_records,
 )
-from albert_tf2.settings import COUNTED
+from albert_tf2.settings import CONSTRUCTED, COUNTED
 from albert_tf2.training import guard, optimization, run_folder
 from albert_tf2.training.distribution import create_strategy, distributed
 from albert_tf2.training.identity import PRETRAINING
@@ -47,6 +47,9 @@ from albert_tf2.training.loop import Loop, Plan, sigterm_noted
 from albert_tf2.training.precision import model_precision, unwrapped
 from albert_tf2.training.run_log import EVALUATION, Row, read_rows
 from albert_tf2.training.workers import Workers
+
+# What a new model may begin with, in place of random numbers.
+BEGINNINGS = {"word_vectors": COUNTED, "attention_heads": CONSTRUCTED}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,22 +266,36 @@ class Run:
                     say=self.say,
                 )
             self.say(f"starting from the weights of {init_checkpoint}")
-            if self.recipe.word_vectors == COUNTED:
-                self.say("`word_vectors=counted` is for new models: not here")
+            for name, value in BEGINNINGS.items():
+                if getattr(self.recipe, name) == value:
+                    self.say(f"`{name}={value}` is for new models: not here")
         elif self.recipe.grow_vocabulary:
             raise UserError(
                 "recipe: `grow_vocabulary` grows the table of a checkpoint: "
                 "name it with --init_checkpoint, or leave the setting away "
                 "(`vocab_size_from_data` takes the size from the records)"
             )
-        elif self.recipe.word_vectors == COUNTED:
-            self.begin_with_counts()
+        else:
+            self.begin()
         if self.workers.index == 0:
             put_beside(self.workdir, self.config, self.records)
             run_folder.describe(self.workdir, what, changes, say=self.say)
         self._tell_plan()
 
-    def begin_with_counts(self) -> None:
+    def begin(self) -> None:
+        """Gives a new model what its recipe has it begin with."""
+        if self.recipe.word_vectors == COUNTED:
+            self._begin_with_counts()
+        if self.recipe.attention_heads == CONSTRUCTED:
+            with self.strategy.scope():
+                first_heads.begin_with(
+                    self.model,
+                    seed=self.recipe.seed,
+                    workers=self.workers,
+                    say=self.say,
+                )
+
+    def _begin_with_counts(self) -> None:
         """Fills the word embeddings with what the records tell."""
         if isinstance(self.records, ClassicRecords):
             raise UserError(

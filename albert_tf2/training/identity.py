@@ -52,11 +52,12 @@ def _table(*rows: tuple[str, str, str]) -> dict[str, Rule]:
 
 
 _ROWS = "which rows come next follows from it"
+_BEGINNING = "the run began from other weights"
 _SHARED = _table(
     (REFUSED, "seed global_batch_size", _ROWS),
     (REFUSED, "optimizer", "the optimizer's state is of another kind"),
     (REFUSED, "vocabulary", "the ids would mean something else"),
-    (REFUSED, "init_checkpoint", "the run began from other weights"),
+    (REFUSED, "init_checkpoint", _BEGINNING),
     (REFUSED, "train", "it is a run on other data"),
     (TOLD, "learning_rate weight_decay beta_1 beta_2 epsilon clip_norm", ""),
     (TOLD, "lamb_adaptation bias_correction precision", ""),
@@ -70,7 +71,11 @@ RULES = {
     PRETRAINING: _SHARED
     | _table(
         (REFUSED, "shuffle_buffer", _ROWS),
-        (REFUSED, "word_vectors", "the run began from other weights"),
+        (
+            REFUSED,
+            "word_vectors attention_heads",
+            "the run began from other weights",
+        ),
         (REFUSED, "label_style", "the labels would mean something else"),
         (TOLD, "train_steps warmup_steps end_learning_rate", ""),
         (TOLD, "grow_depth", ""),
