@@ -78,8 +78,8 @@ class PretrainRecipe:
     attention_heads: str = setting(
         "random",
         "What the attention heads of a new model begin with: random numbers, "
-        "or that most of them look at a neighbour, some at the same word in "
-        "the other text.",
+        "or that some of them look at a neighbour each, others at the same "
+        "word in the other text.",
         choices=ATTENTION_HEADS,
     )
 

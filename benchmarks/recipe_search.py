@@ -1,6 +1,6 @@
 """What a change of the pre-training recipe is worth, at equal CPU time.
 
-Each variant of `VARIANTS` trains from random weights until its CPU budget is
+Each variant of `VARIANTS` trains a new model until its CPU budget is
 spent. The first call in a --workdir measures the baseline, which fixes its
 steps. A variant gets as many as cost the same. Its steps are measured in turns
 with the baseline's, so that other work on the machine slows both, and thrown
@@ -247,19 +247,20 @@ def affordable(
     """
     file = Path(arguments.workdir) / BASELINE_STEPS
     known = json.loads(file.read_text("utf-8")) if file.exists() else None
-    asked = {
-        name: getattr(arguments, name)
-        for name in ("minutes", "config", "data_dir")
+    plain = load_recipe(PretrainRecipe, arguments.config)
+    asked = dataclasses.asdict(plain) | {
+        "minutes": arguments.minutes,
+        "data_dir": arguments.data_dir,
+        "eval_records": arguments.eval_records,
     }
     for name, value in asked.items():
-        if known and known[name] != value:
+        if known and known.get(name) != value:
             raise UserError(
-                f"{file} is of --{name} {known[name]}, not of {value}: choose "
-                "another --workdir"
+                f"{file} is of `{name}` {known.get(name)}, not of {value}: "
+                "choose another --workdir"
             )
     if known and not differs:
         return known["steps"]
-    plain = load_recipe(PretrainRecipe, arguments.config)
     baseline = measurable(plain, [(1.0, arguments.data_dir)], folder)
     variant = measurable(recipe, parts, folder) if differs else []
     costs = [(cost(baseline), cost(variant)) for _ in range(ROUNDS)]

@@ -32,7 +32,13 @@ KINDS = {
     "google, layers of their own": {"parameter_sharing": "none"},
     "brightmart": {"layout": "brightmart"},
     "brightmart, pre-LN": {"layout": "brightmart", "ln_type": "preln"},
-    "few heads": {"num_attention_heads": 4},
+    "few heads, more types": {"num_attention_heads": 4, "type_vocab_size": 3},
+    "narrow layers": {"hidden_size": 96, "num_attention_heads": 6},
+    "the smallest": {
+        "hidden_size": 48,
+        "num_attention_heads": 4,
+        "embedding_size": 48,
+    },
 }
 
 
@@ -87,17 +93,54 @@ def test_heads_look_where_they_should(kind):
         inside = range(10, 70)
         looks = probs[:, :, head, inside].argmax(-1)
         # Words disturb it, since they lie in the same directions.
-        assert (looks == np.array(inside) + offset).mean() > 0.7, offset
-        given = np.diagonal(probs[:, :, head], offset, -2, -1)
-        assert given.mean() > 0.25
-    for head in range(len(offsets), len(offsets) + max(1, heads // 6)):
+        assert (looks == np.array(inside) + offset).mean() > 0.6, offset
+        share = np.diagonal(probs[:, :, head], offset, -2, -1).mean()
+        assert 0.2 < share < 0.7, offset
+    matching = first_heads.matching(heads)
+    for head in range(len(offsets), len(offsets) + matching):
         twin = np.concatenate([40 + np.argsort(order), order])
         looks = probs[:, :, head].argmax(-1) == twin
-        assert looks.mean() > 0.9
+        assert looks.mean() > 0.7  # of few numbers; in tiny nearly all
         own = np.diagonal(probs[:, :, head], 0, -2, -1)
         assert own.mean() < 0.05
-    for head in range(len(offsets) + max(1, heads // 6), heads):
+        share = np.take_along_axis(
+            probs[:, :, head], twin[None, None, :, None], axis=-1
+        ).mean()
+        assert 0.3 < share < 0.9
+    for head in range(len(offsets) + matching, heads):
         assert probs[:, :, head].max() < 0.05  # of 80 tokens
+
+
+def test_other_heads_and_types_keep_their_numbers():
+    plain, model = untrained(type_vocab_size=3), untrained(type_vocab_size=3)
+    for variable, other in zip(
+        model.trainable_variables, plain.trainable_variables, strict=True
+    ):
+        variable.assign(other)
+    begin(model)
+    for name in ("query", "key"):
+        one, other = (
+            getattr(m.encoder.attention_layers[0], name).kernel.numpy()
+            for m in (model, plain)
+        )
+        changed = (one != other).any(0).reshape(12, 26).all(1)
+        assert changed.tolist() == 10 * [True] + 2 * [False]
+        # Each of those that look at words compares them in its own way.
+        words = one.reshape(312, 12, 26)[:, 8:10, :25]
+        assert np.abs(words[:, 0] - words[:, 1]).mean() > 0.01
+    types, before = (
+        m.encoder.embeddings.token_type_embeddings.numpy()
+        for m in (model, plain)
+    )
+    np.testing.assert_array_equal(types[2], before[2])
+    assert (types[:2] != before[:2]).all()
+
+
+def test_far_places_are_told_apart():
+    """The longest wave is longer than a row, or places would come again."""
+    omega = first_heads.frequencies(TINY)
+    scores = np.cos(np.arange(1, 129)[:, None] * omega).mean(1)
+    assert scores[0] > 0.6 and scores[12:].max() < 0.45
 
 
 @pytest.mark.parametrize(
@@ -134,16 +177,17 @@ def test_positions_and_texts_have_their_shares_of_an_embedding():
         model = untrained()
         embeddings = model.encoder.embeddings
         table = embeddings.word_embeddings
-        # Rare words may have begun with less.
-        table.assign(scale * tf.concat([0.1 * table[:40], table[40:]], axis=0))
+        # Rare words, which may be nearly all, begin with less.
+        numbers = tf.concat([0.1 * table[:360], table[360:]], axis=0)
+        table.assign(scale * numbers)
         begin(model)
-        word = np.square(table.numpy()[40:]).sum(1).mean()
+        word = np.square(table.numpy()[360:]).sum(1).mean()
         places = np.square(embeddings.position_embeddings.numpy()).sum(1)
         texts = embeddings.token_type_embeddings.numpy()
         np.testing.assert_allclose(places, word, rtol=0.25)
         assert np.ptp(places) < 1e-5 * places.max()
         np.testing.assert_allclose(
-            np.square(texts).sum(1), places[:2] * 0.1 / 0.45, rtol=1e-5
+            np.square(texts).sum(1), places[:2] * 0.02 / 0.49, rtol=1e-5
         )
         np.testing.assert_allclose(texts[0], -texts[1])
 
@@ -180,6 +224,7 @@ def test_the_seed_decides_and_the_first_worker_tells():
         "embedding_hidden_mapping_in/kernel:0",
         "embeddings/position_embeddings:0",
         "embeddings/token_type_embeddings:0",
+        "embeddings/word_embeddings:0",
     ]
 
 
@@ -187,26 +232,17 @@ def test_the_seed_decides_and_the_first_worker_tells():
     "changes",
     [
         {"num_attention_heads": 2},
-        {"num_attention_heads": 104},  # 3 wide
-        {"embedding_size": 15},
+        {"num_attention_heads": 39},  # 8 wide
+        {"embedding_size": 47},
+        {"hidden_size": 36, "num_attention_heads": 3},
         {"type_vocab_size": 1},
     ],
 )
 def test_a_model_without_room_is_refused(changes):
     config = TINY.replace(**changes)
-    with pytest.raises(UserError, match="three heads or more.*leave the"):
+    rule = "three heads or more, each at least 12 wide, words and layers at "
+    with pytest.raises(UserError, match=rule + "least 48 wide.*leave the"):
         first_heads.frequencies(config)
-
-
-def test_the_smallest_model_with_room():
-    begin(
-        untrained(
-            hidden_size=18,
-            num_attention_heads=3,
-            embedding_size=16,
-            layout="brightmart",
-        )
-    )
 
 
 @pytest.fixture(scope="module")
@@ -215,8 +251,8 @@ def problem(tmp_path_factory):
     write_set(folder / "records", [230, 230], held_out=4)
     TINY.replace(
         vocab_size=200,
-        hidden_size=24,
-        embedding_size=16,
+        hidden_size=54,
+        embedding_size=48,
         num_attention_heads=3,
         num_hidden_layers=1,
     ).to_json(folder / "model.json")
@@ -252,7 +288,7 @@ def test_a_run_begins_with_them_once(problem, tmp_path, capsys):
         )
         if not np.array_equal(variable.numpy(), other.numpy())
     ]
-    assert len(changed) == 5, changed
+    assert len(changed) == 6, changed
     run.train()
     capsys.readouterr()
     again = start(problem, tmp_path / "run")

@@ -107,9 +107,9 @@ def test_variants_get_the_same_cpu_time_and_are_kept(
     assert search.main([*command[:-2], busy]) == 0
     kept = json.loads((tmp_path / "busy" / "result.json").read_text())
     assert (kept["steps"], kept["cpu_seconds"]) == (120, 480)
-    with pytest.raises(UserError, match="--minutes 4.0, not of 5"):
+    with pytest.raises(UserError, match="`minutes` 4.0, not of 5"):
         search.main([*command[:-2], "2: layers=2", "--minutes=5"])
-    with pytest.raises(UserError, match="--data_dir none, not of other"):
+    with pytest.raises(UserError, match="`data_dir` none, not of other"):
         search.main([*command[:-2], "2: layers=2", "--data_dir=other"])
     made.clear()
     for name in ("short_first", "busy"):

@@ -161,6 +161,8 @@ class Run:
         check_shares(recipe, strategy.num_replicas_in_sync)
         self.masker = create_masker(recipe, self.records, self.config)
         self.stages = growth.stages(recipe, self.config)
+        if recipe.attention_heads == CONSTRUCTED:
+            first_heads.frequencies(self.config)  # before time is spent
         self._build()
         self._evaluators: dict[int, Evaluator] = {}
         self._peak = None
@@ -240,7 +242,7 @@ class Run:
         return self.stages[-1]
 
     def start(self, init_checkpoint: paths.PathLike | None) -> None:
-        """Resumes, or starts from a checkpoint or from random weights.
+        """Resumes, or starts from a checkpoint or as the recipe begins.
 
         The order matters: what this folder has done so far wins.
         """

@@ -71,11 +71,7 @@ RULES = {
     PRETRAINING: _SHARED
     | _table(
         (REFUSED, "shuffle_buffer", _ROWS),
-        (
-            REFUSED,
-            "word_vectors attention_heads",
-            "the run began from other weights",
-        ),
+        (REFUSED, "word_vectors attention_heads", _BEGINNING),
         (REFUSED, "label_style", "the labels would mean something else"),
         (TOLD, "train_steps warmup_steps end_learning_rate", ""),
         (TOLD, "grow_depth", ""),
