@@ -225,12 +225,12 @@ def _embeddings(
     positions = embeddings.position_embeddings
     angles = np.arange(positions.shape[0])[:, None] * omega
     waves = np.concatenate([np.cos(angles), np.sin(angles)], axis=1)  # [P, 2F]
-    wave = (energy * POSITION / WORD / len(omega)) ** 0.5
-    yield positions, wave * waves @ room.place_in.T
+    amplitude = (energy * POSITION / WORD / len(omega)) ** 0.5
+    yield positions, amplitude * waves @ room.place_in.T
     types = embeddings.token_type_embeddings
     values = types.numpy()
-    sign = (energy * TEXT / WORD) ** 0.5
-    values[:2] = sign * np.array([[1.0], [-1.0]]) * room.text_in.T
+    amplitude = (energy * TEXT / WORD) ** 0.5
+    values[:2] = amplitude * np.array([[1.0], [-1.0]]) * room.text_in.T
     yield types, values
 
 
