@@ -11,7 +11,7 @@ from albert_tf2 import AlbertConfig, AlbertPretrainer, save_pretrained
 from albert_tf2.errors import UserError
 from albert_tf2.model import layers
 from albert_tf2.pretraining import first_heads
-from albert_tf2.pretraining.run import Run
+from albert_tf2.pretraining.run import Run, train_and_evaluate
 from albert_tf2.recipes import PretrainRecipe
 from albert_tf2.training.workers import Workers
 
@@ -301,6 +301,19 @@ def test_a_run_begins_with_them_once(problem, tmp_path, capsys):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
     with pytest.raises(UserError, match="began from other weights"):
         start(problem, tmp_path / "run", attention_heads="random")
+
+
+def test_a_model_without_room_is_told_before_time_is_spent(problem, tmp_path):
+    small = problem / "small.json"
+    config = AlbertConfig.from_json(problem / "model.json")
+    config.replace(hidden_size=24).to_json(small)
+    recipe = PretrainRecipe(
+        model=str(small), attention_heads="constructed", budget="9d"
+    )
+    with pytest.raises(UserError, match="three heads or more"):
+        train_and_evaluate(
+            recipe, str(problem / "records"), tmp_path / "run", "one_device"
+        )
 
 
 def test_words_come_first(problem, tmp_path):

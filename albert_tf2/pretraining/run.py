@@ -107,6 +107,9 @@ def train_and_evaluate(
         sigterm_noted() as terminated,
     ):
         workers.check_shared(workdir)
+        if recipe.attention_heads == CONSTRUCTED and init_checkpoint is None:
+            # Whether the model has room, before time is spent.
+            first_heads.frequencies(recipe.model_config())
         recipe = budget.resolved(
             recipe,
             workdir,
@@ -161,8 +164,6 @@ class Run:
         check_shares(recipe, strategy.num_replicas_in_sync)
         self.masker = create_masker(recipe, self.records, self.config)
         self.stages = growth.stages(recipe, self.config)
-        if recipe.attention_heads == CONSTRUCTED:
-            first_heads.frequencies(self.config)  # before time is spent
         self._build()
         self._evaluators: dict[int, Evaluator] = {}
         self._peak = None
