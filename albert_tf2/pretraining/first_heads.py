@@ -127,8 +127,9 @@ def begin_with(
     room = divide(config, omega, generator)
     changed = list(_embeddings(encoder.embeddings, room, omega))
     if room.mapping is not None:
-        kernel = encoder.embedding_hidden_mapping_in.kernel
-        changed.append((kernel, room.mapping))
+        mapping = encoder.embedding_hidden_mapping_in
+        assert mapping is not None, "both where E is not H"
+        changed.append((mapping.kernel, room.mapping))
     size = config.hidden_size // heads
     looks = [*_neighbours(room, omega, heads, size)]
     looks += _matches(room, generator, heads, size)
@@ -141,7 +142,7 @@ def begin_with(
                 kernel[:, first : first + columns.shape[1]] = columns
             changed.append((dense.kernel, kernel))
     for variable, values in changed:
-        variable.assign(workers.first(np.float32(values)))
+        variable.assign(workers.first(values.astype(np.float32)))
     say(
         f"of {heads} attention heads {len(offsets(heads))} begin at a token's "
         f"neighbours, up to {offsets(heads)[-1]} away, {matching(heads)} at "
