@@ -1,5 +1,7 @@
 """Attention heads that know where to look: where they do, and when."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -314,6 +316,34 @@ def test_a_model_without_room_is_told_before_time_is_spent(problem, tmp_path):
         train_and_evaluate(
             recipe, str(problem / "records"), tmp_path / "run", "one_device"
         )
+
+
+def test_a_small_model_goes_on_without_its_checkpoint(problem, tmp_path):
+    """What a run began from need not be named again."""
+    small = problem / "narrow.json"
+    config = AlbertConfig.from_json(problem / "model.json")
+    config.replace(hidden_size=24).to_json(small)
+    save_pretrained(
+        AlbertPretrainer(AlbertConfig.from_json(small)), tmp_path / "start"
+    )
+    recipe = PretrainRecipe(
+        model=str(small),
+        attention_heads="constructed",
+        optimizer="adamw",
+        global_batch_size=4,
+        max_seq_length=32,
+        train_steps=1,
+    )
+    for begins, steps in ((tmp_path / "start", 1), (None, 2)):
+        result = train_and_evaluate(
+            dataclasses.replace(recipe, train_steps=steps),
+            str(problem / "records"),
+            tmp_path / "run",
+            "one_device",
+            init_checkpoint=begins,
+            progress=False,
+        )
+        assert result.step == steps
 
 
 def test_words_come_first(problem, tmp_path):

@@ -107,7 +107,8 @@ def train_and_evaluate(
         sigterm_noted() as terminated,
     ):
         workers.check_shared(workdir)
-        if recipe.attention_heads == CONSTRUCTED and init_checkpoint is None:
+        new = init_checkpoint is None and not run_folder.has_state(workdir)
+        if new and recipe.attention_heads == CONSTRUCTED:
             # Whether the model has room, before time is spent.
             first_heads.frequencies(recipe.model_config())
         recipe = budget.resolved(
