@@ -485,6 +485,14 @@ class FinetuneRecipe(Lengths):
         below=1.0,
     )
 
+    matching_heads: int = setting(
+        0,
+        "Pairs of texts: attention heads that begin anew, at the same word in "
+        "the other text, in place of those that add least; 0 leaves all as "
+        "they are.",
+        least=0,
+        most=1000,
+    )
     r_drop: float = setting(
         0.0,
         "Weight of the divergence between two passes with other dropout "

@@ -17,6 +17,7 @@ from lamb import HAS_LAMB, OPTIMIZER
 from test_reading_comprehension import perfect_logits
 
 from albert_tf2 import finetune
+from albert_tf2.finetuning import matching_heads
 from albert_tf2.finetuning.run import Run
 from albert_tf2.finetuning.step import FinetuneStep
 from albert_tf2.finetuning.tuner import Tuner, lengths_of
@@ -263,6 +264,19 @@ for _name, _value in OTHERS.items():
     other(_name, _value)
 for _name, _value in WHOLE.items():
     other(_name, _value, whole=True)
+
+
+@EFFECTS.proves("matching_heads")
+def _(lab):
+    asked = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            matching_heads,
+            "begin",
+            lambda _, heads, *__, **___: asked.append(heads),
+        )
+        lab.looped(matching_heads=3)
+    assert asked == [3]
 
 
 # What these do to a model is in test_dropout.py and test_model_effects.py.

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from albert_tf2 import paths
 from albert_tf2.errors import UserError
-from albert_tf2.finetuning import feeding
+from albert_tf2.finetuning import feeding, matching_heads
 from albert_tf2.finetuning.model import draws_own_dropout
 from albert_tf2.finetuning.step import METRICS, FinetuneStep
 from albert_tf2.model import fusion
@@ -135,6 +135,20 @@ class Run:
         )
         self._lengths_seen: set[int] = set()
 
+    def _begin(self) -> None:
+        """Gives a new run what its recipe has it begin with."""
+        if self.recipe.matching_heads:
+            with self.strategy.scope():
+                matching_heads.begin(
+                    self.model.encoder,
+                    self.recipe.matching_heads,
+                    self.examples,
+                    vocabulary=self.tuner.tokenizer.vocabulary,
+                    seed=self.recipe.seed,
+                    workers=Workers(self.strategy),
+                    say=self.tuner.say,
+                )
+
     def execute(
         self,
         terminated: Sequence[int] = (),
@@ -151,7 +165,8 @@ class Run:
         """
         began = time.monotonic()
         say = self.tuner.say
-        self.loop.resume()
+        if not self.loop.resume():
+            self._begin()
         say(self.schedule.describe())
         say(
             f"{self.total:,} steps are "

@@ -22,6 +22,7 @@ from albert_tf2.errors import UserError
 from albert_tf2.finetuning import (
     encoders,
     feeding,
+    matching_heads,
     regularizers,
     teacher,
 )
@@ -105,6 +106,8 @@ class Tuner:
                 seed=recipe.seed,
             )
         regularizers.check(task, recipe, self.loaded.config)
+        if recipe.matching_heads:
+            matching_heads.check(self.loaded.encoder, recipe.matching_heads)
         self.teacher: teacher.Teacher | None = None
         self.tokenizer = self.loaded.tokenizer
         is_tpu = isinstance(strategy, tf.distribute.TPUStrategy)

@@ -90,6 +90,7 @@ RULES = {
     FINETUNING: _SHARED
     | _table(
         (REFUSED, "max_train_rows", _ROWS),
+        (REFUSED, "matching_heads", _BEGINNING),
         (
             REFUSED,
             "max_seq_length max_query_length doc_stride",

@@ -1,0 +1,303 @@
+"""Attention heads that begin by asking: is my word in the other text?
+
+Whether two questions share their words says much about whether they ask the
+same, and no head of a model that was pre-trained at home looks for it. So some
+heads give up what they do, those whose outputs are smallest, and begin anew:
+
+    q(t) = [ W (x - m),  -s,  1 ]        v(t) = [ 1 - n,  ... ]
+    k(t) = [ W (x - m),   s,  n ]
+
+x is what enters the first layer at a token, m its mean. W holds the D - 2
+directions in which words differ most compared with how much one word differs
+from place to place (a discriminant analysis, Fisher 1936). s is the text's
+sign, -1 or 1, and n is 1 at [CLS] and [SEP], 0 at words. Scales left out, a
+score is largest where the words are equal and the texts are not, second at
+[CLS] and [SEP] of the other text. So a token whose word is there finds it, any
+other finds those, and the head's first value says which: it is added to the
+token, times a random direction. All other values and outputs stay as they are,
+and training goes on from there.
+
+A new model gets heads of this kind before its pre-training
+(`pretraining.first_heads`), which gives them other work (docs/log.md).
+
+Letters: K words, P places, H hidden, N heads, D per head.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from albert_tf2.errors import UserError
+from albert_tf2.model.albert import AlbertEncoder
+from albert_tf2.model.layers import AttentionBlock
+from albert_tf2.tasks.encoding import Example
+from albert_tf2.text.tokenization import Vocabulary
+from albert_tf2.training.workers import Workers
+
+# With fewer directions any two words are alike.
+LEAST_WIDTH = 8
+# The most frequent words, and places at which each of them is looked at. With
+# few places the others' directions pass for words' (log.md: 0.9 for 3.0).
+MOST_WORDS, MOST_PLACES = 1024, 24
+# Scores: of an equal word, on average, and of [CLS] and [SEP]; any other word
+# has 0. What is added to those of the other text, and taken from the own.
+EQUAL, NOWHERE, OTHER_TEXT = 12.0, 6.0, 12.0
+# How long what is added to a token is: a share of the token's own length.
+LOUDNESS = 1.0
+# Of the words' mean variance: it keeps an inverse from growing without bounds.
+RIDGE = 1e-3
+# Variance between words to that within one: less is no direction of words.
+LEAST_RATIO = 1.0
+
+
+class Look(NamedTuple):
+    """What a head asks, answers or tells: a kernel [H, *] and its bias [*]."""
+
+    kernel: np.ndarray
+    bias: np.ndarray
+
+    def __call__(self, inputs: np.ndarray) -> np.ndarray:
+        return inputs @ self.kernel + self.bias
+
+
+def check(encoder: object, heads: int) -> None:
+    """Refuses encoders without room for so many heads of the kind.
+
+    Raises:
+        UserError: If there is none.
+    """
+    if not isinstance(encoder, AlbertEncoder):
+        raise UserError(
+            "recipe: `matching_heads` changes weights by their names, which a "
+            "hub encoder keeps inside: start from a checkpoint, or set "
+            "matching_heads=0"
+        )
+    config = encoder.config
+    width = config.hidden_size // config.num_attention_heads
+    if (
+        heads > config.num_attention_heads
+        or width < LEAST_WIDTH
+        or config.type_vocab_size < 2
+    ):
+        raise UserError(
+            f"recipe: `matching_heads={heads}` needs as many heads, each at "
+            f"least {LEAST_WIDTH} wide, and two types of tokens. The model has "
+            f"{config.num_attention_heads} heads, {width} wide, and "
+            f"{config.type_vocab_size} types: set matching_heads=0"
+        )
+
+
+def begin(
+    encoder: AlbertEncoder,
+    heads: int,
+    examples: Iterable[Example],
+    *,
+    vocabulary: Vocabulary,
+    seed: int,
+    workers: Workers,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Gives the first layer's block, in ALBERT every layer's, such heads.
+
+    Args:
+        encoder: With its trained weights; see `check`.
+        heads: How many.
+        examples: Pairs of texts, whose words count as often as they come.
+        vocabulary: Theirs.
+        seed: Of the directions in which heads look, and tell what they find.
+        workers: All of them begin with the first one's numbers.
+        say: Receives which heads they are.
+
+    Raises:
+        UserError: If no example holds a second text.
+    """
+    around = [vocabulary.cls_id, vocabulary.sep_id]
+    words, weights, places = _count(examples, len(vocabulary), around)
+    generator = np.random.default_rng(seed)
+    for index, _ in encoder.plan[0]:
+        block = encoder.attention_layers[index]
+        width = _width(block)
+        chosen = least(block, heads)
+        hidden = _hidden(encoder, [*words, *around], places)
+        inputs = hidden
+        if encoder.config.ln_type == "preln":
+            rows = tf.constant(
+                hidden.reshape([-1, hidden.shape[-1]]), tf.float32
+            )
+            inputs = block.layer_norm(rows).numpy().reshape(hidden.shape)
+            inputs = inputs.astype(np.float64)
+        queries, keys, found = looks(
+            inputs[:, :, : len(words)],
+            inputs[:, :, len(words) :],
+            weights,
+            heads,
+            width,
+            generator,
+        )
+        length = np.sqrt(np.square(hidden).sum(axis=-1).mean())
+        kernels = {
+            name: (dense, dense.kernel.numpy(), dense.bias.numpy())
+            for name, dense in (
+                ("query", block.query),
+                ("key", block.key),
+                ("value", block.value),
+                ("output", block.output_dense),
+            )
+        }
+        for number, head in enumerate(chosen):
+            columns = slice(head * width, (head + 1) * width)
+            for name, look in (("query", queries), ("key", keys)):
+                _, kernel, bias = kernels[name]
+                kernel[:, columns], bias[columns] = look[number]
+            _, kernel, bias = kernels["value"]
+            kernel[:, columns.start], bias[columns.start] = found
+            _, kernel, bias = kernels["output"]
+            told = generator.standard_normal(len(bias))
+            told *= LOUDNESS * length / np.linalg.norm(told)
+            kernel[columns.start] = told
+            bias -= told / 2  # found or not: as much in either direction
+        for dense, kernel, bias in kernels.values():
+            dense.kernel.assign(workers.first(kernel))
+            dense.bias.assign(workers.first(bias))
+        say(
+            f"attention heads {', '.join(str(head + 1) for head in chosen)} "
+            f"of {encoder.config.num_attention_heads} begin anew: is a word in "
+            "the other text, too? (`matching_heads`)"
+        )
+
+
+def least(block: AttentionBlock, heads: int) -> list[int]:
+    """Returns the heads whose values add least to what a block returns."""
+    width = _width(block)
+    values = block.value.kernel.numpy()  # [H, N * D]
+    outputs = block.output_dense.kernel.numpy()  # [N * D, H]
+    sizes = [
+        np.linalg.norm(values[:, i : i + width] @ outputs[i : i + width])
+        for i in range(0, len(outputs), width)
+    ]
+    return sorted(int(head) for head in np.argsort(sizes)[:heads])
+
+
+def looks(
+    inputs: np.ndarray,
+    around: np.ndarray,
+    weights: np.ndarray,
+    heads: int,
+    width: int,
+    generator: np.random.Generator,
+) -> tuple[list[Look], list[Look], Look]:
+    """Returns queries and keys of matching heads, and what they tell.
+
+    Args:
+        inputs: float64 [2, P, K, H], what enters a layer: words at places in
+            either text.
+        around: [2, P, 2, H], the same of [CLS] and [SEP].
+        weights: [K], how much a word counts.
+        heads: N.
+        width: D.
+        generator: Mixes the directions.
+
+    Returns:
+        N queries, N keys, and the value 1 - n. Each head takes the directions
+        that those before it left, and when there are no more, the first ones
+        again.
+    """
+    share = weights / weights.sum()
+    of_texts = inputs.mean(axis=1)  # [2, K, H]
+    middle = share @ of_texts.mean(axis=0)  # [H]
+    words = of_texts.mean(axis=0) - middle  # [K, H]
+    rest = inputs - of_texts.mean(axis=0)  # of texts and places
+    between = (words * share[:, None]).T @ words
+    hidden = len(middle)
+    rest = (rest * np.sqrt(share)[:, None]).reshape([-1, hidden])
+    within = rest.T @ rest / (inputs.shape[0] * inputs.shape[1])
+    within += RIDGE * np.trace(between) / hidden * np.eye(hidden)
+    marks = around.mean(axis=(0, 1)) - middle  # [2, H]
+    within += marks.T @ marks
+    root = np.linalg.inv(np.linalg.cholesky(within))
+    ratios, vectors = np.linalg.eigh(root @ between @ root.T)
+    usable = max(1, int((ratios > LEAST_RATIO).sum()))
+    directions = root.T @ vectors[:, : -1 - usable : -1]  # the best ones first
+    deviations = np.einsum("hd,hg,gd->d", directions, between, directions)
+    directions /= np.sqrt(deviations)
+    kept = width - 2
+    # Mixed, the better half tells any word about as well as any other.
+    mixed = min(usable, max(kept, usable // 2))
+    mixture = generator.standard_normal([mixed, mixed])
+    directions = directions[:, :mixed] @ np.linalg.qr(mixture)[0]
+    # (x - m) . sign is -1 or 1, (x - m) . nowhere 1 at [CLS] and [SEP], both
+    # as little as can be of anything else.
+    apart = share @ (of_texts[1] - of_texts[0]) / 2
+    sign = np.linalg.solve(between + within, apart)
+    sign /= sign @ apart
+    nowhere = np.linalg.solve(between + within, marks.T)
+    nowhere = nowhere @ np.linalg.solve(marks @ nowhere, np.ones(len(marks)))
+    root_width = width**0.5  # by which the layer divides scores
+    gain = (EQUAL * root_width / kept) ** 0.5
+    text_gain = (OTHER_TEXT * root_width) ** 0.5
+    queries: list[Look] = []
+    keys: list[Look] = []
+    for head in range(heads):
+        some = directions[:, (head * kept + np.arange(kept)) % mixed]
+        query = np.column_stack(
+            [gain * some, -text_gain * sign, np.zeros(hidden)]
+        )
+        key = np.column_stack(
+            [gain * some, text_gain * sign, NOWHERE * root_width * nowhere]
+        )
+        queries.append(Look(query, np.eye(width)[-1] - middle @ query))
+        keys.append(Look(key, -middle @ key))
+    return queries, keys, Look(-nowhere, 1 + middle @ nowhere)
+
+
+def _count(
+    examples: Iterable[Example], vocab_size: int, around: list[int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the words of pairs, how much each counts, and places."""
+    counts = np.zeros(vocab_size)
+    longest, pairs = 0, False
+    for example in examples:
+        for packed in example.sequences:
+            np.add.at(counts, packed.ids, 1)
+            longest = max(longest, len(packed.ids))
+            pairs = pairs or any(packed.type_ids)
+    if not pairs:
+        raise UserError(
+            "recipe: `matching_heads` look from one text into the other, and "
+            "the training rows are single texts: set matching_heads=0"
+        )
+    counts[around] = 0
+    words = np.argsort(-counts, kind="stable")[:MOST_WORDS]
+    words = words[counts[words] > 0]
+    places = np.linspace(0, longest - 1, MOST_PLACES, dtype=int)
+    # Roots: else some ten particles decide alone.
+    return words, np.sqrt(counts[words]), np.unique(places)
+
+
+def _hidden(
+    encoder: AlbertEncoder, words: list[int], places: np.ndarray
+) -> np.ndarray:
+    """Returns what the first layer is given: float64 [2, P, K, H]."""
+
+    def hidden(text: int, place: int) -> np.ndarray:
+        ids = tf.constant([words], tf.int32)
+        found = encoder.embeddings(
+            ids,
+            input_type_ids=tf.fill(tf.shape(ids), text),
+            input_position_ids=tf.fill(tf.shape(ids), place),
+            training=False,
+        )
+        if encoder.embedding_hidden_mapping_in is not None:
+            found = encoder.embedding_hidden_mapping_in(found)
+        return tf.cast(found, tf.float64).numpy()
+
+    return np.stack(
+        [[hidden(text, place) for place in places] for text in (0, 1)]
+    )
+
+
+def _width(block: AttentionBlock) -> int:
+    config = block.config
+    return config.hidden_size // config.num_attention_heads
