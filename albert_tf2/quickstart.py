@@ -255,7 +255,7 @@ def next_commands(workdir: Path) -> list[str]:
         "python -m albert_tf2.predict fill-mask '自公布之日起[MASK][MASK]。'",
         f"python -m albert_tf2.finetune --task lcqmc --data_dir "
         f"{sample('pairs')} --init_checkpoint {STARTER} --workdir "
-        f"{workdir / 'finetune'}",
+        f"{workdir / 'finetune'} --set matching_heads=2",
         f"tensorboard --logdir {model}",
     ]
 

@@ -235,9 +235,9 @@ def test_frequent_words_are_told_apart_best():
     words[100:, 4:8] = random.normal(size=[100, 4])
     noise = 0.3 * random.normal(size=[2, 3, 200, 16])
     for often in (slice(0, 100), slice(100, 200)):
-        weights = np.full(200, 0.01)
+        weights = np.full(200, 0.2)
         weights[often] = 1.0
-        around = 9 * random.normal(size=[2, 3, 2, 16])
+        around = 0.1 * random.normal(size=[2, 3, 2, 16])
         (query,), _, _ = matching_heads.looks(
             words + noise, around, weights, 1, 6, random
         )
@@ -299,6 +299,14 @@ def test_models_without_room_are_refused(changes, heads):
     with pytest.raises(UserError, match=f"`matching_heads={heads}` needs"):
         matching_heads.check(model.encoder, heads)
     matching_heads.check(untrained().encoder, 12)
+
+
+def test_texts_that_nothing_tells_apart_are_refused():
+    model = untrained()
+    table = model.encoder.embeddings.token_type_embeddings
+    table.assign(tf.ones_like(table))
+    with pytest.raises(UserError, match="which are equal in this model"):
+        matching_heads.check(model.encoder, 2)
 
 
 def test_hub_encoders_are_refused():

@@ -87,6 +87,12 @@ def check(encoder: object, heads: int) -> None:
             f"{config.num_attention_heads} heads, {width} wide, and "
             f"{config.type_vocab_size} types: set matching_heads=0"
         )
+    first, second = encoder.embeddings.token_type_embeddings.numpy()[:2]
+    if np.array_equal(first, second):
+        raise UserError(
+            "recipe: `matching_heads` tell two texts by their types' vectors, "
+            "which are equal in this model: set matching_heads=0"
+        )
 
 
 def begin(
@@ -233,7 +239,7 @@ def looks(
     sign = np.linalg.solve(between + within, apart)
     sign /= sign @ apart
     nowhere = np.linalg.solve(between + within, marks.T)
-    nowhere = nowhere @ np.linalg.solve(marks @ nowhere, np.ones(len(marks)))
+    nowhere = nowhere @ np.linalg.pinv(marks @ nowhere) @ np.ones(len(marks))
     root_width = width**0.5  # by which the layer divides scores
     gain = (EQUAL * root_width / kept) ** 0.5
     text_gain = (OTHER_TEXT * root_width) ** 0.5
