@@ -255,7 +255,9 @@ def next_commands(workdir: Path) -> list[str]:
         "python -m albert_tf2.predict fill-mask '自公布之日起[MASK][MASK]。'",
         f"python -m albert_tf2.finetune --task lcqmc --data_dir "
         f"{sample('pairs')} --init_checkpoint {STARTER} --workdir "
-        f"{workdir / 'finetune'} --set matching_heads=2",
+        f"{workdir / 'finetune'} --set matching_heads=2 --set "
+        "max_seq_length=48 --set global_batch_size=32 --set learning_rate=2e-4 "
+        "--set num_train_epochs=3",
         f"tensorboard --logdir {model}",
     ]
 

@@ -2,8 +2,9 @@
 
 What `finetune --set matching_heads=2` does before tuning on pairs, as a step
 of the starter's way: another run of pre-training goes on from there, so that
-masked words get back what the two heads did for them. Words count as often as
-they come in the held-out records.
+masked words may get back what the two heads did for them (not tried yet,
+docs/log.md). The records must be of the model's vocabulary; words count by the
+root of how often they come in the held-out ones.
 
     python benchmarks/begin_matching.py --model starter --data_dir records \\
         --output matching

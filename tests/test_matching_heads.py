@@ -11,7 +11,7 @@ from test_first_heads import untrained as with_words
 
 from albert_tf2 import finetune
 from albert_tf2.errors import Preempted, UserError
-from albert_tf2.finetuning import matching_heads
+from albert_tf2.finetuning import matching_heads, regularizers
 from albert_tf2.finetuning.run import Run
 from albert_tf2.model import layers
 from albert_tf2.recipes import FinetuneRecipe
@@ -122,16 +122,10 @@ def test_they_look_at_the_same_word_in_the_other_text(kind):
 
 def test_a_head_says_whether_it_has_found_the_word():
     """The difference is about as long as a token, in one direction."""
-    model, plain = untrained(), untrained()
-    for one, other in zip(
-        plain.trainable_variables, model.trainable_variables, strict=True
-    ):
-        one.assign(other)
+    model = untrained()
     # All others are silent, so what is added to a token is what these say.
-    for one in (model, plain):
-        one.encoder.attention_layers[0].value.kernel.assign(
-            tf.zeros([312, 312])
-        )
+    value = model.encoder.attention_layers[0].value.kernel
+    value.assign(tf.zeros_like(value))
     asked = pairs(50, shared=6, seed=4)
     begin(model, heads=1)
     words = np.array([example.sequences[0].ids for example in asked])
@@ -280,10 +274,35 @@ def test_workers_take_the_first_ones_numbers():
             assert (variable.numpy() == 7).all()
 
 
+def test_blocks_after_the_first_keep_their_numbers():
+    """A layer of two blocks: the second reads what the first returns."""
+    model = untrained(inner_group_num=2, parameter_sharing="all")
+    second = model.encoder.attention_layers[1]
+    before = [variable.numpy() for variable in second.variables]
+    begin(model)
+    for old, new in zip(before, second.variables, strict=True):
+        np.testing.assert_array_equal(old, new.numpy())
+
+
 def test_single_texts_are_refused():
     single = [Example(0, (Packed([0, 5, 6, 1], [0] * 4),), 1) for _ in range(3)]
     with pytest.raises(UserError, match="rows are single texts"):
-        begin(untrained(), examples=single)
+        matching_heads.check_pairs(single)
+    matching_heads.check_pairs(pairs(2))
+
+
+def test_rows_without_words_are_refused():
+    """[UNK] is no word: two of them may be different ones."""
+    unknown = [Example(0, (Packed([2, 1, 1, 3, 1, 5, 3], [0] * 4 + [1] * 3),))]
+    with pytest.raises(UserError, match="have fewer than two"):
+        begin(untrained(), examples=unknown)
+
+
+def test_sentence_vectors_are_refused():
+    task = registry.create("sentence_vectors")
+    recipe = FinetuneRecipe(matching_heads=2)
+    with pytest.raises(UserError, match="reads each text by itself"):
+        regularizers.check(task, recipe, TINY)
 
 
 @pytest.mark.parametrize(
@@ -335,11 +354,14 @@ def tuned(tmp_path_factory):
         checkpoint_every=2,
         matching_heads=2,
     )
-    task = registry.create("lcqmc")
-    data = finetune.read_data(task, files, recipe, say=str)
+    reviews = samples.write_reviews(folder / "reviews")
 
-    def run(name, **changes):
+    def run(name, task="lcqmc", **changes):
         said = []
+        task = registry.create(task)
+        data = finetune.read_data(
+            task, files if task.name == "lcqmc" else reviews, recipe, say=str
+        )
         results = finetune.fine_tune(
             task,
             data,
@@ -374,3 +396,8 @@ def test_a_run_that_goes_on_does_not_begin_anew(tuned, monkeypatch):
     assert resumed["test"] == figures["test"]
     with pytest.raises(UserError, match="matching_heads"):
         tuned("whole", matching_heads=1)
+
+
+def test_a_task_of_single_texts_is_refused(tuned):
+    with pytest.raises(UserError, match="rows are single texts"):
+        tuned("single", task="multi_label")

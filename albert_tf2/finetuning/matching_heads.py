@@ -1,8 +1,8 @@
 """Attention heads that begin by asking: is my word in the other text?
 
 Whether two questions share their words says much about whether they ask the
-same, and no head of a model that was pre-trained at home looks for it. So some
-heads give up what they do, those whose outputs are smallest, and begin anew:
+same, and no head of the starter looks for it. So some heads give up what they
+do, those with the smallest product of value and output kernel, and begin anew:
 
     q(t) = [ W (x - m),  -s,  1 ]        v(t) = [ 1 - n,  ... ]
     k(t) = [ W (x - m),   s,  n ]
@@ -14,11 +14,14 @@ sign, -1 or 1, and n is 1 at [CLS] and [SEP], 0 at words. Scales left out, a
 score is largest where the words are equal and the texts are not, second at
 [CLS] and [SEP] of the other text. So a token whose word is there finds it, any
 other finds those, and the head's first value says which: it is added to the
-token, times a random direction. All other values and outputs stay as they are,
-and training goes on from there.
+token, times a random direction. The kernels of all other values and outputs
+stay as they are, and training goes on from there.
 
-A new model gets heads of this kind before its pre-training
-(`pretraining.first_heads`), which gives them other work (docs/log.md).
+That holds for short texts. The longer the other text, the likelier some word in
+it is alike by chance.
+
+A new model can begin with heads of this kind (`pretraining.first_heads`), but
+pre-training then gives them other work (docs/log.md).
 
 Letters: K words, P places, H hidden, N heads, D per head.
 """
@@ -33,13 +36,14 @@ from albert_tf2.errors import UserError
 from albert_tf2.model.albert import AlbertEncoder
 from albert_tf2.model.layers import AttentionBlock
 from albert_tf2.tasks.encoding import Example
+from albert_tf2.text.text_settings import SPECIAL_TOKENS
 from albert_tf2.text.tokenization import Vocabulary
 from albert_tf2.training.workers import Workers
 
 # With fewer directions any two words are alike.
 LEAST_WIDTH = 8
-# The most frequent words, and places at which each of them is looked at. With
-# few places the others' directions pass for words' (log.md: 0.9 for 3.0).
+# The most frequent words, and places at which each of them is looked at. What
+# differs between places that are not looked at would pass for words.
 MOST_WORDS, MOST_PLACES = 1024, 24
 # Scores: of an equal word, on average, and of [CLS] and [SEP]; any other word
 # has 0. What is added to those of the other text, and taken from the own.
@@ -85,13 +89,27 @@ def check(encoder: object, heads: int) -> None:
             f"recipe: `matching_heads={heads}` needs as many heads, each at "
             f"least {LEAST_WIDTH} wide, and two types of tokens. The model has "
             f"{config.num_attention_heads} heads, {width} wide, and "
-            f"{config.type_vocab_size} types: set matching_heads=0"
+            f"{config.type_vocab_size} types: ask for fewer, or set "
+            "matching_heads=0"
         )
     first, second = encoder.embeddings.token_type_embeddings.numpy()[:2]
     if np.array_equal(first, second):
         raise UserError(
             "recipe: `matching_heads` tell two texts by their types' vectors, "
             "which are equal in this model: set matching_heads=0"
+        )
+
+
+def check_pairs(examples: Iterable[Example]) -> None:
+    """Refuses rows without a second text.
+
+    Raises:
+        UserError: If none has one.
+    """
+    if not any(any(p.type_ids) for e in examples for p in e.sequences):
+        raise UserError(
+            "recipe: `matching_heads` look from one text into the other, and "
+            "the training rows are single texts: set matching_heads=0"
         )
 
 
@@ -105,77 +123,67 @@ def begin(
     workers: Workers,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Gives the first layer's block, in ALBERT every layer's, such heads.
+    """Gives the first block, in ALBERT every layer's, such heads.
 
     Args:
         encoder: With its trained weights; see `check`.
         heads: How many.
-        examples: Pairs of texts, whose words count as often as they come.
+        examples: Pairs of texts. A word counts by the root of how often it
+            comes.
         vocabulary: Theirs.
         seed: Of the directions in which heads look, and tell what they find.
         workers: All of them begin with the first one's numbers.
         say: Receives which heads they are.
 
     Raises:
-        UserError: If no example holds a second text.
+        UserError: If they hold fewer than two words.
     """
     around = [vocabulary.cls_id, vocabulary.sep_id]
-    words, weights, places = _count(examples, len(vocabulary), around)
+    words, weights, places = _count(examples, vocabulary)
     generator = np.random.default_rng(seed)
-    for index, _ in encoder.plan[0]:
-        block = encoder.attention_layers[index]
-        width = _width(block)
-        chosen = least(block, heads)
-        hidden = _hidden(encoder, [*words, *around], places)
-        inputs = hidden
-        if encoder.config.ln_type == "preln":
-            rows = tf.constant(
-                hidden.reshape([-1, hidden.shape[-1]]), tf.float32
-            )
-            inputs = block.layer_norm(rows).numpy().reshape(hidden.shape)
-            inputs = inputs.astype(np.float64)
-        queries, keys, found = looks(
-            inputs[:, :, : len(words)],
-            inputs[:, :, len(words) :],
-            weights,
-            heads,
-            width,
-            generator,
-        )
-        length = np.sqrt(np.square(hidden).sum(axis=-1).mean())
-        kernels = {
-            name: (dense, dense.kernel.numpy(), dense.bias.numpy())
-            for name, dense in (
-                ("query", block.query),
-                ("key", block.key),
-                ("value", block.value),
-                ("output", block.output_dense),
-            )
-        }
-        for number, head in enumerate(chosen):
-            columns = slice(head * width, (head + 1) * width)
-            for name, look in (("query", queries), ("key", keys)):
-                _, kernel, bias = kernels[name]
-                kernel[:, columns], bias[columns] = look[number]
-            _, kernel, bias = kernels["value"]
-            kernel[:, columns.start], bias[columns.start] = found
-            _, kernel, bias = kernels["output"]
-            told = generator.standard_normal(len(bias))
-            told *= LOUDNESS * length / np.linalg.norm(told)
-            kernel[columns.start] = told
-            bias -= told / 2  # found or not: as much in either direction
-        for dense, kernel, bias in kernels.values():
-            dense.kernel.assign(workers.first(kernel))
-            dense.bias.assign(workers.first(bias))
-        say(
-            f"attention heads {', '.join(str(head + 1) for head in chosen)} "
-            f"of {encoder.config.num_attention_heads} begin anew: is a word in "
-            "the other text, too? (`matching_heads`)"
-        )
+    first, _ = encoder.plan[0][0]
+    block = encoder.attention_layers[first]
+    chosen = least(block, heads)
+    hidden = _hidden(encoder, [*words, *around], places)
+    inputs = hidden
+    if encoder.config.ln_type == "preln":
+        rows = tf.constant(hidden.reshape([-1, hidden.shape[-1]]))
+        inputs = block.layer_norm(rows).numpy().reshape(hidden.shape)
+    width = _width(block)
+    queries, keys, found = looks(
+        inputs[:, :, : len(words)],
+        inputs[:, :, len(words) :],
+        weights,
+        heads,
+        width,
+        generator,
+    )
+    length = np.sqrt(np.square(hidden).sum(axis=-1).mean())
+    layers = (block.query, block.key, block.value, block.output_dense)
+    changed = [(dense.kernel.numpy(), dense.bias.numpy()) for dense in layers]
+    query, key, value, output = changed
+    for head, asks, answers in zip(chosen, queries, keys, strict=True):
+        begins = head * width
+        columns = slice(begins, begins + width)
+        query[0][:, columns], query[1][columns] = asks
+        key[0][:, columns], key[1][columns] = answers
+        value[0][:, begins], value[1][begins] = found
+        told = generator.standard_normal(len(output[1]))
+        told *= LOUDNESS * length / np.linalg.norm(told)
+        output[0][begins] = told
+        output[1][:] -= told / 2  # found or not: as much in either direction
+    for dense, (kernel, bias) in zip(layers, changed, strict=True):
+        dense.kernel.assign(workers.first(kernel))
+        dense.bias.assign(workers.first(bias))
+    say(
+        f"attention heads {', '.join(str(head + 1) for head in chosen)} of "
+        f"{encoder.config.num_attention_heads} begin anew: is a word in the "
+        "other text, too? (`matching_heads`)"
+    )
 
 
 def least(block: AttentionBlock, heads: int) -> list[int]:
-    """Returns the heads whose values add least to what a block returns."""
+    """Returns the heads with the smallest product of value and output."""
     width = _width(block)
     values = block.value.kernel.numpy()  # [H, N * D]
     outputs = block.output_dense.kernel.numpy()  # [N * D, H]
@@ -197,7 +205,7 @@ def looks(
     """Returns queries and keys of matching heads, and what they tell.
 
     Args:
-        inputs: float64 [2, P, K, H], what enters a layer: words at places in
+        inputs: float32 [2, P, K, H], what enters a layer: words at places in
             either text.
         around: [2, P, 2, H], the same of [CLS] and [SEP].
         weights: [K], how much a word counts.
@@ -211,16 +219,19 @@ def looks(
         again.
     """
     share = weights / weights.sum()
-    of_texts = inputs.mean(axis=1)  # [2, K, H]
-    middle = share @ of_texts.mean(axis=0)  # [H]
-    words = of_texts.mean(axis=0) - middle  # [K, H]
-    rest = inputs - of_texts.mean(axis=0)  # of texts and places
+    of_texts = inputs.mean(axis=1, dtype=np.float64)  # [2, K, H]
+    of_words = of_texts.mean(axis=0)
+    middle = share @ of_words  # [H]
+    words = of_words - middle  # [K, H]
     between = (words * share[:, None]).T @ words
     hidden = len(middle)
-    rest = (rest * np.sqrt(share)[:, None]).reshape([-1, hidden])
-    within = rest.T @ rest / (inputs.shape[0] * inputs.shape[1])
+    within = np.zeros([hidden, hidden])  # of one word, by text and place
+    for at_place in inputs.reshape([-1, *of_words.shape]):
+        rest = at_place - of_words
+        within += (rest * share[:, None]).T @ rest
+    within /= inputs.shape[0] * inputs.shape[1]
     within += RIDGE * np.trace(between) / hidden * np.eye(hidden)
-    marks = around.mean(axis=(0, 1)) - middle  # [2, H]
+    marks = around.mean(axis=(0, 1), dtype=np.float64) - middle  # [2, H]
     within += marks.T @ marks
     root = np.linalg.inv(np.linalg.cholesky(within))
     ratios, vectors = np.linalg.eigh(root @ between @ root.T)
@@ -259,33 +270,35 @@ def looks(
 
 
 def _count(
-    examples: Iterable[Example], vocab_size: int, around: list[int]
+    examples: Iterable[Example], vocabulary: Vocabulary
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the words of pairs, how much each counts, and places."""
-    counts = np.zeros(vocab_size)
-    longest, pairs = 0, False
+    """Returns the words of texts, how much each counts, and places."""
+    counts = np.zeros(len(vocabulary))
+    longest = 0
     for example in examples:
         for packed in example.sequences:
             np.add.at(counts, packed.ids, 1)
             longest = max(longest, len(packed.ids))
-            pairs = pairs or any(packed.type_ids)
-    if not pairs:
-        raise UserError(
-            "recipe: `matching_heads` look from one text into the other, and "
-            "the training rows are single texts: set matching_heads=0"
-        )
-    counts[around] = 0
+    # [UNK] may be two words, and the others are none.
+    for name in SPECIAL_TOKENS:
+        if name in vocabulary.ids:
+            counts[vocabulary.ids[name]] = 0
     words = np.argsort(-counts, kind="stable")[:MOST_WORDS]
     words = words[counts[words] > 0]
+    if len(words) < 2:
+        raise UserError(
+            "recipe: `matching_heads` compare words, and the training rows "
+            "have fewer than two: set matching_heads=0"
+        )
     places = np.linspace(0, longest - 1, MOST_PLACES, dtype=int)
-    # Roots: else some ten particles decide alone.
+    # By roots, or the ten most frequent words would decide alone.
     return words, np.sqrt(counts[words]), np.unique(places)
 
 
 def _hidden(
     encoder: AlbertEncoder, words: list[int], places: np.ndarray
 ) -> np.ndarray:
-    """Returns what the first layer is given: float64 [2, P, K, H]."""
+    """Returns what the first layer is given: float32 [2, P, K, H]."""
 
     def hidden(text: int, place: int) -> np.ndarray:
         ids = tf.constant([words], tf.int32)
@@ -297,7 +310,7 @@ def _hidden(
         )
         if encoder.embedding_hidden_mapping_in is not None:
             found = encoder.embedding_hidden_mapping_in(found)
-        return tf.cast(found, tf.float64).numpy()
+        return tf.cast(found, tf.float32).numpy()
 
     return np.stack(
         [[hidden(text, place) for place in places] for text in (0, 1)]

@@ -42,6 +42,12 @@ def check(
                     "loss compares all rows of a batch with each other: set "
                     f"{name}={settings.spelled(off)}"
                 )
+        if recipe.matching_heads:
+            raise UserError(
+                "recipe: `matching_heads` look from one text of an input into "
+                f"the other, and task {task.name} reads each text by itself: "
+                "set matching_heads=0"
+            )
     if recipe.gradient_checkpointing and config is None:
         raise UserError(
             "recipe: `gradient_checkpointing` computes layers again, which a "

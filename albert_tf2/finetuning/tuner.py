@@ -193,6 +193,8 @@ class Tuner:
         )
         if not examples:
             raise UserError(f"task {self.task.name}: no row to train on")
+        if self.recipe.matching_heads:
+            matching_heads.check_pairs(examples)
         self._example = base.example_of(train_rows)
         self._check_dropout()
         run = Run(
