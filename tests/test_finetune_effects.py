@@ -131,6 +131,7 @@ class Lab:
             say=str,
             fixed_length=None,
             loaded=types.SimpleNamespace(positions=64),
+            tokenizer=self.tokenizer,
             lengths=lengths_of(recipe),
         )
         tuner.save_model = tuner.load_best = lambda *_: None
