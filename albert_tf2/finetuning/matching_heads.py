@@ -62,9 +62,6 @@ class Look(NamedTuple):
     kernel: np.ndarray
     bias: np.ndarray
 
-    def __call__(self, inputs: np.ndarray) -> np.ndarray:
-        return inputs @ self.kernel + self.bias
-
 
 def check(encoder: object, heads: int) -> None:
     """Refuses encoders without room for so many heads of the kind.
