@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -453,7 +454,8 @@ def test_rows_are_computed_by_xnnpack_whatever_their_length(exported):
     """The delegate takes the network over again after each change."""
     file = litert_file.read(exported / "model_fp32.tflite")
     model = litert.RowModel(file)
-    interpreter = model._runners[litert_file.TOKENS]._interpreter
+    network = model._of_all_threads
+    interpreter = network._runners[litert_file.TOKENS]._interpreter
     for length in (8, 64, 24):
         model.vectors([Packed([2] * length, [0] * length)], "mean")
         taken = [node["op_name"] for node in interpreter._get_ops_details()]
@@ -467,23 +469,24 @@ def test_texts_are_answered_by_the_last_layer_at_their_beginnings(
 ):
     """The same as from all tokens, at less: K rows where others have N."""
     predictor = Predictor(tuned("lcqmc"), engine="litert")
-    model = predictor._tuned.loaded.encoder
-    assert set(model._runners) == {litert_file.TOKENS, litert_file.TEXTS}
+    network = predictor._tuned.loaded.encoder._of_all_threads
+    assert set(network._runners) == {litert_file.TOKENS, litert_file.TEXTS}
     for several in (1, 2, 3, 4, 9):
         texts = [Packed([2, 7 + i, 3], [0, 0, 0]) for i in range(several)]
-        row = next(model._run(texts, "pooled_output", of_texts=True))[1]
+        inputs = litert._inputs(litert._Row.of(texts), texts)
+        short, whole = (
+            network(signature, inputs)
+            for signature in (litert_file.TEXTS, litert_file.TOKENS)
+        )
         # Where texts begin, up to a power of two, so that lengths are few.
-        assert len(row) == {1: 1, 2: 2, 3: 4, 4: 4, 9: 16}[several]
+        many = {1: 1, 2: 2, 3: 4, 4: 4, 9: 16}[several]
         for name in ("pooled_output", "task_logits"):
-            short, whole = (
-                next(model._run(texts, name, of_texts=of_texts))[1]
-                for of_texts in (True, False)
-            )
-            np.testing.assert_allclose(short, whole, atol=1e-6)
+            assert len(short[name]) == many
+            np.testing.assert_allclose(short[name], whole[name], atol=1e-6)
     # It costs memory: where no head reads texts there is none.
     for source in (pretrained, tuned("ner")):
-        vectors = Predictor(source, engine="litert")._vectors
-        assert set(vectors._encoder._runners) == {litert_file.TOKENS}
+        model = Predictor(source, engine="litert")._vectors._encoder
+        assert set(model._of_all_threads._runners) == {litert_file.TOKENS}
 
 
 def test_threads_that_share_a_model_get_their_own_answers(exported):
@@ -497,6 +500,60 @@ def test_threads_that_share_a_model_get_their_own_answers(exported):
     alone = [vector(text) for text in texts]
     with ThreadPoolExecutor(8) as pool:
         np.testing.assert_array_equal(list(pool.map(vector, texts)), alone)
+
+
+def rows_of(several, length=litert.ROW_TOKENS):
+    """Returns texts that fill so many rows."""
+    return [
+        Packed([2, *[5 + i % 40] * (length - 2), 3], [0] * length)
+        for i in range(several)
+    ]
+
+
+def test_many_rows_are_shared_by_threads_with_a_network_each(exported):
+    file = litert_file.read(exported / "model_fp32.tflite")
+    alone = litert.RowModel(file, threads=1)
+    model = litert.RowModel(file, threads=3)
+    # They are opened by the first call that has two rows for each.
+    for rows, networks in ((5, 0), (6, 3), (40, 3)):
+        texts = [*rows_of(rows - 1), *rows_of(9, 7)]  # nine short ones in one
+        for pooling in POOLINGS:
+            np.testing.assert_allclose(
+                model.vectors(texts, pooling),
+                alone.vectors(texts, pooling),
+                atol=1e-6,
+            )
+        assert len(model._of_one_thread) == networks
+    assert not alone._of_one_thread
+
+
+def test_few_rows_and_wide_models_have_one_network(exported):
+    file = litert_file.read(exported / "model_fp32.tflite")
+    assert file.hidden_size < litert.NARROW
+    model = litert.RowModel(file, threads=2)
+    wide = litert.RowModel(file._replace(hidden_size=litert.NARROW), threads=2)
+    for several, network in ((3, model), (8, wide)):
+        network.vectors(rows_of(several), "mean")
+        assert network._of_one_thread == []
+    model.vectors(rows_of(4), "mean")
+    assert len(model._of_one_thread) == 2
+
+
+def test_who_interrupts_waits_for_no_further_row(exported):
+    file = litert_file.read(exported / "model_fp32.tflite")
+    model = litert.RowModel(file, threads=2)
+    rows, done = rows_of(4000), []
+
+    def interrupted(row, output):
+        done.append(row)
+        if len(done) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return output[:1]
+
+    with pytest.raises(KeyboardInterrupt):
+        model._run(rows, "sequence_output", interrupted, of_texts=False)
+    assert len(done) < len(rows)
+    assert np.isfinite(model.vectors(rows[:9], "mean")).all()
 
 
 @pytest.mark.parametrize(("layers", "signatures"), [(6, 1), (7, 0)])

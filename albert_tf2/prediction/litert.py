@@ -9,15 +9,22 @@ like suitcases, the longest text first:
     lengths 30 14 12 9 8 3, rows of 32  ->  30 | 14 12 | 9 8 3, 12 left empty
 
 Another number of tokens costs the interpreter a tenth of a millisecond, so one
-of them serves all lengths: several, each with its own copy of the weights, were
+of them serves all lengths: one for each, all with copies of the weights, were
 slower. For the same reason the list of where texts begin is a power of two
 long: the last of them stands there several times.
+
+Few rows are computed one after another, each by all threads. Where there are
+many, each thread has rows and an interpreter to itself, and waits for nobody:
+in a small model's products they spend a fifth of their time on that.
 """
 
 import bisect
+import collections
+import contextlib
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +47,9 @@ ROW_TOKENS = 64
 STEP = 4
 # In products as small as these, more threads wait for each other.
 MOST_THREADS = 4
+# Of wider models (base: 768) all threads share one product as well, and an
+# interpreter of their own would cost each thread 100 to 400 MB.
+NARROW = 512
 
 
 def fill_rows(lengths: Sequence[int]) -> Iterator[list[int]]:
@@ -62,15 +72,45 @@ def fill_rows(lengths: Sequence[int]) -> Iterator[list[int]]:
 
 
 class _Row(NamedTuple):
-    """One pass: which texts it holds, and where each begins."""
+    """One pass: where each of its texts begins, and its number of tokens."""
 
-    texts: list[int]
     starts: np.ndarray
     counts: np.ndarray
 
+    @classmethod
+    def of(cls, sequences: Sequence[Packed]) -> "_Row":
+        counts = np.array([len(sequence.ids) for sequence in sequences])
+        return cls(np.cumsum(counts) - counts, counts)
+
+
+class _Network:
+    """An interpreter. Threads may share it: it answers in turn."""
+
+    def __init__(self, file: LiteFile, threads: int):
+        from ai_edge_litert.interpreter import Interpreter
+
+        # An interpreter has one place for its inputs.
+        self._alone = threading.Lock()
+        with command_line.nobody_hears():  # it has a line for each
+            interpreter = Interpreter(file.path, num_threads=threads)
+            self._runners = {
+                name: interpreter.get_signature_runner(name)
+                for name in interpreter.get_signature_list()
+            }
+            text = [Packed([0], [0])]
+            self(litert_file.TOKENS, _inputs(_Row.of(text), text))
+
+    def __call__(
+        self, signature: str, inputs: dict[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Returns the outputs: copies."""
+        runner = self._runners.get(signature, self._runners[litert_file.TOKENS])
+        with self._alone:
+            return runner(**inputs)
+
 
 class RowModel:
-    """A network that reads rows. Threads may share it: it answers in turn."""
+    """A network that reads rows. Threads may share it."""
 
     def __init__(self, file: LiteFile, *, threads: int | None = None):
         """Opens the network.
@@ -79,25 +119,18 @@ class RowModel:
             file: What `litert_file.read` returned.
             threads: None takes the processor's, up to `MOST_THREADS`.
         """
-        from ai_edge_litert.interpreter import Interpreter
-
-        # An interpreter has one place for its inputs.
-        self._alone = threading.Lock()
         if threads is None:
             threads = min(len(os.sched_getaffinity(0)), MOST_THREADS)
+        self._file, self._threads = file, threads
         try:
-            with command_line.nobody_hears():  # it has a line for each
-                interpreter = Interpreter(file.path, num_threads=threads)
-                self._runners = {
-                    name: interpreter.get_signature_runner(name)
-                    for name in interpreter.get_signature_list()
-                }
-                self.vectors([Packed([0], [0])], "mean")
+            self._of_all_threads = _Network(file, threads)
         except (ValueError, RuntimeError) as error:
             raise UserError(
                 f"{file.path} does not run on this ai-edge-litert "
                 f"({cut(str(error))}): pip install -U ai-edge-litert"
             ) from error
+        self._of_one_thread: list[_Network] = []  # opened when needed
+        self._opening = threading.Lock()
 
     def vectors(self, sequences: Sequence[Packed], pooling: str) -> np.ndarray:
         """Returns what stands for each text: float32 [B, H].
@@ -106,51 +139,85 @@ class RowModel:
             sequences: Ids of each text.
             pooling: One of `settings.POOLINGS`.
         """
-        found: list[Any] = [None] * len(sequences)
-        of_texts = pooling == "pooled"
-        name = features.POOLED_OUTPUT if of_texts else features.SEQUENCE_OUTPUT
-        for row, output in self._run(sequences, name, of_texts=of_texts):
+
+        def pooled(row: _Row, output: np.ndarray) -> np.ndarray:
             if pooling == "mean":
                 sums = np.add.reduceat(
                     output[: row.counts.sum()], row.starts, axis=0
                 )
-                output = sums / row.counts[:, np.newaxis]
-            elif pooling == "cls":
-                output = output[row.starts]
-            for number, vector in zip(row.texts, output, strict=False):
-                found[number] = vector
-        return np.stack(found)
+                return sums / row.counts[:, np.newaxis]
+            return output[row.starts] if pooling == "cls" else output
+
+        of_texts = pooling == "pooled"
+        name = features.POOLED_OUTPUT if of_texts else features.SEQUENCE_OUTPUT
+        return np.stack(self._run(sequences, name, pooled, of_texts=of_texts))
 
     def logits(
         self, sequences: Sequence[Packed], *, per_token: bool
     ) -> list[np.ndarray]:
         """Returns what the head says: float32 [n], or [T, n] token by token."""
-        found: list[Any] = [None] * len(sequences)
-        passes = self._run(sequences, TASK_LOGITS, of_texts=not per_token)
-        for row, output in passes:
-            parts: Sequence[np.ndarray] = list(output)
-            if per_token:
-                parts = np.split(output[: row.counts.sum()], row.starts[1:])
-            for number, values in zip(row.texts, parts, strict=False):
-                found[number] = values
-        return found
+
+        def by_text(row: _Row, output: np.ndarray) -> Iterable[np.ndarray]:
+            if not per_token:
+                return output
+            return np.split(output[: row.counts.sum()], row.starts[1:])
+
+        return self._run(
+            sequences, TASK_LOGITS, by_text, of_texts=not per_token
+        )
 
     def _run(
-        self, sequences: Sequence[Packed], output: str, *, of_texts: bool
-    ) -> Iterator[tuple[_Row, np.ndarray]]:
-        """Yields each row with one output of it: a copy."""
-        runner = self._runners[litert_file.TOKENS]
-        if of_texts:
-            runner = self._runners.get(litert_file.TEXTS, runner)
-        lengths = [len(sequence.ids) for sequence in sequences]
-        for texts in fill_rows(lengths):
-            counts = np.array([lengths[i] for i in texts])
-            starts = np.cumsum(counts) - counts
-            row = _Row(texts, starts, counts)
-            inputs = _inputs(row, [sequences[i] for i in texts])
-            with self._alone:
-                found = runner(**inputs)[output]
-            yield row, found
+        self,
+        sequences: Sequence[Packed],
+        output: str,
+        by_text: Callable[[_Row, np.ndarray], Iterable[np.ndarray]],
+        *,
+        of_texts: bool,
+    ) -> list[np.ndarray]:
+        """Returns what `by_text` makes of one output, of each text.
+
+        `by_text` is called where a row is computed: what it leaves out, such
+        as tokens, is not kept until all are done.
+        """
+        signature = litert_file.TEXTS if of_texts else litert_file.TOKENS
+        left = collections.deque(fill_rows([len(s.ids) for s in sequences]))
+        networks = self._networks(len(left))
+        found: list[Any] = [None] * len(sequences)
+
+        def work(network: _Network) -> None:
+            for texts in _taken(left):
+                row = _Row.of(inside := [sequences[i] for i in texts])
+                outputs = network(signature, _inputs(row, inside))
+                parts = by_text(row, outputs[output])
+                for number, values in zip(texts, parts, strict=False):
+                    found[number] = values
+
+        if len(networks) == 1:
+            work(networks[0])
+            return found
+        with ThreadPoolExecutor(len(networks)) as pool:
+            try:
+                list(pool.map(work, networks))
+            finally:
+                left.clear()  # interrupted: nobody begins another row
+        return found
+
+    def _networks(self, rows: int) -> list[_Network]:
+        """Returns which interpreters share so many rows."""
+        many = rows >= 2 * self._threads
+        if self._threads == 1 or not many or self._file.hidden_size >= NARROW:
+            return [self._of_all_threads]
+        with self._opening:
+            while len(self._of_one_thread) < self._threads:
+                self._of_one_thread.append(_Network(self._file, 1))
+        return self._of_one_thread
+
+
+def _taken(rows: collections.deque) -> Iterator[list[int]]:
+    """Takes rows until none are left; threads may share them."""
+    with contextlib.suppress(IndexError):
+        while True:
+            yield rows.popleft()
 
 
 def _inputs(row: _Row, sequences: Sequence[Packed]) -> dict[str, np.ndarray]:
@@ -160,7 +227,7 @@ def _inputs(row: _Row, sequences: Sequence[Packed]) -> dict[str, np.ndarray]:
     ids, type_ids, pair_ids, position_ids = tokens
     ids[:used] = [i for sequence in sequences for i in sequence.ids]
     type_ids[:used] = [i for s in sequences for i in s.type_ids]
-    pair_ids[:used] = np.repeat(np.arange(len(row.texts)) + 1, row.counts)
+    pair_ids[:used] = np.repeat(np.arange(len(sequences)) + 1, row.counts)
     position_ids[:used] = np.arange(used) - np.repeat(row.starts, row.counts)
     several = 1 << (len(row.starts) - 1).bit_length()
     starts = np.pad(row.starts, [0, several - len(row.starts)], mode="edge")

@@ -56,6 +56,7 @@ class LiteFile(NamedTuple):
         path: Where it lies on this machine.
         precision: "fp32" or "dynamic_int8".
         positions: The most tokens of a text.
+        hidden_size: H of the model.
         tokenizer: The model's.
         task: `task.json` of a fine-tuned model; {} of others.
     """
@@ -63,6 +64,7 @@ class LiteFile(NamedTuple):
     path: str
     precision: str
     positions: int
+    hidden_size: int
     tokenizer: Tokenizer
     task: dict[str, Any]
 
@@ -107,10 +109,12 @@ def _read(path: str) -> LiteFile:
     settings = TextSettings.from_dict(
         json.loads(archived[SETTINGS_FILE]), source=f"{path}: {SETTINGS_FILE}"
     )
+    config = metadata["config"]
     return LiteFile(
         path,
         str(metadata["precision"]),
-        int(metadata["config"]["max_position_embeddings"]),
+        int(config["max_position_embeddings"]),
+        int(config["hidden_size"]),
         Tokenizer(vocabulary, settings),
         task,
     )
