@@ -20,6 +20,16 @@ The runs themselves (nothing but texts that may be passed on):
     python -m albert_tf2.pretrain --config starter/recipe_2.yaml \\
         --init_checkpoint revived --data_dir records --workdir run_2
     python benchmarks/make_starter.py --runs run run_2 --data_dir records
+
+The starter of those two went on, when their folders were gone:
+
+    python benchmarks/looking_heads.py --checkpoint starter \\
+        --output looking --input_file 'free/*.zst' \\
+        data/sample/corpus/news_and_encyclopedia.txt
+    python -m albert_tf2.pretrain --config starter/recipe_3.yaml \\
+        --init_checkpoint looking --data_dir records --workdir run_3
+    python benchmarks/make_starter.py --before starter --runs run_3 \\
+        --data_dir records
 """
 
 import dataclasses
@@ -34,6 +44,7 @@ from safetensors.numpy import load_file, save_file
 
 from albert_tf2 import command_line, paths, plot
 from albert_tf2.checkpoints import locate
+from albert_tf2.recipes import PretrainRecipe, load_recipe
 from albert_tf2.records.record_set import open_records
 from albert_tf2.training import run_folder, run_log
 from albert_tf2.training.identity import PRETRAINING
@@ -72,7 +83,7 @@ model = load_pretrained("starter")
 {vocabulary:,} tokens, at most {positions} of them in a text.
 
 The architecture is albert_tiny's (google layout), the vocabulary its own. It
-was trained on two processor cores for about two hours, so that every command
+was trained on two processor cores for about three hours, so that every command
 has something to run on without a download. It is no match for the released
 models (`python -m albert_tf2.convert --list`): for work take `albert_tiny_zh`
 and train that on.
@@ -94,9 +105,11 @@ Chinese. It repeats what such texts say, their prejudices included.
 ## How
 
 {recipes} beside this file: {steps:,} steps of {batch} rows of {length},
-{epochs:.1f} epochs. The commands stand in `benchmarks/make_starter.py`.
+{epochs:.1f} epochs. Before the last of them two attention heads were given
+queries and keys that look for a token's word in the other text of a pair. The
+commands stand in `benchmarks/make_starter.py`.
 
-![Losses, accuracies, rate and speed](curves.png)
+{curves}
 
 On {examples:,} held-out pairs of passages:
 
@@ -115,6 +128,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         nargs="+",
         metavar="RUN",
         help="of pre-training, each begun where the one before ended",
+    )
+    parser.add_argument(
+        "--before",
+        metavar="STARTER",
+        help="what they went on from: its recipes and curves stay",
     )
     parser.add_argument("--data_dir", required=True, help="their records")
     parser.add_argument("--output", default=str(STARTER))
@@ -137,10 +155,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             shutil.copy(whole / name, folder / name)
         shutil.copy(run / "vocab.txt", folder)
         shutil.copy(STARTER / "__init__.py", folder)
-        recipes = [run_folder.read_recipe(run, PRETRAINING) for run in runs]
+        recipes = []
+        if arguments.before:
+            before = Path(arguments.before)
+            recipes = recipes_of(before)
+            for picture in before.glob("*.png"):
+                shutil.copy(picture, folder)
+        curves = numbered("curves", ".png", len(recipes) + 1)
+        plot.draw(joined(runs, Path(temporary)), folder / curves)
+        recipes += [run_folder.read_recipe(run, PRETRAINING) for run in runs]
         for number, recipe in enumerate(recipes, 1):
-            write_recipe(recipe, folder / recipe_name(number))
-        plot.draw(joined(runs, Path(temporary)), folder / "curves.png")
+            write_recipe(recipe, folder / numbered("recipe", ".yaml", number))
         card = describe(found.config, recipes, run, folder, arguments.data_dir)
         (folder / "README.md").write_text(card, "utf-8")
         size = sum(file.stat().st_size for file in folder.iterdir())
@@ -158,9 +183,25 @@ def halve(source: Path, goal: Path) -> None:
     goal.chmod(0o644)  # theirs is for its owner alone
 
 
-def recipe_name(number: int) -> str:
-    """Returns the file of a run's recipe."""
-    return "recipe.yaml" if number == 1 else f"recipe_{number}.yaml"
+def numbered(name: str, ending: str, number: int) -> str:
+    """Returns the file of the first, the second, ... run."""
+    return f"{name}{ending}" if number == 1 else f"{name}_{number}{ending}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Returns "a", "a and b", "a, b and c"."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def recipes_of(starter: Path) -> list[PretrainRecipe]:
+    """Returns the recipes of a starter's runs."""
+    files = [starter / numbered("recipe", ".yaml", n) for n in range(1, 10)]
+    return [
+        load_recipe(PretrainRecipe, str(file))
+        for file in files
+        if file.exists()
+    ]
 
 
 def joined(runs: Sequence[Path], folder: Path) -> Path:
@@ -196,7 +237,10 @@ def describe(config, recipes, run: Path, folder: Path, data_dir: str) -> str:
     manifest = paths.read_json(Path(data_dir) / "manifest.json")
     recipe = recipes[-1]
     steps = sum(recipe.train_steps for recipe in recipes)
-    names = [f"`{recipe_name(n + 1)}`" for n in range(len(recipes))]
+    names = [
+        f"`{numbered('recipe', '.yaml', n + 1)}`" for n in range(len(recipes))
+    ]
+    curves = sorted(picture.name for picture in folder.glob("*.png"))
     trained = evaluate(run, recipe, data_dir)
     shipped = evaluate(folder, recipe, data_dir)
     weights = load_file(folder / locate.SAFETENSORS)
@@ -210,7 +254,10 @@ def describe(config, recipes, run: Path, folder: Path, data_dir: str) -> str:
         documents=manifest["counts"]["documents"],
         tokens=manifest["counts"]["tokens"],
         sources="\n".join(f"| {text} | {right} |" for text, right in SOURCES),
-        recipes=" and ".join(names),
+        recipes=listed(names),
+        curves="\n".join(
+            f"![Losses, accuracies, rate and speed]({name})" for name in curves
+        ),
         steps=steps,
         batch=recipe.global_batch_size,
         length=recipe.max_seq_length,

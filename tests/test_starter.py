@@ -16,6 +16,7 @@ from albert_tf2 import (
 )
 from albert_tf2.checkpoints import read_weights
 from albert_tf2.checkpoints.download import STARTER, local_path
+from albert_tf2.finetuning import matching_heads
 from albert_tf2.hub_export.verify import probe_inputs
 from albert_tf2.recipes import PretrainRecipe, load_recipe
 
@@ -142,7 +143,10 @@ def test_a_starter_is_made_of_a_run(tmp_path):
     from albert_tf2.quickstart import sample
 
     small = AlbertConfig.from_name("albert_tiny_zh_google").replace(
-        hidden_size=24, embedding_size=16, intermediate_size=48
+        hidden_size=24,
+        embedding_size=48,
+        intermediate_size=48,
+        num_attention_heads=2,
     )
     (tmp_path / "small.json").write_text(json.dumps(small.to_dict()))
     texts = ["--input_file", str(sample("corpus", "news*.txt"))]
@@ -181,6 +185,28 @@ def test_a_starter_is_made_of_a_run(tmp_path):
     assert "`recipe.yaml` and `recipe_2.yaml` beside this file: 8 steps" in card
     assert load_recipe(PretrainRecipe, "made/recipe_2.yaml").train_steps == 4
 
+    # From there on, when the folders of its runs are gone.
+    looking = program("looking_heads").main(
+        ["--checkpoint", "made", "--output", "looking", *texts]
+    )
+    assert looking == 0
+    pretrain.main(
+        ["--data_dir", "records", "--workdir", "run_3"]
+        + ["--init_checkpoint", "looking"]
+        + [f"--set={setting}" for setting in settings]
+    )
+    arguments = ["--before", "made", "--runs", "run_3", "--data_dir", "records"]
+    made = ["--output", "made_2"]
+    assert program("make_starter").main([*arguments, *made]) == 0
+    card = (tmp_path / "made_2" / "README.md").read_text("utf-8")
+    assert "`recipe.yaml`, `recipe_2.yaml` and `recipe_3.yaml` beside" in card
+    assert "12 steps" in card
+    assert "(curves.png)\n" in card and "(curves_3.png)\n" in card
+    assert {p.name for p in (tmp_path / "made_2").glob("*.png")} == {
+        "curves.png",
+        "curves_3.png",
+    }
+
 
 def program(name):
     """Returns a program of the benchmarks."""
@@ -189,6 +215,33 @@ def program(name):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_looking_heads_find_the_word_in_the_other_text():
+    """As the starter's did when they began: scores of its first layer."""
+    tool = program("looking_heads")
+    model = load_pretrained(STARTER)
+    width, words = 26, np.arange(700, 1900)
+    inputs = matching_heads.first_inputs(model.encoder, words, [1, 9, 30])
+    queries, keys = tool.looks(
+        inputs.astype(np.float64), np.ones(len(words)), width
+    )
+    assert len(queries) == len(keys) == tool.HEADS
+    for ask, answer in zip(queries, keys, strict=True):
+        asked = inputs[0, 0] @ ask.kernel + ask.bias
+        scores = {
+            text: asked
+            @ (inputs[text, 2] @ answer.kernel + answer.bias).T
+            / width**0.5
+            for text in (0, 1)
+        }
+        found = scores[1].argmax(axis=1) == np.arange(len(words))
+        assert found.mean() > 0.9
+        # Places differ a little in what they add to a text's sign.
+        apart = scores[1].mean() - scores[0].mean()
+        assert apart == pytest.approx(2 * tool.OTHER_TEXT, rel=0.3)
+        equal = np.diag(scores[1]).mean() - scores[1].mean()
+        assert equal == pytest.approx(tool.EQUAL, rel=0.3)
 
 
 def test_revived_units_change_nothing_and_can_answer(tiny_config):

@@ -26,7 +26,7 @@ pre-training then gives them other work (docs/log.md).
 Letters: K words, P places, H hidden, N heads, D per head.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -141,7 +141,7 @@ def begin(
     first, _ = encoder.plan[0][0]
     block = encoder.attention_layers[first]
     chosen = least(block, heads)
-    hidden = _hidden(encoder, [*words, *around], places)
+    hidden = first_inputs(encoder, [*words, *around], places)
     inputs = hidden
     if encoder.config.ln_type == "preln":
         rows = tf.constant(hidden.reshape([-1, hidden.shape[-1]]))
@@ -292,13 +292,13 @@ def _count(
     return words, np.sqrt(counts[words]), np.unique(places)
 
 
-def _hidden(
-    encoder: AlbertEncoder, words: list[int], places: np.ndarray
+def first_inputs(
+    encoder: AlbertEncoder, words: Sequence[int], places: np.ndarray
 ) -> np.ndarray:
     """Returns what the first layer is given: float32 [2, P, K, H]."""
 
     def hidden(text: int, place: int) -> np.ndarray:
-        ids = tf.constant([words], tf.int32)
+        ids = tf.constant([list(words)], tf.int32)
         found = encoder.embeddings(
             ids,
             input_type_ids=tf.fill(tf.shape(ids), text),
