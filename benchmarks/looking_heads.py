@@ -6,10 +6,10 @@ other text of a pair. Values and outputs stay, so the model loses little (its
 masked-word loss rises from 3.93 to 4.30). A third run of pre-training, which
 starts from here, wins it back and leaves the heads their work (docs/log.md).
 
-`matching_heads` of fine-tuning builds louder ones, which tell what they find:
-pre-training could not go on from those, its loss begins at 7.2.
+`matching_heads` of fine-tuning builds louder ones, which tell what they find.
+To train on from those was not tried: the loss begins at 7.2.
 
-    python benchmarks/looking_heads.py --checkpoint run_2 --output looking \\
+    python benchmarks/looking_heads.py --checkpoint starter --output looking \\
         --input_file 'free/*.zst' \\
         data/sample/corpus/news_and_encyclopedia.txt
     python -m albert_tf2.pretrain --init_checkpoint looking ...
@@ -30,7 +30,7 @@ from albert_tf2.finetuning import matching_heads
 
 HEADS = 2
 # Scores: of an equal word, on average; what is added to those of the other
-# text, and taken from the own.
+# text's words, and subtracted from those of its own text.
 EQUAL, OTHER_TEXT = 6.0, 3.0
 # Places at which each word is looked at, below `FURTHEST`.
 PLACES, FURTHEST, SEED = 8, 60, 1
@@ -53,17 +53,17 @@ def count_words(files: Iterable[str], tokenizer: Tokenizer) -> np.ndarray:
 
 
 def looks(
-    inputs: np.ndarray, weights: np.ndarray, width: int
+    inputs: np.ndarray, importance: np.ndarray, width: int
 ) -> tuple[list[matching_heads.Look], list[matching_heads.Look]]:
     """Returns what heads ask and answer.
 
     Args:
         inputs: [2, P, K, H], what enters the first layer: each word at places
             in either text.
-        weights: [K], how much a word counts.
+        importance: [K], how much a word counts.
         width: D. The last number of a query and a key is left to training.
     """
-    share = weights / weights.sum()
+    share = importance / importance.sum()
     of_texts = inputs.mean(axis=1)  # [2, K, H]
     of_words = of_texts.mean(axis=0)
     middle = share @ of_words
@@ -104,6 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     model = load_pretrained(arguments.checkpoint)
     encoder = model.encoder
+    if encoder.config.ln_type == "preln":
+        raise UserError("pre-LN models get other inputs: this is for post-LN")
     found = read_weights(arguments.checkpoint)
     tokenizer = weights.tokenizer_of(found, arguments.checkpoint)
     files = [f for p in arguments.input_file for f in paths.find(p)]

@@ -36,6 +36,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Sequence
+from itertools import count, takewhile
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,7 @@ from safetensors.numpy import load_file, save_file
 
 from albert_tf2 import command_line, paths, plot
 from albert_tf2.checkpoints import locate
+from albert_tf2.errors import UserError
 from albert_tf2.recipes import PretrainRecipe, load_recipe
 from albert_tf2.records.record_set import open_records
 from albert_tf2.training import run_folder, run_log
@@ -62,6 +64,11 @@ SOURCES = (
     ("HowToCook (Anduin2017/HowToCook)", "Unlicense"),
     ("`data/sample/corpus` of this project", "Apache-2.0"),
 )
+# Of a starter that went on: what stands between its runs.
+LOOKING = """\
+Before the last run two attention heads were given queries and keys that look
+for a token's word in the other text of a pair.
+"""
 CARD = """\
 ---
 language: zh
@@ -83,10 +90,10 @@ model = load_pretrained("starter")
 {vocabulary:,} tokens, at most {positions} of them in a text.
 
 The architecture is albert_tiny's (google layout), the vocabulary its own. It
-was trained on two processor cores for about three hours, so that every command
-has something to run on without a download. It is no match for the released
-models (`python -m albert_tf2.convert --list`): for work take `albert_tiny_zh`
-and train that on.
+was trained on one or two processor cores for about {hours} hours, so that every
+command has something to run on without a download. It is no match for the
+released models (`python -m albert_tf2.convert --list`): for work take
+`albert_tiny_zh` and train that on.
 
 ## What it was trained on
 
@@ -104,10 +111,10 @@ Chinese. It repeats what such texts say, their prejudices included.
 
 ## How
 
-{recipes} beside this file: {steps:,} steps of {batch} rows of {length},
-{epochs:.1f} epochs. Before the last of them two attention heads were given
-queries and keys that look for a token's word in the other text of a pair. The
-commands stand in `benchmarks/make_starter.py`.
+{recipes}
+beside this file: {steps:,} steps of {batch} rows of {length}, {epochs:.1f}
+epochs.
+{looking}The commands stand in `benchmarks/make_starter.py`.
 
 {curves}
 
@@ -159,6 +166,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.before:
             before = Path(arguments.before)
             recipes = recipes_of(before)
+            if not recipes:
+                raise UserError(f"{before} has no recipe.yaml: name a starter")
             for picture in before.glob("*.png"):
                 shutil.copy(picture, folder)
         curves = numbered("curves", ".png", len(recipes) + 1)
@@ -166,7 +175,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         recipes += [run_folder.read_recipe(run, PRETRAINING) for run in runs]
         for number, recipe in enumerate(recipes, 1):
             write_recipe(recipe, folder / numbered("recipe", ".yaml", number))
-        card = describe(found.config, recipes, run, folder, arguments.data_dir)
+        card = describe(
+            found.config,
+            recipes,
+            run,
+            folder,
+            arguments.data_dir,
+            looking=LOOKING if arguments.before else "",
+        )
         (folder / "README.md").write_text(card, "utf-8")
         size = sum(file.stat().st_size for file in folder.iterdir())
         if size > MAX_BYTES:
@@ -196,12 +212,9 @@ def listed(names: Sequence[str]) -> str:
 
 def recipes_of(starter: Path) -> list[PretrainRecipe]:
     """Returns the recipes of a starter's runs."""
-    files = [starter / numbered("recipe", ".yaml", n) for n in range(1, 10)]
-    return [
-        load_recipe(PretrainRecipe, str(file))
-        for file in files
-        if file.exists()
-    ]
+    files = (starter / numbered("recipe", ".yaml", n) for n in count(1))
+    existing = takewhile(Path.exists, files)
+    return [load_recipe(PretrainRecipe, str(file)) for file in existing]
 
 
 def joined(runs: Sequence[Path], folder: Path) -> Path:
@@ -232,7 +245,9 @@ def write_recipe(recipe, file: Path) -> None:
     file.write_text(yaml.safe_dump(changed, sort_keys=False), "utf-8")
 
 
-def describe(config, recipes, run: Path, folder: Path, data_dir: str) -> str:
+def describe(
+    config, recipes, run: Path, folder: Path, data_dir: str, *, looking: str
+) -> str:
     """Returns the card, with figures measured on what is in `folder`."""
     manifest = paths.read_json(Path(data_dir) / "manifest.json")
     recipe = recipes[-1]
@@ -246,6 +261,8 @@ def describe(config, recipes, run: Path, folder: Path, data_dir: str) -> str:
     weights = load_file(folder / locate.SAFETENSORS)
     return CARD.format(
         parameters=sum(array.size for array in weights.values()),
+        hours=("one", "two", "three")[len(recipes) - 1],
+        looking=looking,
         layers=config.num_hidden_layers,
         hidden=config.hidden_size,
         heads=config.num_attention_heads,

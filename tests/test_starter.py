@@ -42,9 +42,11 @@ def test_it_is_whole_and_small(folder):
         "__init__.py",
         "config.json",
         "curves.png",
+        "curves_3.png",
         "model.safetensors",
         "recipe.yaml",
         "recipe_2.yaml",
+        "recipe_3.yaml",
         "text_settings.json",
         "tokenizer_config.json",
         "vocab.txt",
@@ -146,7 +148,7 @@ def test_a_starter_is_made_of_a_run(tmp_path):
         hidden_size=24,
         embedding_size=48,
         intermediate_size=48,
-        num_attention_heads=2,
+        num_attention_heads=3,
     )
     (tmp_path / "small.json").write_text(json.dumps(small.to_dict()))
     texts = ["--input_file", str(sample("corpus", "news*.txt"))]
@@ -182,7 +184,8 @@ def test_a_starter_is_made_of_a_run(tmp_path):
         (tmp_path / "run_2" / "evaluation.jsonl").read_text().splitlines()[-1]
     )
     assert f"| as trained | {evaluated['mlm_loss']:.3f} |" in card
-    assert "`recipe.yaml` and `recipe_2.yaml` beside this file: 8 steps" in card
+    assert "`recipe.yaml` and `recipe_2.yaml`\nbeside this file: 8 st" in card
+    assert "about two hours" in card and "Before the last run" not in card
     assert load_recipe(PretrainRecipe, "made/recipe_2.yaml").train_steps == 4
 
     # From there on, when the folders of its runs are gone.
@@ -190,6 +193,20 @@ def test_a_starter_is_made_of_a_run(tmp_path):
         ["--checkpoint", "made", "--output", "looking", *texts]
     )
     assert looking == 0
+    before, after = read_weights("made").arrays, read_weights("looking").arrays
+    chosen = matching_heads.least(
+        load_pretrained("made").encoder.attention_layers[0], 2
+    )
+    columns = [c for head in chosen for c in range(8 * head, 8 * head + 8)]
+    for name, array in after.items():
+        changed = np.where(np.any(np.atleast_2d(array != before[name]), axis=0))
+        looks = name.endswith(("query/kernel", "key/kernel"))
+        if looks:
+            assert list(changed[0]) == columns, name
+        else:
+            assert not len(changed[0]) or name.endswith(
+                ("query/bias", "key/bias")
+            )
     pretrain.main(
         ["--data_dir", "records", "--workdir", "run_3"]
         + ["--init_checkpoint", "looking"]
@@ -199,8 +216,9 @@ def test_a_starter_is_made_of_a_run(tmp_path):
     made = ["--output", "made_2"]
     assert program("make_starter").main([*arguments, *made]) == 0
     card = (tmp_path / "made_2" / "README.md").read_text("utf-8")
-    assert "`recipe.yaml`, `recipe_2.yaml` and `recipe_3.yaml` beside" in card
+    assert "`recipe.yaml`, `recipe_2.yaml` and `recipe_3.yaml`\nbeside" in card
     assert "12 steps" in card
+    assert "about three hours" in card and "Before the last run" in card
     assert "(curves.png)\n" in card and "(curves_3.png)\n" in card
     assert {p.name for p in (tmp_path / "made_2").glob("*.png")} == {
         "curves.png",
