@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 import textwrap
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
@@ -341,20 +342,27 @@ def _sentence(error: Exception) -> str | None:
     return None
 
 
+_TERMINAL = threading.RLock()
+
+
 @contextlib.contextmanager
 def nobody_hears() -> Iterator[None]:
-    """Sends to nowhere what C++ writes to the terminal meanwhile."""
-    sys.stderr.flush()
-    try:
-        terminal = os.dup(2)
-    except OSError:  # it has been closed
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(terminal, 2)
-        os.close(terminal)
-        os.close(nowhere)
+    """Sends to nowhere what C++ writes to the terminal meanwhile.
+
+    The process has one terminal, so threads take turns.
+    """
+    with _TERMINAL:
+        sys.stderr.flush()
+        try:
+            terminal = os.dup(2)
+        except OSError:  # it has been closed
+            yield
+            return
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, 2)
+            yield
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            os.close(nowhere)

@@ -3,7 +3,7 @@ r"""From raw text to hub.KerasLayer in a few minutes, offline, on a laptop.
 Runs the project's own commands, one after the other, and shows each: learns a
 vocabulary, builds records, pre-trains a small ALBERT, draws its curves,
 exports encoder, preprocessor and TFLite, and uses them from a fresh process.
-Then the same with the starter, the model that comes along: what two hours of
+Then the same with the starter, the model that comes along: what three hours of
 training give, not a minute. A second run goes on where the first one stopped.
 
 python -m albert_tf2.quickstart

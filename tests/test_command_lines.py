@@ -3,9 +3,11 @@
 import errno
 import importlib
 import json
+import os
 import re
 import shlex
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -378,3 +380,26 @@ def test_bad_input_is_one_sentence(name, bad, tmp_path):
         may_load_tensorflow=name.startswith(MAY_LOAD),
         cwd=tmp_path,
     )
+
+
+def test_threads_that_silence_the_terminal_leave_it_as_it_was():
+    before, inside, tried = os.fstat(2), threading.Event(), threading.Event()
+
+    def second():
+        inside.wait()
+        with command_line.nobody_hears():
+            tried.set()
+            first.join()
+
+    def silence():
+        with command_line.nobody_hears():
+            inside.set()
+            tried.wait(0.2)  # the other cannot, or it would undo this
+
+    first = threading.Thread(target=silence)
+    other = threading.Thread(target=second)
+    first.start()
+    other.start()
+    other.join()
+    after = os.fstat(2)
+    assert (after.st_dev, after.st_ino) == (before.st_dev, before.st_ino)

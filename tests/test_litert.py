@@ -539,6 +539,63 @@ def test_few_rows_and_wide_models_have_one_network(exported):
     assert len(model._of_one_thread) == 2
 
 
+def test_many_rows_have_logits_of_every_kind(tuned, cache):
+    for name, per_token in (("lcqmc", False), ("ner", True)):
+        folder = tuned(name)
+        Predictor(folder, engine="litert")  # makes the file
+        kept = cache / "litert" / litert_cache.content_of(folder, None)
+        file = litert_file.read(kept / WHERE)
+        one, two = (litert.RowModel(file, threads=n) for n in (1, 2))
+        texts = [*rows_of(7), *rows_of(11, 5)]
+        expected = one.logits(texts, per_token=per_token)
+        found = two.logits(texts, per_token=per_token)
+        assert len(two._of_one_thread) == 2
+        for ours, theirs in zip(found, expected, strict=True):
+            assert ours.shape == theirs.shape
+            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_callers_with_many_rows_get_their_own_answers(exported):
+    file = litert_file.read(exported / "model_fp32.tflite")
+    parts = [rows_of(9, 60 + i % 5) for i in range(12)]
+    alone = litert.RowModel(file, threads=1)
+    expected = [alone.vectors(part, "mean") for part in parts]
+    model = litert.RowModel(file, threads=2)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda part: model.vectors(part, "mean"), parts))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert len(model._of_one_thread) == 2
+
+
+def test_a_file_that_is_replaced_answers_as_before(exported, tmp_path):
+    path = tmp_path / "model.tflite"
+    shutil.copy(exported / "model_fp32.tflite", path)
+    model = litert.RowModel(litert_file.read(path), threads=2)
+    few, many = rows_of(1), rows_of(12)
+    expected = model.vectors(few, "mean")
+    path.unlink()
+    path.write_bytes(b"another")
+    found = model.vectors(many, "mean")
+    assert len(model._of_one_thread) == 2
+    np.testing.assert_allclose(found[:1], expected, atol=1e-6)
+
+
+def test_a_fault_in_one_row_reaches_the_caller_and_ends_the_others(exported):
+    file = litert_file.read(exported / "model_fp32.tflite")
+    model = litert.RowModel(file, threads=2)
+    rows, done = rows_of(4000), []
+
+    def faulty(row, output):
+        done.append(row)
+        if len(done) == 5:
+            raise ZeroDivisionError
+        return output[:1]
+
+    with pytest.raises(ZeroDivisionError):
+        model._run(rows, "sequence_output", faulty, of_texts=False)
+    assert len(done) < len(rows)
+
+
 def test_who_interrupts_waits_for_no_further_row(exported):
     file = litert_file.read(exported / "model_fp32.tflite")
     model = litert.RowModel(file, threads=2)

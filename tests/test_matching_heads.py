@@ -148,7 +148,9 @@ def test_a_head_says_whether_it_has_found_the_word():
         model.encoder(inputs, training=False)
     said = added[0].numpy().reshape([50, 27, 312])[:, 1:13]
     there, missing = said[:, :6].mean((0, 1)), said[:, 6:].mean((0, 1))
-    hidden = matching_heads.first_inputs(model.encoder, list(range(5, 400)), [3])
+    hidden = matching_heads.first_inputs(
+        model.encoder, list(range(5, 400)), [3]
+    )
     length = np.linalg.norm(hidden, axis=-1).mean()
     told = np.linalg.norm(there - missing) / length
     assert 0.35 * matching_heads.LOUDNESS < told < matching_heads.LOUDNESS

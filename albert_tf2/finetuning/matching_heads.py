@@ -21,7 +21,8 @@ That holds for short texts. The longer the other text, the likelier some word in
 it is alike by chance.
 
 A new model can begin with heads of this kind (`pretraining.first_heads`), but
-pre-training then gives them other work (docs/log.md).
+pre-training then gives them other work. A trained model that is given such
+heads keeps them when it is trained on (docs/log.md).
 
 Letters: K words, P places, H hidden, N heads, D per head.
 """

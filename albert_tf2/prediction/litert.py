@@ -8,14 +8,15 @@ like suitcases, the longest text first:
 
     lengths 30 14 12 9 8 3, rows of 32  ->  30 | 14 12 | 9 8 3, 12 left empty
 
-Another number of tokens costs the interpreter a tenth of a millisecond, so one
-of them serves all lengths: one for each, all with copies of the weights, were
-slower. For the same reason the list of where texts begin is a power of two
-long: the last of them stands there several times.
+Another number of tokens costs an interpreter a tenth of a millisecond, so it
+serves all lengths: one for each length was slower. For the same reason the list
+of where texts begin is a power of two long: the last of them stands there
+several times.
 
 Few rows are computed one after another, each by all threads. Where there are
-many, each thread has rows and an interpreter to itself, and waits for nobody:
-in a small model's products they spend a fifth of their time on that.
+many, each thread has rows and an interpreter to itself. In a small model's
+products, threads that share one wait for each other a fifth of their time
+(docs/log.md).
 """
 
 import bisect
@@ -24,7 +25,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,8 +48,8 @@ ROW_TOKENS = 64
 STEP = 4
 # In products as small as these, more threads wait for each other.
 MOST_THREADS = 4
-# Of wider models (base: 768) all threads share one product as well, and an
-# interpreter of their own would cost each thread 100 to 400 MB.
+# Measured: an interpreter of its own for each thread is worth a fifth to tiny
+# (312), next to nothing to base (768), where each takes 100 to 400 MB.
 NARROW = 512
 
 
@@ -86,13 +87,19 @@ class _Row(NamedTuple):
 class _Network:
     """An interpreter. Threads may share it: it answers in turn."""
 
-    def __init__(self, file: LiteFile, threads: int):
+    def __init__(self, source: dict[str, Any], threads: int):
+        """Opens it.
+
+        Args:
+            source: `model_path` or `model_content`.
+            threads: Of each product.
+        """
         from ai_edge_litert.interpreter import Interpreter
 
         # An interpreter has one place for its inputs.
         self._alone = threading.Lock()
         with command_line.nobody_hears():  # it has a line for each
-            interpreter = Interpreter(file.path, num_threads=threads)
+            interpreter = Interpreter(**source, num_threads=threads)
             self._runners = {
                 name: interpreter.get_signature_runner(name)
                 for name in interpreter.get_signature_list()
@@ -121,9 +128,15 @@ class RowModel:
         """
         if threads is None:
             threads = min(len(os.sched_getaffinity(0)), MOST_THREADS)
-        self._file, self._threads = file, threads
+        self._threads = threads
+        self._source: dict[str, Any] = {"model_path": file.path}
+        self._may_share = threads > 1 and file.hidden_size < NARROW
+        if self._may_share:
+            # What is opened later must be this, whatever is at the path then.
+            with paths.open_binary(file.path) as stream:
+                self._source = {"model_content": stream.read()}
         try:
-            self._of_all_threads = _Network(file, threads)
+            self._of_all_threads = _Network(self._source, threads)
         except (ValueError, RuntimeError) as error:
             raise UserError(
                 f"{file.path} does not run on this ai-edge-litert "
@@ -197,19 +210,21 @@ class RowModel:
             return found
         with ThreadPoolExecutor(len(networks)) as pool:
             try:
-                list(pool.map(work, networks))
+                works = [pool.submit(work, network) for network in networks]
+                for one in as_completed(works):
+                    one.result()
             finally:
-                left.clear()  # interrupted: nobody begins another row
+                left.clear()  # a fault, or Ctrl-C: nobody begins another row
         return found
 
     def _networks(self, rows: int) -> list[_Network]:
         """Returns which interpreters share so many rows."""
         many = rows >= 2 * self._threads
-        if self._threads == 1 or not many or self._file.hidden_size >= NARROW:
+        if not (self._may_share and many):
             return [self._of_all_threads]
         with self._opening:
             while len(self._of_one_thread) < self._threads:
-                self._of_one_thread.append(_Network(self._file, 1))
+                self._of_one_thread.append(_Network(self._source, 1))
         return self._of_one_thread
 
 
