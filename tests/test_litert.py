@@ -607,8 +607,13 @@ def test_who_interrupts_waits_for_no_further_row(exported):
             os.kill(os.getpid(), signal.SIGINT)
         return output[:1]
 
-    with pytest.raises(KeyboardInterrupt):
-        model._run(rows, "sequence_output", interrupted, of_texts=False)
+    # What a shell starts with & is born deaf to Ctrl-C.
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            model._run(rows, "sequence_output", interrupted, of_texts=False)
+    finally:
+        signal.signal(signal.SIGINT, usual)
     assert len(done) < len(rows)
     assert np.isfinite(model.vectors(rows[:9], "mean")).all()
 
